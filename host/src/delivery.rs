@@ -1,0 +1,211 @@
+//! Pure: what an attempt's outcome means for its delivery. No clock, no randomness, no I/O of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Timestamp;
+use crate::dead_letter::Reason;
+use crate::event::EventKey;
+
+/// `webhook-id`: the same on every attempt, restart, redelivery and redrive. `msg_` and 32 hex digits.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryId(Arc<str>);
+
+impl DeliveryId {
+    /// Derives the id; each part is framed by its length, so no two different tuples hash the same bytes.
+    ///
+    /// `distinct` is the webhook's own `key`, else its index among the plugin's webhooks for the event. Only a replay
+    /// starts a new `generation`.
+    pub fn derive(event: &EventKey, plugin: &str, endpoint: &str, distinct: Distinct<'_>, generation: u32) -> Self {
+        let mut hash = Sha256::new();
+        for part in [event.as_str(), plugin, endpoint] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        match distinct {
+            Distinct::Key(key) => {
+                hash.update([1]);
+                hash.update((key.len() as u64).to_be_bytes());
+                hash.update(key);
+            }
+            Distinct::Index(index) => {
+                hash.update([0]);
+                hash.update(index.to_be_bytes());
+            }
+        }
+        hash.update(generation.to_be_bytes());
+        Self(format!("msg_{}", hex::encode(&hash.finalize()[..16])).into())
+    }
+
+    /// An id as the store or a user has it.
+    pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What tells apart the webhooks of one event, plugin and endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Distinct<'a> {
+    /// The plugin's own key.
+    Key(&'a str),
+    /// The position among the plugin's webhooks.
+    Index(u32),
+}
+
+/// What one attempt came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// What came back.
+    pub result: AttemptResult,
+    /// The response's `Retry-After`, already turned into a moment.
+    pub retry_after: Option<Timestamp>,
+    /// The first bytes of the response; see [`crate::endpoint::RESPONSE_EXCERPT_BYTES_MAX`].
+    pub response: Bytes,
+    /// How long the whole exchange took.
+    pub duration: Duration,
+}
+
+/// What came back from an endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AttemptResult {
+    /// A whole response arrived.
+    Status(u16),
+    /// No response: connection, TLS, timeout, a broken body.
+    Transport(String),
+    /// The guard refused every address of the endpoint.
+    EgressDenied(String),
+}
+
+/// When a delivery is tried again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RetryPolicy {
+    /// Attempts before the delivery is dead, the first included; at least 1.
+    pub max_attempts: u32,
+    /// The wait after the first attempt.
+    pub initial_delay: Duration,
+    /// What each further wait is multiplied by; at least 1.
+    pub multiplier: f64,
+    /// The longest wait, `Retry-After` included.
+    pub max_delay: Duration,
+    /// Up to this share of the wait is added at random: it only lengthens. 0 to 1.
+    pub jitter: f64,
+    /// Which answers are final.
+    pub rule: RetryRule,
+}
+
+/// Which answers are tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetryRule {
+    /// Whatever may pass by itself: transport errors, 5xx, 408, 425, 429, and 401, 403, 404.
+    Default,
+    /// The rule of FraiseQL's page: every status below 500 is final.
+    Page,
+}
+
+impl Default for RetryPolicy {
+    /// The page's curve (100 ms × 2.5), continued to 20 attempts over about 65 hours.
+    fn default() -> Self {
+        Self {
+            max_attempts: 20,
+            initial_delay: Duration::from_millis(100),
+            multiplier: 2.5,
+            max_delay: Duration::from_hours(12),
+            jitter: 0.1,
+            rule: RetryRule::Default,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The page's `deliver_with_retry`: 3 attempts, statuses below 500 final.
+    pub fn page() -> Self {
+        Self { max_attempts: 3, rule: RetryRule::Page, ..Self::default() }
+    }
+
+    /// The wait after attempt number `attempt` (from 1), before jitter.
+    pub fn delay_after(&self, attempt: u32) -> Duration {
+        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        let seconds = self.initial_delay.as_secs_f64() * self.multiplier.powi(exponent);
+        // NaN and infinity compare false with every bound, and land on the longest wait.
+        if seconds < self.max_delay.as_secs_f64() { Duration::from_secs_f64(seconds) } else { self.max_delay }
+    }
+
+    /// From the first attempt to the last, when every wait is the shortest.
+    pub fn span(&self) -> Duration {
+        (1..self.max_attempts).map(|attempt| self.delay_after(attempt)).fold(Duration::ZERO, Duration::saturating_add)
+    }
+}
+
+/// What happens to a delivery after an attempt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Transition {
+    /// Done.
+    Delivered,
+    /// Waits until then.
+    Retry {
+        /// When the next attempt is due.
+        due_at: Timestamp,
+    },
+    /// Will not be tried again by itself.
+    Dead {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Decides what follows attempt number `attempt` (from 1, within the present budget) that ended at `now`.
+///
+/// `Retry-After` and jitter can only lengthen the policy's wait, and never past `max_delay` plus its jitter.
+pub fn decide(
+    policy: &RetryPolicy,
+    attempt: u32,
+    outcome: &Outcome,
+    now: Timestamp,
+    rng: &mut fastrand::Rng,
+) -> Transition {
+    match verdict(policy.rule, &outcome.result) {
+        Verdict::Delivered => Transition::Delivered,
+        Verdict::Final(reason) => Transition::Dead { reason },
+        Verdict::Again if attempt >= policy.max_attempts => Transition::Dead { reason: Reason::AttemptsExhausted },
+        Verdict::Again => {
+            let delay = policy.delay_after(attempt);
+            let lengthened = delay.saturating_add(delay.mul_f64(policy.jitter.clamp(0.0, 1.0) * rng.f64()));
+            let asked = outcome.retry_after.map_or(Duration::ZERO, |at| at.since(now).min(policy.max_delay));
+            Transition::Retry { due_at: now.plus(lengthened.max(asked)) }
+        }
+    }
+}
+
+enum Verdict {
+    Delivered,
+    Again,
+    Final(Reason),
+}
+
+fn verdict(rule: RetryRule, result: &AttemptResult) -> Verdict {
+    let status = match result {
+        AttemptResult::Transport(_) => return Verdict::Again,
+        AttemptResult::EgressDenied(_) => return Verdict::Final(Reason::EgressDenied),
+        AttemptResult::Status(status) => *status,
+    };
+    match (rule, status) {
+        (_, 200..=299) => Verdict::Delivered,
+        (_, 300..=399) => Verdict::Final(Reason::Status3xx),
+        (_, 410) => Verdict::Final(Reason::Status410),
+        (_, 500..=599) => Verdict::Again,
+        (RetryRule::Default, 401 | 403 | 404 | 408 | 425 | 429) => Verdict::Again,
+        (_, 400..=499) => Verdict::Final(Reason::Status4xx),
+        _ => Verdict::Final(Reason::StatusInvalid),
+    }
+}

@@ -1,0 +1,76 @@
+//! One message from a bus, normalised.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A message as a source received it: nothing decided yet.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The bus's own subject, channel or path.
+    pub subject: Arc<str>,
+    /// The body, as it came.
+    pub payload: Bytes,
+    /// Headers of the bus, in order; none where the bus has none.
+    pub headers: Vec<(String, String)>,
+    /// Where the bus keeps it, where the bus keeps anything: unique within the source, the same at every redelivery
+    /// (JetStream: `{stream}:{created}:{sequence}`).
+    pub position: Option<String>,
+}
+
+/// What makes two messages the same event: `{source}/{kind}/{value}`. Kinds: `seq`, `id`, `msg-id`, `position`, `once`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct EventKey(Arc<str>);
+
+impl EventKey {
+    /// The key of `value` within `kind` within `source`.
+    pub fn new(source: &str, kind: &str, value: impl fmt::Display) -> Self {
+        Self(format!("{source}/{kind}/{value}").into())
+    }
+
+    /// A key as the store keeps it.
+    pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One message from a bus, normalised; what a plugin is given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Identity: the same at every redelivery.
+    pub key: EventKey,
+    /// The source's name.
+    pub source: Arc<str>,
+    /// `fraiseql.{entity_type}.{operation}` for a recognised format, else the bus's own subject.
+    pub subject: String,
+    /// In snake_case; empty where the format is not recognised.
+    pub entity_type: String,
+    /// `created`, `updated`, `deleted` or `custom`.
+    pub operation: String,
+    /// The entity's id, where the message has one.
+    pub entity_id: Option<String>,
+    /// The tenant, where the message has one.
+    pub tenant_id: Option<String>,
+    /// As the message has it; RFC 3339 in every recognised format.
+    pub timestamp: Option<String>,
+    /// JSON of the entity (after the change); the whole message where the format is not recognised.
+    pub entity: Option<Bytes>,
+    /// JSON of the entity before the change.
+    pub previous: Option<Bytes>,
+    /// What may grow: `source`, `format`, `raw_subject`, `seq`, `traceparent`, `actor`, `header.{name}`.
+    pub attributes: Vec<(String, String)>,
+    /// The first 16 bytes of the SHA-256 of the message's body: tells a redelivery from a conflict.
+    pub body_digest: [u8; 16],
+}

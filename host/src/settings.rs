@@ -1,0 +1,232 @@
+//! Settings are data: read, validated once, and refused with the line where they are wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::clock::Timestamp;
+use crate::delivery::RetryPolicy;
+use crate::secret::Secret;
+
+/// Everything an operator can set, validated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[store]`
+    pub store: StoreSettings,
+    /// `[retention]`
+    pub retention: RetentionSettings,
+    /// `[plugins]` and `[[plugin]]`
+    pub plugins: PluginsSettings,
+    /// `[admin]`
+    pub admin: AdminSettings,
+    /// `[limits]`
+    pub limits: LimitsSettings,
+    /// `[egress]`
+    pub egress: EgressSettings,
+    /// `[[source]]`
+    pub sources: Vec<SourceSettings>,
+    /// `[[endpoint]]`
+    pub endpoints: Vec<EndpointSettings>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The database file; its lock, socket and compiled-code cache stand beside it.
+    pub path: PathBuf,
+    /// `synchronous`: `full` (default) or `normal`, which may lose the last commits in a power cut.
+    pub synchronous: Synchronous,
+}
+
+/// How often the store waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Synchronous {
+    /// At every commit.
+    Full,
+    /// At checkpoints only: survives `kill -9`, not a power cut.
+    Normal,
+}
+
+/// `[retention]`, by age.
+#[derive(Clone, Debug)]
+pub struct RetentionSettings {
+    /// Finished events and their deliveries.
+    pub delivered: Duration,
+    /// Dead letters.
+    pub dead: Duration,
+    /// Event keys.
+    pub dedup: Duration,
+}
+
+/// `[plugins]` and `[[plugin]]`
+#[derive(Clone, Debug)]
+pub struct PluginsSettings {
+    /// The folder with the `.wasm` files.
+    pub dir: PathBuf,
+    /// Whether plugins that are not listed may run.
+    pub admit: Admit,
+    /// Worker threads; 0 means one for each core.
+    pub workers: usize,
+    /// The operator's ceilings.
+    pub listed: Vec<PluginCeiling>,
+}
+
+/// Which plugins may run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admit {
+    /// Any file in the folder, with default limits and no capabilities.
+    Any,
+    /// Only those with a `[[plugin]]`.
+    Listed,
+}
+
+/// `[[plugin]]`: the sidecar asks, this grants, the lesser holds.
+#[derive(Clone, Debug)]
+pub struct PluginCeiling {
+    /// The file's stem.
+    pub name: Arc<str>,
+    /// The only file content admitted, as lower-case hex SHA-256.
+    pub sha256: Option<String>,
+    /// The endpoints it may name; empty means every configured one.
+    pub endpoints: Vec<Arc<str>>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where `/healthz`, `/readyz` and `/metrics` listen.
+    pub listen: SocketAddr,
+}
+
+/// `[limits]`: bounds of the host itself.
+#[derive(Clone, Debug)]
+pub struct LimitsSettings {
+    /// The largest message accepted, in bytes.
+    pub event_bytes_max: usize,
+    /// How long a drain may take before what is left stays in the store.
+    pub drain_deadline: Duration,
+}
+
+/// `[egress]`
+#[derive(Clone, Debug, Default)]
+pub struct EgressSettings {
+    /// Networks inside that endpoints may reach all the same.
+    pub allow: Vec<IpNet>,
+}
+
+/// `[[source]]`
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// Part of every event key: renaming a source makes its events new ones.
+    pub name: Arc<str>,
+    /// The bus and its own settings.
+    pub kind: SourceKind,
+    /// JSON pointer (`/order/id`) or top-level member whose value is the event's id in other JSON.
+    pub id_field: Option<String>,
+}
+
+/// The bus and its own settings.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// Core NATS: at most once, a queue group shares the subjects.
+    Nats {
+        /// The server.
+        connection: NatsConnection,
+        /// Subjects, wildcards as in NATS.
+        subjects: Vec<String>,
+        /// The queue group; default `wirehook-{source}`.
+        queue_group: String,
+    },
+    /// JetStream: a durable pull consumer.
+    Jetstream {
+        /// The server.
+        connection: NatsConnection,
+        /// The stream's name; it must exist.
+        stream: String,
+        /// The consumer's name; default `wirehook-{source}`.
+        durable: String,
+        /// Filter subjects; empty means the whole stream.
+        subjects: Vec<String>,
+        /// Where a consumer that doesn't exist yet begins.
+        start: Start,
+    },
+    /// `POST /events`.
+    Http {
+        /// Where it listens; default `127.0.0.1:7466`.
+        listen: SocketAddr,
+        /// Bearer token; required where `listen` is not loopback.
+        token: Option<Secret>,
+    },
+    /// JSON lines on standard input; its end drains the source.
+    Stdin,
+}
+
+impl SourceKind {
+    /// The name in the settings.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nats { .. } => "nats",
+            Self::Jetstream { .. } => "jetstream",
+            Self::Http { .. } => "http",
+            Self::Stdin => "stdin",
+        }
+    }
+}
+
+/// A NATS server.
+#[derive(Clone, Debug)]
+pub struct NatsConnection {
+    /// `nats://host:port`; never with a password in it, that is `password`.
+    pub url: Url,
+    /// User name, with `password`.
+    pub user: Option<String>,
+    /// Password, with `user`.
+    pub password: Option<Secret>,
+    /// Token, instead of user and password.
+    pub token: Option<Secret>,
+}
+
+/// Where a consumer that doesn't exist yet begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With what is published from now on.
+    New,
+    /// With the oldest that is kept.
+    All,
+    /// With what was published since.
+    At(Timestamp),
+}
+
+/// `[[endpoint]]`
+#[derive(Clone, Debug)]
+pub struct EndpointSettings {
+    /// What plugins name.
+    pub name: Arc<str>,
+    /// Where webhooks go; `http` or `https`, no credentials in it.
+    pub url: Url,
+    /// Newest first: the first signs the profiles that carry one signature.
+    pub secrets: Vec<Secret>,
+    /// The signature profile.
+    pub signature: SignatureProfile,
+    /// For the whole exchange: name look-up, connection, request and response body.
+    pub timeout: Duration,
+    /// Attempts under way at once.
+    pub concurrency: usize,
+    /// Sent with every request; values may be secrets. Names are lower case.
+    pub headers: Vec<(String, Secret)>,
+    /// `[endpoint.retry]`
+    pub retry: RetryPolicy,
+}
+
+/// How a request is signed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignatureProfile {
+    /// FraiseQL's page: `X-Signature: sha256=<hex>` over `{timestamp}.{body}`, `X-Timestamp`.
+    Fraiseql,
+    /// No signature; `webhook-id` is sent all the same.
+    None,
+}

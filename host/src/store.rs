@@ -1,0 +1,563 @@
+//! What survives: events, runs, deliveries, attempts, dead letters. Every method that writes returns after the commit.
+//!
+//! No caller may assume that it is alone: work is claimed before it is done, a claim belongs to one host, and a claim
+//! whose host is gone is claimable again. [`sqlite`] is the embedded implementation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::dead_letter::Reason;
+use crate::delivery::{DeliveryId, Transition};
+use crate::event::{Event, EventKey};
+
+// sqlite
+
+/// The position of an event in accept order; names its runs and deliveries.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventSeq(pub i64);
+
+/// The position of a delivery in creation order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliverySeq(pub i64);
+
+/// Whether work that is written now is already claimed by the writer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// By this host, which holds it in memory and starts at once.
+    Here,
+    /// By nobody: whoever has room claims it later.
+    Open,
+}
+
+/// One message on its way into the store.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    /// A decoded event and a run for every plugin subscribed to it.
+    Event {
+        /// The event.
+        event: Arc<Event>,
+        /// Its runs; none when nobody subscribes.
+        runs: Vec<NewRun>,
+    },
+    /// A message that never became an event: kept as a dead letter with its bytes.
+    Dead(DeadMessage),
+}
+
+/// A message that never became an event.
+#[derive(Clone, Debug)]
+pub struct DeadMessage {
+    /// Its key, so that a redelivery is not kept twice.
+    pub key: EventKey,
+    /// The source's name.
+    pub source: Arc<str>,
+    /// The bus's subject.
+    pub subject: Arc<str>,
+    /// The body, or its beginning where it is over the limit.
+    pub payload: Bytes,
+    /// As in [`Event::body_digest`].
+    pub body_digest: [u8; 16],
+    /// Why.
+    pub reason: Reason,
+    /// What exactly, for the operator.
+    pub detail: String,
+}
+
+/// A run to be written with its event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewRun {
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// How it begins.
+    pub start: RunStart,
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunStart {
+    /// Waiting to be run.
+    Pending(Claim),
+    /// Its plugin is missing or won't load.
+    Parked,
+}
+
+/// What became of an [`Arrival`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acceptance {
+    /// New and durable.
+    Fresh(EventSeq),
+    /// Its key and body were accepted before; nothing was written.
+    Duplicate,
+    /// Its key was accepted before with another body; kept as a dead letter `id_conflict`.
+    Conflict,
+    /// Kept as a dead letter.
+    Dead,
+}
+
+/// A run that this host has claimed.
+#[derive(Clone, Debug)]
+pub struct ClaimedRun {
+    /// Its event's position.
+    pub seq: EventSeq,
+    /// Its event.
+    pub event: Arc<Event>,
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// Tries before this one, within the present budget.
+    pub attempts_made: u32,
+}
+
+/// The end of one try of a run.
+#[derive(Clone, Debug)]
+pub struct RunCompletion {
+    /// The run's event.
+    pub seq: EventSeq,
+    /// The run's plugin.
+    pub plugin: Arc<str>,
+    /// The hex SHA-256 of the plugin's file that ran.
+    pub plugin_digest: Arc<str>,
+    /// When the try ended.
+    pub ended_at: Timestamp,
+    /// What it came to.
+    pub outcome: RunOutcome,
+}
+
+/// What one try of a run came to.
+#[derive(Clone, Debug)]
+pub enum RunOutcome {
+    /// Deliveries, or none: then the run is `filtered`.
+    Produced(Vec<NewDelivery>),
+    /// To be tried again.
+    Retry {
+        /// When.
+        due_at: Timestamp,
+        /// What the plugin said, or which limit it broke.
+        detail: String,
+    },
+    /// A dead letter.
+    Dead {
+        /// Why.
+        reason: Reason,
+        /// What exactly.
+        detail: String,
+    },
+    /// Its plugin is gone: kept until it is back. Spends no try.
+    Parked,
+}
+
+/// A delivery to be written with its run's completion.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewDelivery {
+    /// `webhook-id`.
+    pub id: DeliveryId,
+    /// The endpoint's name.
+    pub endpoint: Arc<str>,
+    /// The request's `Content-Type`.
+    pub content_type: String,
+    /// The plugin's headers, validated.
+    pub headers: Vec<(String, String)>,
+    /// The request's body, never changed again.
+    pub body: Bytes,
+    /// Who holds it.
+    pub claim: Claim,
+}
+
+/// A delivery that this host has claimed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClaimedDelivery {
+    /// Its position.
+    pub seq: DeliverySeq,
+    /// `webhook-id`.
+    pub id: DeliveryId,
+    /// The event's key, for logs.
+    pub event_key: EventKey,
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// The endpoint's name.
+    pub endpoint: Arc<str>,
+    /// The request's `Content-Type`.
+    pub content_type: String,
+    /// The plugin's headers.
+    pub headers: Vec<(String, String)>,
+    /// The request's body.
+    pub body: Bytes,
+    /// Attempts ever made: the next one's number is one more.
+    pub attempts_made: u32,
+    /// Of those, how many were made before the present budget began (a redrive begins a new one).
+    pub attempts_before_budget: u32,
+}
+
+/// Claimed work, and when more falls due.
+#[derive(Clone, Debug)]
+pub struct Claimed<T> {
+    /// What was claimed, oldest first.
+    pub work: Vec<T>,
+    /// When the earliest unclaimed work that remains is due; may be in the past when `limit` cut the claim short.
+    pub next_due: Option<Timestamp>,
+}
+
+/// One attempt and what follows from it.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    /// The delivery.
+    pub delivery: DeliverySeq,
+    /// The attempt's number, from 1, counted over the delivery's whole life.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long the exchange took.
+    pub duration: Duration,
+    /// The response's status, where one arrived.
+    pub status: Option<u16>,
+    /// What went wrong, where no response arrived.
+    pub error: Option<String>,
+    /// The first bytes of the response.
+    pub response: Bytes,
+    /// What follows.
+    pub transition: Transition,
+}
+
+/// A plugin as the store knows it: what lets events be accepted for a plugin whose file is missing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownPlugin {
+    /// The file's stem.
+    pub name: Arc<str>,
+    /// The subjects it is subscribed to.
+    pub subjects: Vec<String>,
+    /// The hex SHA-256 of the file last loaded.
+    pub digest: Arc<str>,
+}
+
+/// A store, shared by everything on the path.
+pub trait Store: Send + Sync + 'static {
+    /// Makes arrivals durable, all or none. One result for each, in order.
+    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>>;
+
+    /// Claims pending and retrying runs of `plugin` that are due at `now`, oldest first, `limit` at most.
+    fn claim_runs(
+        &self,
+        plugin: Arc<str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>>;
+
+    /// Ends tries of claimed runs, with their deliveries, all or none. One list for each completion, in order, holding
+    /// the positions of its deliveries; empty where the run was no longer this host's to complete.
+    fn complete_runs(
+        &self,
+        completions: Vec<RunCompletion>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<DeliverySeq>>, StoreError>>;
+
+    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most.
+    fn claim_deliveries(
+        &self,
+        endpoint: Arc<str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>>;
+
+    /// Records attempts of claimed deliveries and what follows from them, all or none. Recording the same attempt
+    /// again changes nothing.
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Gives up this host's claims on work that it will not do; the work is due again at once.
+    fn release(
+        &self,
+        runs: Vec<(EventSeq, Arc<str>)>,
+        deliveries: Vec<DeliverySeq>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Every plugin ever loaded and not forgotten.
+    fn known_plugins(&self) -> BoxFuture<'_, Result<Vec<KnownPlugin>, StoreError>>;
+
+    /// Remembers a plugin that was loaded, and puts its parked runs back to pending. Returns how many those were.
+    fn remember_plugin(&self, plugin: KnownPlugin) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Parks every run of `plugin` that is pending or retrying and not claimed. Returns how many those were.
+    fn park_runs(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// What is in the store, counted.
+    fn status(&self, now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
+
+    /// Whether no work is left that will be done by itself: no run pending or retrying, no delivery waiting, for the
+    /// endpoints named. Parked work does not count.
+    fn is_idle(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Deliveries, newest first.
+    fn list_deliveries(&self, filter: DeliveryFilter) -> BoxFuture<'_, Result<Vec<DeliverySummary>, StoreError>>;
+
+    /// One delivery with its attempts; `None` where there is none of that id.
+    fn show_delivery(&self, id: DeliveryId) -> BoxFuture<'_, Result<Option<DeliveryDetail>, StoreError>>;
+
+    /// Dead letters, newest first.
+    fn list_dead_letters(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<Vec<DeadLetterSummary>, StoreError>>;
+
+    /// One dead letter; `None` where there is none of that id.
+    fn show_dead_letter(&self, id: i64) -> BoxFuture<'_, Result<Option<DeadLetterDetail>, StoreError>>;
+
+    /// Puts dead runs and deliveries back to work with a new budget, due at `now`. Dead messages can't be: they are
+    /// counted in `refused`.
+    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>>;
+
+    /// Deletes dead letters for good. Returns how many.
+    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Deletes what is past its age, a bounded part at a time. Returns whether more remains.
+    fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Tells the store that this host is alive; its claims hold while it says so.
+    fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What is older than these moments may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Finished events with their runs, deliveries and attempts.
+    pub delivered: Timestamp,
+    /// Dead letters with what they belong to.
+    pub dead: Timestamp,
+    /// Event keys kept to recognise a redelivery.
+    pub dedup: Timestamp,
+}
+
+/// Which deliveries to list. Empty means all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DeliveryFilter {
+    /// Only to this endpoint.
+    pub endpoint: Option<String>,
+    /// Only by this plugin.
+    pub plugin: Option<String>,
+    /// Only in this state.
+    pub state: Option<DeliveryState>,
+    /// At most this many; the store's own bound is 10,000.
+    pub limit: Option<u32>,
+}
+
+/// Which dead letters are meant. Empty means all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DeadLetterFilter {
+    /// Only these ids.
+    pub ids: Vec<i64>,
+    /// Only to this endpoint.
+    pub endpoint: Option<String>,
+    /// Only by this plugin.
+    pub plugin: Option<String>,
+    /// Only for this reason.
+    pub reason: Option<Reason>,
+    /// At most this many; listing's own bound is 10,000.
+    pub limit: Option<u32>,
+}
+
+/// Where a delivery is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// Not tried yet.
+    Pending,
+    /// Tried, and due again.
+    Retrying,
+    /// Answered 2xx.
+    Delivered,
+    /// A dead letter.
+    Dead,
+    /// A dead letter that an operator discarded.
+    Discarded,
+}
+
+/// A delivery in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliverySummary {
+    /// `webhook-id`.
+    pub id: DeliveryId,
+    /// The event's key.
+    pub event_key: String,
+    /// The event's subject.
+    pub subject: String,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// Where it is.
+    pub state: DeliveryState,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When the next attempt is due, where one is.
+    pub due_at: Option<Timestamp>,
+    /// The last attempt's status.
+    pub last_status: Option<u16>,
+    /// The last attempt's error.
+    pub last_error: Option<String>,
+}
+
+/// One delivery, whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub summary: DeliverySummary,
+    /// The digest of the plugin's file that made it.
+    pub plugin_digest: String,
+    /// The request's `Content-Type`.
+    pub content_type: String,
+    /// The plugin's headers.
+    pub headers: Vec<(String, String)>,
+    /// The request's body, as text where it is UTF-8, else hex after `hex:`.
+    pub body: String,
+    /// Every attempt, first to last.
+    pub attempts_made: Vec<AttemptDetail>,
+}
+
+/// One attempt of a delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptDetail {
+    /// From 1.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, in seconds.
+    pub duration_s: f64,
+    /// The response's status.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The first bytes of the response, as text where UTF-8, else hex after `hex:`.
+    pub response: String,
+}
+
+/// What a dead letter is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadLetterKind {
+    /// A message that never became an event.
+    Message,
+    /// A plugin's run.
+    Run,
+    /// A delivery.
+    Delivery,
+}
+
+/// A dead letter in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetterSummary {
+    /// Its id, for `dead-letters show|redrive|discard`.
+    pub id: i64,
+    /// What it is.
+    pub kind: DeadLetterKind,
+    /// Why.
+    pub reason: Reason,
+    /// What exactly.
+    pub detail: String,
+    /// When it died.
+    pub died_at: Timestamp,
+    /// The event's key.
+    pub event_key: String,
+    /// The event's subject.
+    pub subject: String,
+    /// The plugin, for runs and deliveries.
+    pub plugin: Option<String>,
+    /// The endpoint, for deliveries.
+    pub endpoint: Option<String>,
+    /// `webhook-id`, for deliveries.
+    pub delivery_id: Option<DeliveryId>,
+    /// Attempts made, for deliveries; tries, for runs.
+    pub attempts: u32,
+    /// The last response's status, for deliveries.
+    pub last_status: Option<u16>,
+    /// The first bytes of the last response, for deliveries; as in [`AttemptDetail::response`].
+    pub last_response: Option<String>,
+}
+
+/// One dead letter, whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetterDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub summary: DeadLetterSummary,
+    /// The message's bytes, the event's entity, or the delivery's body; as in [`DeliveryDetail::body`].
+    pub payload: String,
+}
+
+/// What a redrive did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redriven {
+    /// Runs put back to work.
+    pub runs: u64,
+    /// Deliveries put back to work.
+    pub deliveries: u64,
+    /// Messages that can't be: publish them again once the cause is mended, or discard them.
+    pub refused: u64,
+    /// The plugins whose runs are due now.
+    pub plugins: Vec<Arc<str>>,
+    /// The endpoints whose deliveries are due now.
+    pub endpoints: Vec<Arc<str>>,
+}
+
+/// What is in the store, counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Events kept.
+    pub events: u64,
+    /// Events that nobody subscribed to.
+    pub unrouted: u64,
+    /// Runs, by plugin and state.
+    pub runs: Vec<RunCount>,
+    /// Deliveries, by endpoint and state.
+    pub deliveries: Vec<DeliveryCount>,
+    /// Dead letters, by reason.
+    pub dead_letters: Vec<ReasonCount>,
+    /// Events for which guarantee 2 does not hold; must be 0.
+    pub events_unaccounted: u64,
+}
+
+/// Runs of one plugin in one state: `pending`, `retrying`, `parked`, `produced`, `filtered`, `dead`, `discarded`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunCount {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The state's name.
+    pub state: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Deliveries to one endpoint in one state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryCount {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The state.
+    pub state: DeliveryState,
+    /// How many.
+    pub count: u64,
+}
+
+/// Dead letters for one reason.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// Why.
+    pub reason: Reason,
+    /// How many.
+    pub count: u64,
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The commit failed; nothing of it is durable, and the store reopens. Try again.
+    #[error("the store could not commit: {0}; nothing of this was kept, try again")]
+    Commit(String),
+    /// Reading failed.
+    #[error("the store could not be read: {0}")]
+    Read(String),
+    /// The store is closed or closing.
+    #[error("the store is closed")]
+    Closed,
+}
