@@ -9,6 +9,7 @@
 // The path.
 pub mod event;
 pub mod delivery;
+pub mod endpoint;
 pub mod dead_letter;
 pub mod store;
 
