@@ -17,3 +17,4 @@ pub mod store;
 pub mod settings;
 pub mod secret;
 pub mod clock;
+pub mod receiver;
