@@ -8,6 +8,7 @@
 
 // The path.
 pub mod event;
+pub mod plugin;
 pub mod delivery;
 pub mod dead_letter;
 pub mod store;
