@@ -8,6 +8,7 @@
 
 // The path.
 pub mod event;
+pub mod plugin;
 pub mod delivery;
 pub mod endpoint;
 pub mod dead_letter;
