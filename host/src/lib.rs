@@ -8,7 +8,9 @@
 
 // The path.
 pub mod event;
+pub mod plugin;
 pub mod delivery;
+pub mod endpoint;
 pub mod dead_letter;
 pub mod store;
 
@@ -16,3 +18,4 @@ pub mod store;
 pub mod settings;
 pub mod secret;
 pub mod clock;
+pub mod receiver;
