@@ -23,8 +23,23 @@ const REASONS: &[(&str, &str)] = &[
     ("reserved_header", "header_reserved"),
     ("unknown_endpoint", "endpoint_unknown"),
     ("retry_always", "plugin_retries_exhausted"),
-    ("reject", "plugin_rejected"),
+    ("rejects", "plugin_rejected"),
+    ("output_huge", "plugin_output"),
+    ("duplicate_key", "plugin_output"),
+    ("header_injection", "plugin_output"),
+    ("panics", "plugin_trap"),
+    ("stack_overflow", "plugin_trap"),
+    ("bad_list", "plugin_trap"),
+    ("bad_pointer", "plugin_trap"),
+    ("bad_utf8", "plugin_trap"),
+    ("sleeper", "plugin_deadline"),
 ];
+
+/// Floods of logs are cut; the event is not.
+const LOG_FLOODS: &[&str] = &["log_flood", "stdout_flood"];
+
+/// What the host may log for one event's flood: the budget of bytes, and as much again for the envelope of each line.
+const FLOOD_BYTES_MAX: usize = 64 << 10;
 
 struct Scene {
     publisher: StreamPublisher,
@@ -83,6 +98,64 @@ async fn hostile_plugins_die_by_name_while_the_other_plugin_s_webhooks_arrive() 
     assert_eq!([tries("loop_forever"), tries("retry_always"), tries("trap")], [Some(3), Some(3), Some(1)]);
     assert_eq!(endpoint.look(|log| log.ids()), 300, "no hostile plugin's webhook was sent");
     host.expect_all_accounted().await
+}
+
+#[tokio::test]
+async fn a_flood_of_logs_is_cut_and_the_webhook_arrives() -> Result<()> {
+    for name in LOG_FLOODS {
+        let Scene { publisher, endpoint, mut host, _nats } = scene(vec![guest(name)?]).await?;
+        host.start().await?;
+        publisher.publish(page_event(name, "created", 0, &json!({}))).await?;
+        endpoint.wait_for("the flooding plugin's webhook", DEADLINE, |log| log.ids() == 1).await?;
+        host.stop().await?;
+        let flood: usize = host.logs().lines().iter().filter(|line| line.contains("xxxx")).map(String::len).sum();
+        ensure!((1..=FLOOD_BYTES_MAX).contains(&flood), "{name} made the host log {flood} bytes");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_reaches_nothing_of_the_machine() -> Result<()> {
+    let Scene { publisher, endpoint, mut host, _nats } = scene(vec![guest("wasi_probe")?]).await?;
+    host.start().await?;
+    let target = endpoint.url().trim_start_matches("http://").trim_end_matches("/hook").to_owned();
+    let file = host.folder.settings_path();
+    publisher.publish(page_event("wasi_probe", "created", 0, &json!({"connect": target, "file": file}))).await?;
+    endpoint.wait_for("the probe's report", DEADLINE, |log| log.ids() == 1).await?;
+    let report: serde_json::Map<String, Value> = serde_json::from_slice(&endpoint.requests()[0].body)?;
+    ensure!(report.len() >= 10, "the probe tried too little: {report:?}");
+    for (way, outcome) in report {
+        ensure!(outcome.as_str().is_some_and(|outcome| outcome.starts_with("refused")), "{way}: {outcome}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_webhook_s_id_follows_its_key_and_not_its_position() -> Result<()> {
+    let script = Script::statuses(&[503, 200]);
+    let Scene { publisher, endpoint, mut host, _nats } = scene(vec![guest("keyed")?]).await?;
+    endpoint.set_script(script);
+    host.start().await?;
+    publisher.publish(page_event("keyed", "created", 0, &json!({"lines": ["a", "b", "c"]}))).await?;
+    endpoint.wait_for("both attempts of three webhooks", DEADLINE, |log| log.all().len() == 6).await?;
+    endpoint.look(|log| {
+        ensure!(log.ids() == 3, "{} ids for three keys", log.ids());
+        for request in log.all() {
+            let same = log.of(request.webhook_id());
+            ensure!(same.len() == 2 && same[0].body == same[1].body, "an id with two bodies: {same:?}");
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn a_plugin_that_asks_to_be_tried_again_is_told_the_attempt() -> Result<()> {
+    let Scene { publisher, endpoint, mut host, _nats } = scene(vec![guest("retry_twice")?]).await?;
+    host.start().await?;
+    publisher.publish(page_event("retry_twice", "created", 0, &json!({}))).await?;
+    endpoint.wait_for("the third try's webhook", DEADLINE, |log| log.ids() == 1).await?;
+    assert_eq!(&endpoint.requests()[0].body[..], br#"{"attempt":3}"#);
+    Ok(())
 }
 
 #[tokio::test]
@@ -171,6 +244,10 @@ async fn check_names_the_plugins_that_can_t_be_loaded_and_run_starts_all_the_sam
         (PluginFile::of_bytes("not_wasm", b"this is not wasm"), "not_wasm"),
         (PluginFile::hostile("no_export")?, "no_export"),
         (PluginFile::hostile("wrong_world")?, "wrong_world"),
+        (PluginFile::hostile("wrong_import")?, "somebody:rocket"),
+        (PluginFile::hostile("wrong_types")?, "wrong_types"),
+        (PluginFile::hostile("wrong_version")?, "9.0.0"),
+        (PluginFile::hostile("bare_core")?, "bare_core"),
     ];
     for (plugin, name) in bad {
         let plugin = plugin.subscribed("fraiseql.other.*", "orders");
@@ -189,13 +266,12 @@ async fn check_names_the_plugins_that_can_t_be_loaded_and_run_starts_all_the_sam
 
 /// Waits until `plugin` has `count` runs in `state`.
 async fn wait_runs(host: &TestHost, plugin: &str, state: &str, count: u64) -> Result<()> {
-    let mut last = Value::Null;
+    let mut last = None;
     let waited = wait::until(&format!("{count} {state} runs of {plugin}"), DEADLINE, async || {
-        last = host.status().await?.all;
-        let runs = last["runs"].as_array().map_or(&[][..], Vec::as_slice);
-        let found = runs.iter().any(|run| run["plugin"] == plugin && run["state"] == state && run["count"] == count);
+        let status = last.insert(host.status().await?);
+        let found = status.runs.iter().any(|run| run.plugin == plugin && run.state == state && run.count == count);
         Ok(found.then_some(()))
     })
     .await;
-    waited.with_context(|| format!("the status is {last}"))
+    waited.with_context(|| format!("the status is {last:?}"))
 }
