@@ -7,9 +7,11 @@ pub mod test_host;
 pub mod python_verifier;
 pub mod store_file;
 pub mod nats_server;
+pub mod bench;
 
 // Off the path.
 pub mod artifacts;
 pub mod http_client;
 pub mod port;
+pub mod signature;
 pub mod wait;

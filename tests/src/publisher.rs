@@ -37,7 +37,12 @@ impl StreamPublisher {
 
     /// Publishes the orders with these numbers; returns once the stream has them all.
     pub async fn publish_orders(&self, numbers: impl IntoIterator<Item = usize>) -> Result<()> {
-        let publications = stream::iter(numbers).map(|number| self.publish(events::order_created(number)));
+        self.publish_all(numbers.into_iter().map(events::order_created)).await
+    }
+
+    /// Publishes these events, in any order; returns once the stream has them all.
+    pub async fn publish_all(&self, events: impl IntoIterator<Item = PublishedEvent>) -> Result<()> {
+        let publications = stream::iter(events).map(|event| self.publish(event));
         publications.buffer_unordered(IN_FLIGHT).try_collect().await
     }
 

@@ -4,17 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, SECRET, Script};
-use wirehook_tests::{http_client, python_verifier};
+use wirehook_tests::{http_client, python_verifier, signature};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A request signed as the page's `send_signed_webhook` does.
 fn signed(url: &str, id: &str, body: &str, secret: &str) -> Result<reqwest::RequestBuilder> {
-    use hmac::{Hmac, KeyInit, Mac};
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().to_string();
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes())?;
-    mac.update(format!("{timestamp}.{body}").as_bytes());
-    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    let signature = signature::sign(secret, &timestamp, body.as_bytes());
     let request = http_client::new()?.post(url).header("webhook-id", id).header("x-timestamp", timestamp);
     Ok(request.header("x-signature", signature).body(body.to_owned()))
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
 use hyper::http::request::Parts;
-use sha2::Sha256;
+
+use crate::signature;
 
 /// How far a timestamp may be from now, in seconds, either way: the page's five minutes.
 const TOLERANCE_SECONDS: u64 = 300;
@@ -105,7 +105,7 @@ fn verify(request: &Received, secret: &str) -> Result<(), String> {
         return Err(format!("X-Timestamp {seconds} is over {TOLERANCE_SECONDS} s from {now}"));
     }
     let signature = request.header("x-signature").ok_or("no X-Signature")?;
-    if signature == signature_of(secret, timestamp, &request.body) {
+    if signature == signature::sign(secret, timestamp, &request.body) {
         Ok(())
     } else {
         Err(format!("X-Signature {signature} is not this body's"))
@@ -114,14 +114,4 @@ fn verify(request: &Received, secret: &str) -> Result<(), String> {
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// `sha256=` and the hex HMAC-SHA256 of `{timestamp}.{body}`.
-pub(crate) fn signature_of(secret: &str, timestamp: &str, body: &[u8]) -> String {
-    // HMAC takes a key of any length.
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length");
-    mac.update(timestamp.as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }

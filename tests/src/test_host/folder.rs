@@ -205,7 +205,12 @@ impl HostFolder {
 
     /// A URL of the admin listener.
     pub fn admin_url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.admin_port)
+        format!("http://{}{path}", self.admin_address())
+    }
+
+    /// The admin listener's address.
+    pub fn admin_address(&self) -> String {
+        format!("127.0.0.1:{}", self.admin_port)
     }
 
     /// The settings' file.

@@ -59,6 +59,14 @@ impl Logs {
         waited.with_context(|| format!("no line of the host's logs contains `{part}`:\n{}", self.tail()))?
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     pub(super) async fn follow(&mut self, stderr: ChildStderr) {
         self.finish().await;
         let (lines, arrived) = (self.lines.clone(), self.arrived.clone());

@@ -1,0 +1,66 @@
+//! Events per second from the bus to the receiver, beside a plain subscriber without store or sandbox.
+//!
+//! Every figure is taken in one run on one machine: the subscriber, the host and the disk take turns, so that a slow
+//! hour of the machine is everybody's.
+
+pub mod receiver;
+pub mod child;
+pub mod bare;
+pub mod scenario;
+pub mod disk;
+pub mod ready;
+pub mod call;
+pub mod report;
+
+use std::time::Duration;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Events of one repetition.
+    pub events: usize,
+    /// Repetitions of every scenario, interleaved.
+    pub repetitions: usize,
+    /// Starts with a cold and with a warm cache.
+    pub starts: usize,
+    /// Syncs of the disk.
+    pub syncs: usize,
+    /// Calls of the example plugin.
+    pub calls: usize,
+}
+
+impl Plan {
+    /// What figures are reported from.
+    pub const FULL: Self = Self { events: 20_000, repetitions: 3, starts: 9, syncs: 400, calls: 20_000 };
+    /// Whether it works, and roughly how fast.
+    pub const QUICK: Self = Self { events: 5_000, repetitions: 1, starts: 3, syncs: 100, calls: 2_000 };
+}
+
+/// Deliveries under way at once, of the host and of the plain subscriber alike.
+pub const IN_FLIGHT: usize = 64;
+
+/// For one repetition of one scenario; slower is a failure.
+pub const REPETITION_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The value that stands at `share` (0 to 1) of the sorted `values`; zero where there is none.
+pub fn quantile<T: Copy + Default + Ord>(values: &[T], share: f64) -> T {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    let index = (share * last as f64).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        assert_eq!(quantile(&[5, 1, 3], 0.5), 3);
+        assert_eq!(quantile(&[5, 1, 3], 0.0), 1);
+        assert_eq!(quantile(&[5, 1, 3], 0.99), 5);
+        assert_eq!(quantile::<u64>(&[], 0.5), 0);
+    }
+}

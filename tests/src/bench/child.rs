@@ -1,0 +1,25 @@
+//! What the system says about a process and can do to it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// CPU time of all threads of a process so far, user and system.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
+    // The name, in parentheses, may hold spaces; after it, user and system time are the 12th and 13th field.
+    let fields: Vec<&str> = stat.rsplit_once(')').context("an unknown format")?.1.split_whitespace().collect();
+    let ticks = |index: usize| anyhow::Ok(fields.get(index).context("an unknown format")?.parse::<u64>()?);
+    // SAFETY: sysconf takes an integer, returns one and touches no memory.
+    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let millis_per_tick = 1000 / u64::try_from(ticks_per_second).ok().filter(|rate| *rate > 0).context("no tick rate")?;
+    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * millis_per_tick))
+}
+
+/// Sends a signal, such as SIGSTOP and SIGCONT, to a child of this process that was not waited for yet.
+pub fn signal(pid: u32, signal: i32) -> Result<()> {
+    // SAFETY: kill takes two integers and touches no memory.
+    let sent = unsafe { libc::kill(i32::try_from(pid)?, signal) };
+    ensure!(sent == 0, "signal {signal} could not be sent to {pid}");
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! From the start of the process to `/readyz` 200, with and without compiled code in the cache.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::publisher::HttpPublisher;
+use crate::test_host::{PluginFile, READY_DEADLINE, TestHost};
+
+/// Between two looks; far below what is measured.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Starts: the first of each pair compiles the plugin, the second finds it compiled.
+#[derive(Debug, Default)]
+pub struct Starts {
+    /// Without a cache.
+    pub cold: Vec<Duration>,
+    /// With it.
+    pub warm: Vec<Duration>,
+}
+
+/// Starts `count` hosts with the example plugin in folders within `folder`, each cold and then warm.
+pub async fn measure(folder: &Path, count: usize) -> Result<Starts> {
+    let mut starts = Starts::default();
+    for _ in 0..count {
+        let source = HttpPublisher::new()?;
+        let mut host = TestHost::builder()
+            .within(folder)
+            .http(source.port, "")
+            .endpoint_at("orders", "http://127.0.0.1:9/hook", "")
+            .plugin(PluginFile::example("orders")?)
+            .build()?;
+        starts.cold.push(time_to_ready(&mut host).await?);
+        starts.warm.push(time_to_ready(&mut host).await?);
+        host.forget_logs();
+    }
+    Ok(starts)
+}
+
+async fn time_to_ready(host: &mut TestHost) -> Result<Duration> {
+    let started = Instant::now();
+    host.spawn(&[]).await?;
+    let address = host.folder.admin_address();
+    let poll = async {
+        while !is_ready(&address).await.unwrap_or(false) {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(READY_DEADLINE, poll).await.context("the host did not become ready")?;
+    let elapsed = started.elapsed();
+    host.stop().await?;
+    Ok(elapsed)
+}
+
+/// One request on a connection of its own: no client's pool or back-off is part of the figure.
+async fn is_ready(address: &str) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    Ok(&status == b"HTTP/1.1 200")
+}

@@ -1,0 +1,42 @@
+//! The bench's own parts, on few events: a yardstick must be measured too.
+
+use anyhow::Result;
+use wirehook_tests::bench::receiver::Receiver;
+use wirehook_tests::bench::scenario::{Bench, Scenario};
+use wirehook_tests::{events, http_client};
+
+const EVENTS: usize = 500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_plain_subscriber_delivers_every_event_signed() -> Result<()> {
+    let receiver = Receiver::start()?;
+    let folder = tempfile::tempdir()?;
+    let events = (0..EVENTS).map(events::order_created).collect();
+    let bench = Bench { folder: folder.path(), receiver: &receiver, events };
+    for scenario in [Scenario::BareCore, Scenario::BareJetstream] {
+        let measured = bench.run(scenario).await?;
+        assert_eq!(measured.repeated, 0, "{scenario:?}");
+        assert!(!measured.wall.is_zero() && !measured.cpu.is_zero(), "{measured:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_receiver_fails_loudly_on_loss_and_on_a_missing_or_wrong_signature() -> Result<()> {
+    let receiver = Receiver::start()?;
+    let brief = std::time::Duration::from_millis(50);
+    receiver.expect(2);
+    let lost = receiver.finished(brief).await;
+    assert!(lost.is_err_and(|error| error.to_string().starts_with("LOST: 0 of 2")));
+
+    http_client::new()?.post(receiver.url()).body("{}").send().await?;
+    let unsigned = receiver.finished(brief).await;
+    assert!(unsigned.is_err_and(|error| error.to_string().contains("webhook-id is missing")));
+
+    receiver.expect(2);
+    let forged = http_client::new()?.post(receiver.url()).header("webhook-id", "msg_00").header("x-timestamp", "1");
+    forged.header("x-signature", "sha256=00").body("{}").send().await?;
+    let forged = receiver.finished(brief).await;
+    assert!(forged.is_err_and(|error| error.to_string().contains("signature of msg_00 is wrong")));
+    Ok(())
+}
