@@ -18,9 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::answer::AnswerBody;
 pub use self::answer::{Answer, Call, Script};
 pub use self::received::{Received, RequestLog};
-use self::answer::AnswerBody;
 use crate::port;
 
 /// What every fake endpoint verifies signatures with.
@@ -65,7 +65,8 @@ impl FakeEndpoint {
 
     /// Starts to listen, at first or after [`Self::hang_up`].
     pub async fn listen(&mut self) -> Result<()> {
-        let listener = TcpListener::bind(self.address).await.with_context(|| format!("listening on {}", self.address))?;
+        let listener =
+            TcpListener::bind(self.address).await.with_context(|| format!("listening on {}", self.address))?;
         self.server = Some(tokio::spawn(serve(listener, self.shared.clone())));
         Ok(())
     }

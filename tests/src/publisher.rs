@@ -49,9 +49,10 @@ impl StreamPublisher {
     /// Messages that a durable consumer of `stream` has not acked yet.
     pub async fn unacked(&self, stream: &str, durable: &str) -> Result<u64> {
         let stream = self.context.get_stream(stream).await?;
-        let mut consumer = stream.get_consumer::<jetstream::consumer::pull::Config>(durable).await.map_err(|error| {
-            anyhow::anyhow!("the consumer {durable}: {error}")
-        })?;
+        let mut consumer = stream
+            .get_consumer::<jetstream::consumer::pull::Config>(durable)
+            .await
+            .map_err(|error| anyhow::anyhow!("the consumer {durable}: {error}"))?;
         let info = consumer.info().await?;
         Ok(info.num_pending + info.num_ack_pending as u64)
     }

@@ -44,7 +44,9 @@ mod tests {
         let path = folder.path().join("store.db");
         let store = Connection::open(&path).unwrap();
         let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO t SELECT i, hex(randomblob(40)) FROM n";
-        store.execute_batch(&format!("CREATE TABLE t (i INTEGER PRIMARY KEY, x TEXT); CREATE INDEX x ON t (x); {fill}")).unwrap();
+        store
+            .execute_batch(&format!("CREATE TABLE t (i INTEGER PRIMARY KEY, x TEXT); CREATE INDEX x ON t (x); {fill}"))
+            .unwrap();
         drop(store);
         check_integrity_of_copy(&path).unwrap();
 

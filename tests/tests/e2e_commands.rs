@@ -86,7 +86,11 @@ async fn no_secret_is_ever_shown() -> Result<()> {
     for command in commands {
         let output = host.command(command).await?;
         let said = format!("{}{}{}", output.stdout, output.stderr, host.logs().lines().join("\n"));
-        ensure!(!said.contains(wirehook_tests::fake_endpoint::SECRET), "`{}` shows the secret: {said}", command.join(" "));
+        ensure!(
+            !said.contains(wirehook_tests::fake_endpoint::SECRET),
+            "`{}` shows the secret: {said}",
+            command.join(" ")
+        );
     }
     Ok(())
 }

@@ -61,7 +61,7 @@ async fn the_page_example_arrives_as_the_page_has_it() -> Result<()> {
     assert_eq!(request.header("content-type"), Some("application/json"));
     assert_eq!(request.header("authorization"), Some("Bearer page"));
     assert!(request.webhook_id().starts_with("msg_") && request.webhook_id().len() == 36, "{request:?}");
-    python_verifier::accept_all(&[request.clone()], SECRET).await?;
+    python_verifier::accept_all(std::slice::from_ref(&request), SECRET).await?;
     host.wait_delivery(request.webhook_id(), "delivered", DEADLINE).await?;
     Ok(())
 }
@@ -85,7 +85,8 @@ async fn two_503_then_200_are_three_attempts_with_the_policy_s_delays() -> Resul
     python_verifier::accept_all(&requests, SECRET).await?;
 
     let delivery = host.wait_delivery(id, "delivered", DEADLINE).await?;
-    let statuses: Vec<_> = delivery["attempts_made"].as_array().context("attempts")?.iter().map(|a| &a["status"]).collect();
+    let statuses: Vec<_> =
+        delivery["attempts_made"].as_array().context("attempts")?.iter().map(|a| &a["status"]).collect();
     assert_eq!(statuses, [503, 503, 200]);
     assert_eq!(endpoint.requests().len(), 3);
     Ok(())
@@ -137,8 +138,7 @@ async fn a_last_attempt_is_the_last() -> Result<()> {
 #[tokio::test]
 async fn a_redirect_is_recorded_and_not_followed() -> Result<()> {
     let elsewhere = FakeEndpoint::start(Script::ok()).await?;
-    let Scene { publisher, endpoint, host, .. } =
-        scene(Script::always(Answer::redirect(&elsewhere.url())), "").await?;
+    let Scene { publisher, endpoint, host, .. } = scene(Script::always(Answer::redirect(&elsewhere.url())), "").await?;
     publisher.publish(order_created(1)).await?;
     let dead = host.wait_dead_letters(1, DEADLINE).await?.remove(0);
     assert_eq!((dead.reason.as_str(), dead.last_status), ("status_3xx", Some(302)));

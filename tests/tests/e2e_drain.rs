@@ -82,10 +82,8 @@ async fn a_bus_that_is_down_at_start_is_retried_and_readyz_names_it() -> Result<
     let mut host =
         TestHost::builder().jetstream(&nats, "EVENTS").endpoint("orders", &endpoint, "").plugin(orders()?).build()?;
     host.spawn(&[]).await?;
-    let (status, text) = wirehook_tests::wait::until("the admin listener", DEADLINE, async || {
-        Ok(host.readiness().await.ok())
-    })
-    .await?;
+    let (status, text) =
+        wirehook_tests::wait::until("the admin listener", DEADLINE, async || Ok(host.readiness().await.ok())).await?;
     ensure!(status == 503 && text.contains("bus"), "/readyz answered {status}: {text}");
 
     nats.restart().await?;

@@ -12,7 +12,8 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     let ticks = |index: usize| anyhow::Ok(fields.get(index).context("an unknown format")?.parse::<u64>()?);
     // SAFETY: sysconf takes an integer, returns one and touches no memory.
     let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    let millis_per_tick = 1000 / u64::try_from(ticks_per_second).ok().filter(|rate| *rate > 0).context("no tick rate")?;
+    let millis_per_tick =
+        1000 / u64::try_from(ticks_per_second).ok().filter(|rate| *rate > 0).context("no tick rate")?;
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * millis_per_tick))
 }
 

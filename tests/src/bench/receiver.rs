@@ -124,7 +124,7 @@ impl Shared {
         if arrived == round.expected && round.finished_at.is_none() {
             round.finished_at = Some(Instant::now());
         }
-        let told = arrived % TOLD_OF == 0 || round.finished_at.is_some() || round.refusal.is_some();
+        let told = arrived.is_multiple_of(TOLD_OF) || round.finished_at.is_some() || round.refusal.is_some();
         drop(round);
         if told {
             self.progress.send_replace(arrived);

@@ -78,7 +78,8 @@ impl Report {
     }
 
     fn line(&self, scenario: Scenario) -> Option<Line> {
-        let of_it = || self.measured.iter().filter(|(measured, _)| *measured == scenario).map(|(_, measured)| *measured);
+        let of_it =
+            || self.measured.iter().filter(|(measured, _)| *measured == scenario).map(|(_, measured)| *measured);
         let events = self.plan.events as u64;
         let rates: Vec<u64> = of_it()
             .map(|measured| events * 1_000_000 / u64::try_from(measured.wall.as_micros()).unwrap_or(u64::MAX).max(1))

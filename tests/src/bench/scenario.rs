@@ -121,7 +121,9 @@ impl Bench<'_> {
             if number % ARRAY == 0 {
                 client.flush().await?;
                 let room = progress.wait_for(|&arrived| arrived + WINDOW > number + ARRAY);
-                tokio::time::timeout(REPETITION_DEADLINE, room).await.context("LOST: the subscriber stands still")??;
+                tokio::time::timeout(REPETITION_DEADLINE, room)
+                    .await
+                    .context("LOST: the subscriber stands still")??;
             }
             client.publish(event.subject.clone(), event.body.clone()).await?;
         }

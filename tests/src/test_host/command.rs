@@ -52,7 +52,8 @@ impl CommandOutput {
     /// Standard output as one JSON object a line.
     pub fn objects<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         let parse = |line| {
-            serde_json::from_str(line).with_context(|| format!("`{}` printed a line that doesn't parse: {line}", self.line))
+            serde_json::from_str(line)
+                .with_context(|| format!("`{}` printed a line that doesn't parse: {line}", self.line))
         };
         self.stdout.lines().filter(|line| !line.trim().is_empty()).map(parse).collect()
     }

@@ -108,9 +108,7 @@ impl HostFolderBuilder {
 
     /// `POST /events` on `port`; `extra` are more lines of the section.
     pub fn http(self, port: u16, extra: &str) -> Self {
-        self.settings(&format!(
-            "[[source]]\nname = \"web\"\nkind = \"http\"\nlisten = \"127.0.0.1:{port}\"\n{extra}"
-        ))
+        self.settings(&format!("[[source]]\nname = \"web\"\nkind = \"http\"\nlisten = \"127.0.0.1:{port}\"\n{extra}"))
     }
 
     /// JSON lines on standard input.
