@@ -8,6 +8,7 @@
 
 // The path.
 pub mod event;
+pub mod source;
 pub mod delivery;
 pub mod dead_letter;
 pub mod store;
@@ -16,3 +17,5 @@ pub mod store;
 pub mod settings;
 pub mod secret;
 pub mod clock;
+pub mod drain;
+pub mod tls;
