@@ -13,3 +13,6 @@ pub mod artifacts;
 pub mod http_client;
 pub mod port;
 pub mod wait;
+//! What the tests share.
+
+pub mod raw_endpoint;
