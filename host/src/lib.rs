@@ -13,6 +13,11 @@ pub mod dead_letter;
 pub mod store;
 
 // Off the path.
+pub mod ops;
+pub mod admin;
+pub mod metrics;
+pub mod logging;
+pub mod cli;
 pub mod settings;
 pub mod secret;
 pub mod clock;
