@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -295,19 +296,8 @@ impl<'a> Section<'a> {
 
     fn file(&self, key: &str, offset: usize, path: &str) -> Result<Found, Reported> {
         let shown = self.context.path(path);
-        match read_bounded(&shown, VALUE_FILE_BYTES_MAX)
-            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text")))
-        {
-            Ok(mut text) => {
-                // One newline, as editors and `echo` add it; more would be part of the value.
-                if text.ends_with('\n') {
-                    text.pop();
-                    if text.ends_with('\r') {
-                        text.pop();
-                    }
-                }
-                Ok(Found { text, origin: Origin::File(path.to_owned()), offset })
-            }
+        match read_value_file(&shown) {
+            Ok(text) => Ok(Found { text, origin: Origin::File(path.to_owned()), offset }),
             Err(error) => Err(self.refuse(
                 key,
                 offset,
@@ -329,6 +319,20 @@ impl<'a> Section<'a> {
             self.refuse(key, found.offset, message, T::EXPECTED)
         })
     }
+}
+
+/// The text of a file that holds one value: without one newline at its end, as editors and `echo` add it; more would be
+/// part of the value.
+pub(crate) fn read_value_file(path: &Path) -> std::io::Result<String> {
+    let bytes = read_bounded(path, VALUE_FILE_BYTES_MAX)?;
+    let mut text = String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
 }
 
 fn named(origin: &Origin) -> String {
