@@ -24,6 +24,11 @@ pub mod handover;
 
 // Off the path.
 pub mod app;
+pub mod ops;
+pub mod admin;
+pub mod metrics;
+pub mod logging;
+pub mod cli;
 pub mod settings;
 pub mod cli;
 pub mod ops;
