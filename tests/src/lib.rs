@@ -16,3 +16,7 @@ pub mod wait;
 //! What the tests share.
 
 pub mod raw_endpoint;
+//! What the tests share: one suite of properties for each trait, and the machinery to break things.
+
+pub mod conformance;
+pub mod power_cut;
