@@ -39,6 +39,12 @@ pub fn page_event(entity_type: &str, operation: &str, number: usize, entity: &Va
     PublishedEvent { subject, entity_id, body: Bytes::from(body.to_string()) }
 }
 
+/// A JSON array of events.
+pub fn array(events: impl IntoIterator<Item = PublishedEvent>) -> Vec<u8> {
+    let bodies: Vec<Bytes> = events.into_iter().map(|event| event.body).collect();
+    [b"[", bodies.join(&b","[..]).as_slice(), b"]"].concat()
+}
+
 /// The id of entity `number`: a UUID of version 4 in shape.
 pub fn entity_id(number: usize) -> String {
     format!("550e8400-e29b-41d4-a716-{number:012x}")
@@ -63,6 +69,12 @@ fn order_entity(number: usize, note: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_json() {
+        let array: Value = serde_json::from_slice(&array((0..3).map(order_created))).unwrap();
+        assert_eq!(array[2]["entity_id"], entity_id(2));
+    }
 
     #[test]
     fn an_order_has_its_size_and_its_number_in_it() {

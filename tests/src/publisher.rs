@@ -1,11 +1,12 @@
 //! Publishing events as a FraiseQL server does.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::{self, Context};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::events::{self, PublishedEvent};
 use crate::nats_server::NatsServer;
+use crate::{http_client, port};
 
 /// The subjects of every event.
 pub const SUBJECTS: &str = "fraiseql.>";
@@ -49,4 +50,43 @@ impl StreamPublisher {
         let info = consumer.info().await?;
         Ok(info.num_pending + info.num_ack_pending as u64)
     }
+}
+
+/// Posts events to an `http` source.
+#[derive(Clone, Debug)]
+pub struct HttpPublisher {
+    /// The source's port.
+    pub port: u16,
+    client: reqwest::Client,
+}
+
+impl HttpPublisher {
+    /// For a source that is to listen on a port of its own.
+    pub fn new() -> Result<Self> {
+        Ok(Self { port: port::free()?, client: http_client::new()? })
+    }
+
+    /// `POST /events`, to be completed and sent.
+    pub fn request(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        let url = format!("http://127.0.0.1:{}/events", self.port);
+        self.client.post(url).header("content-type", "application/json").body(body)
+    }
+
+    /// Posts `body` and returns the answer's status and text.
+    pub async fn post(&self, body: impl Into<reqwest::Body>) -> Result<(u16, String)> {
+        answer(self.request(body)).await
+    }
+
+    /// Posts orders as one array, and expects 202.
+    pub async fn publish_orders(&self, numbers: impl IntoIterator<Item = usize>) -> Result<()> {
+        let (status, text) = self.post(events::array(numbers.into_iter().map(events::order_created))).await?;
+        ensure!(status == 202, "the orders were answered {status}: {text}");
+        Ok(())
+    }
+}
+
+/// Sends a request and returns the answer's status and text.
+pub async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, String)> {
+    let response = request.send().await?;
+    Ok((response.status().as_u16(), response.text().await?))
 }

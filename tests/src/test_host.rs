@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, Command};
 pub use self::command::CommandOutput;
 pub use self::folder::{HostFolder, HostFolderBuilder, PluginFile};
 pub use self::logs::Logs;
-pub use self::observe::{DeadLetter, Status};
+pub use self::observe::{DeadLetter, RunCount, Status};
 use crate::wait;
 
 /// From the start to ready, a cold compiled-code cache and a busy machine included.
@@ -60,7 +60,7 @@ impl TestHost {
     /// Starts `wirehook run` with `arguments` and doesn't wait.
     pub async fn spawn(&mut self, arguments: &[&str]) -> Result<()> {
         ensure!(self.running.is_none(), "the host is running already");
-        let mut command = Command::from(self.folder.command(&["run"])?);
+        let mut command = Command::from(self.folder.command(&["run", "--log-format", "json"])?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let spawned_at = Instant::now();
         let mut child = command.spawn().context("starting the host")?;

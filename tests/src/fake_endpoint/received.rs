@@ -16,6 +16,8 @@ const TOLERANCE_SECONDS: u64 = 300;
 pub struct Received {
     /// When its head was there.
     pub arrived_at: Instant,
+    /// The same by the wall clock, in whole seconds since the Unix epoch.
+    pub unix_seconds: u64,
     /// The method.
     pub method: String,
     /// The path and query.
@@ -37,6 +39,7 @@ impl Received {
         };
         let mut received = Self {
             arrived_at,
+            unix_seconds: unix_seconds(),
             method: head.method.to_string(),
             path: head.uri.to_string(),
             headers: head.headers.iter().map(header).collect(),
@@ -97,7 +100,7 @@ impl RequestLog {
 fn verify(request: &Received, secret: &str) -> Result<(), String> {
     let timestamp = request.header("x-timestamp").ok_or("no X-Timestamp")?;
     let seconds: u64 = timestamp.parse().map_err(|_| format!("X-Timestamp {timestamp:?} is not a whole number"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs();
+    let now = request.unix_seconds;
     if now.abs_diff(seconds) > TOLERANCE_SECONDS {
         return Err(format!("X-Timestamp {seconds} is over {TOLERANCE_SECONDS} s from {now}"));
     }
@@ -107,6 +110,10 @@ fn verify(request: &Received, secret: &str) -> Result<(), String> {
     } else {
         Err(format!("X-Signature {signature} is not this body's"))
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// `sha256=` and the hex HMAC-SHA256 of `{timestamp}.{body}`.

@@ -36,14 +36,24 @@ pub struct DeadLetter {
     pub last_response: Option<String>,
 }
 
-/// What `status --json` counts.
+/// What `status --json` counts in the store.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
     /// Must be 0.
     pub events_unaccounted: u64,
-    /// Everything it printed.
-    #[serde(flatten)]
-    pub all: Value,
+    /// By plugin and state.
+    pub runs: Vec<RunCount>,
+}
+
+/// Runs of one plugin in one state.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RunCount {
+    /// The plugin's name.
+    pub plugin: String,
+    /// `pending`, `parked`, …
+    pub state: String,
+    /// How many.
+    pub count: u64,
 }
 
 impl TestHost {
@@ -83,13 +93,14 @@ impl TestHost {
     /// What `status` counts.
     pub async fn status(&self) -> Result<Status> {
         let status = self.json(&["status"]).await?.object()?;
-        Ok(serde_json::from_value(status)?)
+        let store = status.get("store").with_context(|| format!("the status has no store: {status}"))?;
+        Ok(Status::deserialize(store)?)
     }
 
     /// Fails unless every accepted event is accounted for.
     pub async fn expect_all_accounted(&self) -> Result<()> {
         let status = self.status().await?;
-        ensure!(status.events_unaccounted == 0, "events are unaccounted for: {:?}", status.all);
+        ensure!(status.events_unaccounted == 0, "events are unaccounted for: {status:?}");
         Ok(())
     }
 
