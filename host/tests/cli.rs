@@ -119,7 +119,7 @@ impl Bench {
             verified: Some(true),
             problem: None,
             status: 503,
-            path: "/hooks".to_owned(),
+            attempt: 2,
             body: "{\"a\":1}".to_owned(),
         };
         let parts = FakeParts {
@@ -342,7 +342,7 @@ async fn status_speaks_without_a_host_too() {
 async fn the_receiver_prints_what_it_takes() {
     let bench = Bench::new(SETTINGS);
     let ended = bench.run("receive --secret-env SHOP_SECRET --status 503,503,200").await;
-    assert_eq!(ended.out, "1 503 /hooks msg_1 verified\n  {\"a\":1}\n");
+    assert_eq!(ended.out, "1 503 msg_1 attempt 2 verified\n  {\"a\":1}\n");
     assert_eq!(*bench.parts.statuses.lock().unwrap(), [503, 503, 200]);
     let objects = bench.objects("receive --secret-env SHOP_SECRET", Exit::Success).await;
     assert_eq!(objects[0]["webhook_id"], "msg_1");
