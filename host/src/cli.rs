@@ -1,6 +1,7 @@
 //! The command line: arguments in, effects through [`Parts`], data to standard output, everything else to standard error.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -99,6 +100,20 @@ struct Session<'a> {
     console: &'a mut Console,
 }
 
+/// The whole program, given its parts: arguments, one command, an exit code.
+pub fn main(parts: &dyn Parts) -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::of_process();
+    let mut console = Console::of_process(&environment);
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli, &environment, parts, &mut console)).into(),
+        Err(error) => {
+            console.failures(&Failure::new(format!("the runtime did not start: {error}")).into());
+            Exit::Failure.into()
+        }
+    }
+}
+
 /// Carries out one command; what went wrong is on the console by the time this returns.
 pub async fn run(cli: Cli, environment: &Environment, parts: &dyn Parts, console: &mut Console) -> Exit {
     let Cli { global, command } = cli;
@@ -147,7 +162,7 @@ impl Session<'_> {
         }
     }
 
-    /// The settings; their warnings go to standard error.
+    /// The settings, validated.
     fn load(&mut self) -> Result<crate::settings::Loaded, Failures> {
         Ok(crate::settings::load(self.global.config.as_deref(), self.environment)?)
     }
@@ -156,8 +171,7 @@ impl Session<'_> {
     async fn ask(&mut self, request: crate::ops::Request) -> Result<Vec<crate::ops::Reply>, Failures> {
         let settings = self.load()?.settings;
         let clock = self.parts.clock();
-        let replies =
-            crate::ops::access::ask(&settings.store, self.parts.opener(), clock.as_ref(), request).await?;
+        let replies = crate::ops::access::ask(&settings.store, self.parts.opener(), clock.as_ref(), request).await?;
         for reply in &replies {
             if let crate::ops::Reply::Failed { message } = reply {
                 return Err(Failure::new(message.clone()).into());

@@ -17,6 +17,7 @@ pub mod error;
 pub mod show;
 mod text;
 mod section;
+mod kinds;
 pub mod value;
 pub mod host;
 pub mod source;

@@ -1,6 +1,8 @@
 //! Settings files and what becomes of them. Each `tests/settings/*.toml` stands beside the `.err` it must give;
 //! `UPDATE_EXPECT=1` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +77,15 @@ fn the_example_says_what_the_defaults_are() {
     assert_eq!(example.settings.endpoints[1].secrets.len(), 2);
     assert_eq!(example.settings.endpoints[1].retry, wirehook::delivery::RetryPolicy::page());
     assert_eq!(example.settings.store.path, example.file.with_file_name("wirehook.db"));
+}
+
+#[test]
+fn the_documentation_names_every_key() {
+    let page = include_str!("../docs/settings.md");
+    for shown in example().shown {
+        let key = shown.key.rsplit('.').next().unwrap();
+        assert!(page.to_lowercase().contains(&format!("`{key}`")), "docs/settings.md does not explain {}", shown.key);
+    }
 }
 
 #[test]

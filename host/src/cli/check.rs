@@ -21,7 +21,11 @@ pub(super) fn check(session: &mut Session<'_>) -> Result<Exit, Failures> {
         session.console.warning(&warning.clone().into());
     }
     let plugins = session.parts.scan(&loaded.settings)?;
-    if session.console.json { print_objects(session, &loaded, &plugins)? } else { print(session, &loaded, &plugins)? }
+    if session.console.json {
+        print_objects(session, &loaded, &plugins)?;
+    } else {
+        print(session, &loaded, &plugins)?;
+    }
     let refused: Vec<Failure> = plugins.iter().filter_map(refusal).collect();
     if refused.is_empty() { Ok(Exit::Success) } else { Err(Failures { failures: refused, exit: Exit::Failure }) }
 }
@@ -87,7 +91,9 @@ fn print_objects(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginVi
     }
     for plugin in plugins {
         let mut object = json!({ "kind": "plugin" });
-        if let (Some(object), serde_json::Value::Object(fields)) = (object.as_object_mut(), serde_json::to_value(plugin)?) {
+        if let (Some(object), serde_json::Value::Object(fields)) =
+            (object.as_object_mut(), serde_json::to_value(plugin)?)
+        {
             object.extend(fields);
         }
         console.object(&object)?;

@@ -11,9 +11,10 @@ pub(super) const EXAMPLE: &str = "\
 Example:
   wirehook config show --config wirehook.toml --json";
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print every effective value with its origin, secrets redacted
+    #[command(after_help = EXAMPLE)]
     Show,
 }
 

@@ -25,15 +25,19 @@ const IDS_MAX: usize = 10_000;
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLettersCommand {
     /// List dead letters, newest first
+    #[command(after_help = EXAMPLE)]
     List(ListArgs),
     /// Show one dead letter with its payload
+    #[command(after_help = EXAMPLE)]
     Show {
         /// Its id
         id: i64,
     },
     /// Put dead runs and deliveries back to work, with a new budget of attempts and the same webhook-id
+    #[command(after_help = EXAMPLE)]
     Redrive(BulkArgs),
     /// Delete dead letters for good
+    #[command(after_help = EXAMPLE)]
     Discard(BulkArgs),
 }
 
@@ -66,7 +70,7 @@ pub(super) struct BulkArgs {
     ids: Vec<i64>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// At most this many, oldest or newest as the store has them
+    /// At most this many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Every dead letter there is
@@ -247,14 +251,18 @@ async fn carry_out(
                 }
                 (done, text, json!(redriven))
             }
-            Reply::Discarded { count } => (count, format!("{count} dead letters deleted"), json!({ "discarded": count })),
+            Reply::Discarded { count } => {
+                (count, format!("{count} dead letters deleted"), json!({ "discarded": count }))
+            }
             _ => continue,
         };
         missing = named.saturating_sub(done);
         if session.console.json { session.console.object(&object)? } else { session.console.line(text)? }
     }
     if missing > 0 {
-        return Err(Failure::new(format!("{missing} of the {named} ids are not dead letters any more, or never were")).into());
+        return Err(
+            Failure::new(format!("{missing} of the {named} ids are not dead letters any more, or never were")).into()
+        );
     }
     Ok(Exit::Success)
 }

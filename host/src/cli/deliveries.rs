@@ -23,8 +23,10 @@ pub(super) const LIST_LIMIT_MAX: i64 = 10_000;
 #[derive(Debug, Subcommand)]
 pub(super) enum DeliveriesCommand {
     /// List deliveries, newest first
+    #[command(after_help = EXAMPLE)]
     List(ListArgs),
     /// Show one delivery with every attempt
+    #[command(after_help = EXAMPLE)]
     Show {
         /// Its webhook-id
         id: String,
@@ -82,7 +84,8 @@ async fn list(session: &mut Session<'_>, args: ListArgs) -> Result<Exit, Failure
         state: args.state.map(Into::into),
         limit: Some(args.limit),
     };
-    let mut table = Table::new(&["id", "state", "endpoint", "plugin", "subject", "attempts", "status", "created", "due"]);
+    let mut table =
+        Table::new(&["id", "state", "endpoint", "plugin", "subject", "attempts", "status", "created", "due"]);
     for reply in session.ask(Request::ListDeliveries(filter)).await? {
         let Reply::Delivery(delivery) = reply else { continue };
         if session.console.json {

@@ -40,7 +40,7 @@ pub struct Failure {
 /// Everything that went wrong, and how the command ends for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failures {
-    /// One at least.
+    /// What to say; nothing where nobody is left to read it.
     pub failures: Vec<Failure>,
     /// How the command ends.
     pub exit: Exit,
@@ -107,6 +107,10 @@ impl From<AskError> for Failures {
 
 impl From<std::io::Error> for Failures {
     fn from(error: std::io::Error) -> Self {
+        // `wirehook … | head` is no error to speak of.
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { failures: Vec::new(), exit: Exit::Failure };
+        }
         Failure::new(format!("standard output can't be written: {error}")).into()
     }
 }

@@ -76,7 +76,7 @@ pub struct ReceiveOptions {
     pub listen: SocketAddr,
     /// What signatures are verified with; none accepts unsigned webhooks.
     pub secret: Option<Secret>,
-    /// The statuses answered, one request after the other; the last one for ever after. Never empty.
+    /// The statuses answered to the attempts at one webhook, in order; the last one from then on. Never empty.
     pub statuses: Vec<u16>,
     /// End after this many requests.
     pub count: Option<u64>,
@@ -89,14 +89,14 @@ pub struct Received {
     pub number: u64,
     /// `webhook-id`.
     pub webhook_id: Option<String>,
+    /// Which attempt at this webhook it was, from 1, as the receiver counts them.
+    pub attempt: u32,
     /// Whether the signature is right; `None` without a secret to verify it with.
     pub verified: Option<bool>,
     /// Why the signature is not right.
     pub problem: Option<String>,
     /// The status answered.
     pub status: u16,
-    /// The request's path.
-    pub path: String,
     /// The body, as text where it is UTF-8, else hex after `hex:`.
     pub body: String,
 }

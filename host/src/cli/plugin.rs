@@ -21,11 +21,13 @@ const DIGEST_LEN_SHOWN: usize = 12;
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
     /// Say what a file is, what it imports and exports, and whether it would run
+    #[command(after_help = EXAMPLE)]
     Inspect {
         /// The .wasm file
         file: PathBuf,
     },
     /// List the files of the plugins folder
+    #[command(after_help = EXAMPLE)]
     List,
 }
 

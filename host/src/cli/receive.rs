@@ -20,7 +20,7 @@ Examples:
   wirehook receive --listen 127.0.0.1:8080 --secret-file orders.secret --status 503,503,200 --count 3 --json";
 
 /// The most statuses of one `--status`.
-const STATUSES_MAX: usize = 1024;
+const STATUSES_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ReceiveArgs {
@@ -33,7 +33,7 @@ pub(super) struct ReceiveArgs {
     /// The file with the endpoint's secret; one newline at its end is not part of it
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// The statuses to answer, one request after the other; the last one from then on
+    /// The statuses to answer to the attempts at one webhook, in order; the last one from then on
     #[arg(long, value_name = "STATUS,…", value_delimiter = ',', default_value = "200",
           value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Vec<u16>,
@@ -99,11 +99,11 @@ fn print(console: &mut Console, received: &Received) -> std::io::Result<()> {
     let word = look.paint(&word, console.coloured());
     let id = received.webhook_id.as_deref().unwrap_or("-");
     console.line(format_args!(
-        "{} {} {} {} {word}\n  {}",
+        "{} {} {} attempt {} {word}\n  {}",
         received.number,
         received.status,
-        printable(&received.path),
         printable(id),
+        received.attempt,
         printable(&received.body)
     ))?;
     console.flush()

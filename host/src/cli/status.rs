@@ -64,7 +64,9 @@ fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Resul
     for reason in &store.dead_letters {
         dead.row(vec![plain(reason.reason), plain(reason.count)]);
     }
-    for (table, any) in [(runs, store.runs.len()), (deliveries, store.deliveries.len()), (dead, store.dead_letters.len())] {
+    for (table, any) in
+        [(runs, store.runs.len()), (deliveries, store.deliveries.len()), (dead, store.dead_letters.len())]
+    {
         if any > 0 {
             console.line("")?;
             table.print(console)?;

@@ -64,6 +64,7 @@ fn line(row: &[(String, Look)], widths: &[usize], coloured: bool) -> String {
 }
 
 /// A cell as it is.
+#[allow(clippy::needless_pass_by_value, reason = "a number, a reference or a fresh string, whichever is at hand")]
 pub fn plain(text: impl ToString) -> (String, Look) {
     (printable(&text.to_string()), Look::Plain)
 }

@@ -10,9 +10,9 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::host::Names;
+use super::kinds::{Setting, one_of, within};
 use super::section::{Reported, Section};
 use super::show::{Origin, REDACTED};
-use super::value::{Setting, one_of, within};
 use super::{EndpointSettings, SignatureProfile};
 use crate::delivery::RetryPolicy;
 use crate::secret::Secret;

@@ -8,8 +8,8 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 
 use super::endpoint::NamedEndpoint;
+use super::kinds::{Setting, one_of, within};
 use super::section::{Reported, Section};
-use super::value::{Setting, one_of, within};
 use super::{
     AdminSettings, Admit, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
     StoreSettings, Synchronous,

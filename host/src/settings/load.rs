@@ -19,9 +19,11 @@ pub const FILE_NAME: &str = "wirehook.toml";
 /// The file looked for last.
 pub const SYSTEM_FILE: &str = "/etc/wirehook/wirehook.toml";
 
+type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
 /// What settings may refer to besides files: variables and the working folder. An argument, so that tests have theirs.
 pub struct Environment {
-    lookup: Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>,
+    lookup: Box<Lookup>,
     directory: PathBuf,
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use url::Url;
 
 use super::host::Names;
+use super::kinds::Setting;
 use super::section::{Context, Reported, Section, known, nearest};
-use super::value::Setting;
 use super::{AdminSettings, NatsConnection, SourceKind, SourceSettings, Start};
 use crate::clock::Timestamp;
 
