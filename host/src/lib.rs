@@ -23,12 +23,8 @@ pub mod store;
 pub mod handover;
 
 // Off the path.
+pub mod program;
 pub mod app;
-pub mod ops;
-pub mod admin;
-pub mod metrics;
-pub mod logging;
-pub mod cli;
 pub mod settings;
 pub mod cli;
 pub mod ops;
@@ -36,6 +32,7 @@ pub mod admin;
 pub mod metrics;
 pub mod logging;
 pub mod receiver;
+pub mod demo;
 pub mod watch;
 pub mod drain;
 pub mod secret;

@@ -1,3 +1,7 @@
-//! The program.
+//! Arguments to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wirehook::cli::main(&wirehook::program::Program::new())
+}

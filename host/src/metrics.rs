@@ -175,6 +175,11 @@ impl Metrics {
         }
     }
 
+    /// Dead letters of every reason together.
+    pub fn died(&self) -> u64 {
+        self.dead_letters.iter().map(IntCounter::get).sum()
+    }
+
     /// Everything in the Prometheus text format.
     ///
     /// # Errors

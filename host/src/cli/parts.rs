@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::failure::{Failure, Failures};
+pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
@@ -51,22 +52,6 @@ pub trait Parts: Send + Sync {
     /// # Errors
     /// When the folder can't be read.
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure>;
-}
-
-/// How to run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RunOptions {
-    /// End once every source is at its end and no work is left.
-    pub exit_when_idle: bool,
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct RunReport {
-    /// Dead letters that came to be during the run.
-    pub dead_letters: u64,
-    /// Whether everything in flight ended before the drain's deadline; what did not is in the store.
-    pub drained: bool,
 }
 
 /// How to receive.
