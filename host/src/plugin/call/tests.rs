@@ -358,6 +358,14 @@ fn what_a_plugin_prints_is_logged_as_debug() {
 }
 
 #[test]
+fn a_trap_is_told_with_what_was_printed_last() {
+    let print = "(call $write (call $stdout) (i32.const 600) (i32.const 7) (i32.const 2000))";
+    let report = wasi_call(&format!("{print} unreachable"), Limits::default());
+    let Err(CallFailure::Trap(text)) = &report.result else { panic!("{report:?}") };
+    assert!(text.ends_with("; it printed last: a line"), "{text}");
+}
+
+#[test]
 fn a_flood_of_output_is_swallowed() {
     let print = "(loop (call $write (call $stdout) (i32.const 4096) (i32.const 4096) (i32.const 2000))
         (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 100))))";
