@@ -176,6 +176,11 @@ impl Endpoint {
         &self.name
     }
 
+    /// Whether the header `name` is the host's or the endpoint's own, so that a plugin naming it is refused.
+    pub fn reserves(&self, name: &str) -> bool {
+        self.template.reserves(name)
+    }
+
     /// Makes one attempt at `delivery`, signed for `now`, and returns when it is over: at the latest after the endpoint's
     /// timeout, which covers everything from the name's lookup to the response's last byte.
     ///

@@ -12,6 +12,9 @@ use bytes::Bytes;
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all, reason = "generated from wit/")]
 mod bindings;
+pub mod registry;
+pub mod pool;
+mod fair;
 pub mod limits;
 mod gate;
 mod engine;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -229,6 +229,9 @@ impl State {
         let (parts, body) = request.into_parts();
         if parts.method != Method::POST {
             return self.refuse(StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent by POST");
+        }
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
         }
         let body = match tokio::time::timeout(ARRIVAL_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),

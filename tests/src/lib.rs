@@ -3,11 +3,14 @@
 pub mod events;
 pub mod publisher;
 pub mod fake_endpoint;
+pub mod raw_endpoint;
 pub mod test_host;
 pub mod python_verifier;
 pub mod store_file;
 pub mod nats_server;
 pub mod bench;
+pub mod conformance;
+pub mod power_cut;
 
 // Off the path.
 pub mod artifacts;

@@ -5,14 +5,14 @@ use std::io;
 
 use crate::delivery::AttemptResult;
 
-use super::lookup::{LookupFailed, NameDenied};
+use super::lookup::LookupError;
 
 /// The longest description of a failed attempt, in bytes.
 pub const FAILURE_TEXT_BYTES_MAX: usize = 512;
 
 /// What an attempt came to that failed with `error`.
 pub(super) fn result_of(error: &reqwest::Error, status: Option<u16>) -> AttemptResult {
-    if let Some(denied) = find::<NameDenied>(error) {
+    if let Some(denied @ LookupError::Denied { .. }) = find(error) {
         return AttemptResult::EgressDenied(denied.to_string());
     }
     let mut text = described(error);
@@ -23,7 +23,7 @@ pub(super) fn result_of(error: &reqwest::Error, status: Option<u16>) -> AttemptR
 }
 
 fn described(error: &reqwest::Error) -> String {
-    if let Some(failed) = find::<LookupFailed>(error) {
+    if let Some(failed) = find::<LookupError>(error) {
         return failed.to_string();
     }
     if error.is_timeout() && error.is_connect() {
@@ -48,8 +48,8 @@ fn flattened(error: &reqwest::Error) -> String {
     let mut text = String::new();
     for cause in causes(error).skip(1) {
         let line = cause.to_string();
-        // Many wrappers repeat their cause.
-        if !text.contains(&line) {
+        // Many wrappers repeat their cause, and the client's own only says `client error (Connect)`.
+        if !text.contains(&line) && !line.starts_with("client error") {
             if !text.is_empty() {
                 text.push_str(": ");
             }
@@ -69,7 +69,7 @@ fn cause_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'st
     wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
 }
 
-fn find<'a, E: Error + 'static>(error: &'a reqwest::Error) -> Option<&'a E> {
+fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
     causes(error).find_map(<dyn Error>::downcast_ref)
 }
 

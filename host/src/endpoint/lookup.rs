@@ -34,20 +34,15 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// A name of which at least one address is refused.
+/// Why a name gave no addresses to connect to.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}` has the address {denied}")]
-pub(super) struct NameDenied {
-    name: String,
-    denied: Denied,
-}
-
-/// A name that leads nowhere, for now.
-#[derive(Debug, thiserror::Error)]
-#[error("name lookup of `{name}` failed: {cause}")]
-pub(super) struct LookupFailed {
-    name: String,
-    cause: io::Error,
+pub(super) enum LookupError {
+    /// It leads nowhere, for now.
+    #[error("name lookup of `{name}` failed: {cause}")]
+    Failed { name: String, cause: io::Error },
+    /// At least one of its addresses is refused.
+    #[error("`{name}` leads inside: {denied}")]
+    Denied { name: String, denied: Denied },
 }
 
 /// The resolver of one endpoint.
@@ -66,11 +61,11 @@ impl GuardedResolver {
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
-        let looking_up = self.lookup.lookup(name.clone());
-        let (allow, places) = (Arc::clone(&self.allow), Arc::clone(&self.places));
+        let (lookup, allow, places) = (Arc::clone(&self.lookup), Arc::clone(&self.allow), Arc::clone(&self.places));
         Box::pin(async move {
             let place = places.acquire_owned().await?;
             // A task of its own, because the system's lookup can't be cancelled and must keep its place until it ends.
+            let looking_up = lookup.lookup(name.clone());
             let looked_up = tokio::spawn(async move {
                 let addresses = looking_up.await;
                 drop(place);
@@ -81,24 +76,18 @@ impl Resolve for GuardedResolver {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-enum ResolveError {
-    Failed(#[from] LookupFailed),
-    Denied(#[from] NameDenied),
-}
-
 /// All addresses or none: a name that mixes public and inside addresses is not to be trusted with either.
-fn vetted(name: String, looked_up: io::Result<Vec<IpAddr>>, allow: &[IpNet]) -> Result<Addrs, ResolveError> {
+fn vetted(name: String, looked_up: io::Result<Vec<IpAddr>>, allow: &[IpNet]) -> Result<Addrs, LookupError> {
     let addresses = match looked_up {
-        Ok(addresses) if addresses.is_empty() => {
-            return Err(LookupFailed { name, cause: io::Error::other("it has no address") }.into());
-        }
+        Ok(addresses) if addresses.is_empty() => Err(io::Error::other("it has no address")),
+        looked_up => looked_up,
+    };
+    let addresses = match addresses {
         Ok(addresses) => addresses,
-        Err(cause) => return Err(LookupFailed { name, cause }.into()),
+        Err(cause) => return Err(LookupError::Failed { name, cause }),
     };
     if let Some(denied) = addresses.iter().find_map(|address| vet(*address, allow).err()) {
-        return Err(NameDenied { name, denied }.into());
+        return Err(LookupError::Denied { name, denied });
     }
     // Port 0 stands for the URL's.
     Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))))

@@ -72,6 +72,11 @@ impl RequestTemplate {
         Ok(Self { url: settings.url.clone(), own_headers, signer })
     }
 
+    /// Whether a plugin may not set the header `name` here.
+    pub(super) fn reserves(&self, name: &str) -> bool {
+        is_reserved(name) || self.own_headers.contains_key(name)
+    }
+
     /// The request of one attempt, signed for `now`. The body is shared, not copied.
     pub(super) fn request(
         &self,
@@ -90,7 +95,7 @@ impl RequestTemplate {
         headers.reserve(delivery.headers.len() + 5);
         for (name, value) in &delivery.headers {
             let (name, value) = parsed(name, value.as_bytes())?;
-            if name != header::CONTENT_TYPE && !self.own_headers.contains_key(&name) && !is_reserved(name.as_str()) {
+            if name != header::CONTENT_TYPE && !self.reserves(name.as_str()) {
                 headers.append(name, value);
             }
         }

@@ -249,3 +249,6 @@ fn user() -> u32 {
     // SAFETY: `geteuid` takes nothing, touches no memory and can't fail.
     unsafe { libc::geteuid() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ use crate::event::{Event, EventKey};
 const TICKS_BETWEEN_CHECKS: u64 = 1;
 /// Frames of a trap's backtrace that are kept.
 const FRAMES_MAX: usize = 8;
+/// Bytes of what the plugin printed last that are kept with a trap.
+const OUTPUT_TAIL_BYTES_MAX: usize = 512;
 
 /// What the host's functions know during a call.
 pub(super) struct CallState {
@@ -44,13 +46,16 @@ impl Plugin {
         let returned = self.invoke(&mut store, event, attempt);
         // Taking the state out drops the sandbox, which is part of what the call costs.
         let mut state = store.into_data();
+        let output = state.wasi.as_ref().map(|wasi| wasi.take_output()).unwrap_or_default();
+        let output = String::from_utf8_lossy(&output);
         let result = match returned {
             Ok(Ok(webhooks)) => accept(webhooks),
             Ok(Err(handler::Failure::Retry(why))) => Err(CallFailure::Retry(detail(&why))),
             Ok(Err(handler::Failure::Reject(why))) => Err(CallFailure::Reject(detail(&why))),
-            Err(error) => Err(classify(&error, &state)),
+            Err(error) => Err(classify(&error, &state, &output)),
         };
-        state.finish_log();
+        log::emit_stdio(&mut state, &output);
+        log::report_dropped(&state);
         CallReport {
             result,
             duration: state.deadline.wall_used(),
@@ -108,15 +113,6 @@ impl Plugin {
     }
 }
 
-impl CallState {
-    fn finish_log(&mut self) {
-        if let Some(output) = self.wasi.as_ref().map(|wasi| wasi.take_output()).filter(|output| !output.is_empty()) {
-            log::emit_stdio(self, &String::from_utf8_lossy(&output));
-        }
-        log::report_dropped(self);
-    }
-}
-
 /// Takes the plugin's webhooks if they keep every bound; one that does not refuses them all.
 fn accept(webhooks: Vec<handler::Webhook>) -> Result<Vec<Webhook>, CallFailure> {
     let over = |what: String, max: usize| Err(CallFailure::Output(format!("{what}; the limit is {max}")));
@@ -160,7 +156,7 @@ impl From<handler::Webhook> for Webhook {
 }
 
 /// Which limit ended the call, if one did: the limits' own memory decides, as a guest may turn a refusal into any trap.
-fn classify(error: &wasmtime::Error, state: &CallState) -> CallFailure {
+fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFailure {
     if let Some(passed) = state.deadline.passed() {
         return CallFailure::Deadline(passed.to_owned());
     }
@@ -171,7 +167,14 @@ fn classify(error: &wasmtime::Error, state: &CallState) -> CallFailure {
     if error.root_cause().to_string().contains("fuel allocated for hostcalls has been exhausted") {
         return CallFailure::Output(format!("more than {CROSSING_BYTES_MAX} bytes handed to the host at once"));
     }
-    CallFailure::Trap(detail(&describe(error)))
+    let mut text = describe(error);
+    if !output.trim().is_empty() {
+        // A panic's own words: all that tells a stripped plugin's author anything.
+        let tail = output.ceil_char_boundary(output.len().saturating_sub(OUTPUT_TAIL_BYTES_MAX));
+        text.push_str("; it printed last: ");
+        text.push_str(output[tail..].trim());
+    }
+    CallFailure::Trap(detail(&text))
 }
 
 fn describe(error: &wasmtime::Error) -> String {

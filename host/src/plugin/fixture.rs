@@ -1,6 +1,6 @@
 //! Guests for tests: core modules in text, with the component type of a world, as a toolchain would write them.
 
-use std::path::Path;
+use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ pub(crate) fn engine() -> (Arc<Engine>, TempDir) {
 /// A plugin whose `on-event` is `body`: instructions with `$event` (a pointer to the event) that leave a pointer to the
 /// result. Zeroes from 1024 on are a result without webhooks; the heap begins at 65536.
 pub(crate) fn guest(body: &str) -> Vec<u8> {
-    embed(&guest_wat(body), &[], "wirehook:plugin/subscriber")
+    embed(&guest_wat(body), &contract(), "wirehook:plugin/subscriber")
 }
 
 /// A plugin loaded with the defaults.
@@ -60,14 +60,24 @@ pub(crate) fn one_webhook(pointer: &str, length: &str) -> String {
     )
 }
 
-/// Assembles `wat` and gives it the component type of `world`; `wit` are further packages in text.
-pub(crate) fn embed(wat: &str, wit: &[&str], world: &str) -> Vec<u8> {
+/// The contract's text.
+pub(crate) fn contract() -> String {
+    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/subscriber.wit")).unwrap()
+}
+
+/// The contract's text with `old` replaced, which must be in it.
+pub(crate) fn contract_with(old: &str, new: &str) -> String {
+    let contract = contract();
+    assert!(contract.contains(old), "the contract has no `{old}`");
+    contract.replace(old, new)
+}
+
+/// Assembles `wat` and gives it the component type of `world`, which is in the package or packages of `wit`.
+pub(crate) fn embed(wat: &str, wit: &str, world: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    let (mut package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
-    for (index, text) in wit.iter().enumerate() {
-        package = resolve.push_str(format!("{index}.wit"), text).unwrap();
-    }
-    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    resolve.push_str("test.wit", wit).unwrap();
+    let packages: Vec<_> = resolve.packages.iter().map(|(id, _)| id).collect();
+    let world = resolve.select_world(&packages, Some(world)).unwrap();
     let mut wasm = wat::parse_str(wat).unwrap();
     embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
     wasm

@@ -1,5 +1,6 @@
 //! The plugins folder: every `*.wasm` in it, each on its own, so that a bad file never disturbs another.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -96,19 +97,21 @@ pub enum PluginError {
 }
 
 /// Loads every `*.wasm` of the folder (not of folders within) and reports what the settings list and the folder lacks.
-/// In the order of names. `endpoints` are the configured ones.
+/// In the order of names. `endpoints` are the configured ones; files whose stem is not `wanted` are left alone.
 pub fn scan(
     engine: &Arc<Engine>,
     settings: &PluginsSettings,
     endpoints: &[Arc<str>],
+    wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<Scanned>, ScanError> {
     let mut files = wasm_files(&settings.dir)?;
     for listed in &settings.listed {
         let path = settings.dir.join(format!("{}.wasm", listed.name));
         files.entry(path).or_insert(false);
     }
+    files.retain(|path, _| wanted(&stem(path)));
     let scanned = files.into_iter().map(|(path, exists)| {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = stem(&path);
         let name: Arc<str> = super::limits::detail(&stem).into();
         let outcome = if exists {
             load(engine, settings, endpoints, &stem, &path)
@@ -118,6 +121,10 @@ pub fn scan(
         Scanned { name, outcome: outcome.map(Arc::new), path }
     });
     Ok(scanned.collect())
+}
+
+fn stem(path: &Path) -> Cow<'_, str> {
+    path.file_stem().unwrap_or_default().to_string_lossy()
 }
 
 fn wasm_files(dir: &Path) -> Result<BTreeMap<PathBuf, bool>, ScanError> {

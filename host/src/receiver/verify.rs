@@ -150,12 +150,12 @@ mod tests {
         signature(b"s", &[SECONDS.to_string().as_bytes(), b".", body])
     }
 
-    fn check_at(now_ms: i64, signature: Option<&str>, timestamp: Option<&str>, expected: Result<(), VerifyError>) {
+    fn check_at(now_ms: i64, signature: Option<&str>, timestamp: Option<&str>, expected: &Result<(), VerifyError>) {
         let found = verify_fraiseql(BODY, signature, timestamp, &Secret::new("s"), Timestamp(now_ms));
-        assert_eq!(found, expected, "{signature:?} {timestamp:?}");
+        assert_eq!(&found, expected, "{signature:?} {timestamp:?}");
     }
 
-    fn check(signature: Option<&str>, timestamp: Option<&str>, expected: Result<(), VerifyError>) {
+    fn check(signature: Option<&str>, timestamp: Option<&str>, expected: &Result<(), VerifyError>) {
         check_at(SECONDS * 1000, signature, timestamp, expected);
     }
 
@@ -173,15 +173,15 @@ mod tests {
     #[test]
     fn missing_and_malformed_headers() {
         let good = signed(BODY);
-        check(Some(&good), TIMESTAMP, Ok(()));
-        check(None, TIMESTAMP, Err(VerifyError::SignatureMissing));
-        check(Some(&good), None, Err(VerifyError::TimestampMissing));
+        check(Some(&good), TIMESTAMP, &Ok(()));
+        check(None, TIMESTAMP, &Err(VerifyError::SignatureMissing));
+        check(Some(&good), None, &Err(VerifyError::TimestampMissing));
         for timestamp in ["", "now", "1767225600.5", " 1767225600", "99999999999999999999"] {
-            check(Some(&good), Some(timestamp), Err(VerifyError::TimestampFormat));
+            check(Some(&good), Some(timestamp), &Err(VerifyError::TimestampFormat));
         }
         let upper = format!("sha256={}", good["sha256=".len()..].to_uppercase());
         for signature in ["", "sha256=", "sha256=00", &good["sha256=".len()..], &upper, &format!("{good}00")] {
-            check(Some(signature), TIMESTAMP, Err(VerifyError::SignatureFormat));
+            check(Some(signature), TIMESTAMP, &Err(VerifyError::SignatureFormat));
         }
     }
 
@@ -189,11 +189,11 @@ mod tests {
     fn five_minutes_either_way() {
         let good = signed(BODY);
         let stale = |seconds| Err(VerifyError::Stale { seconds });
-        check_at((SECONDS + 300) * 1000, Some(&good), TIMESTAMP, Ok(()));
-        check_at((SECONDS + 300) * 1000 + 1, Some(&good), TIMESTAMP, stale(300));
-        check_at((SECONDS - 300) * 1000, Some(&good), TIMESTAMP, Ok(()));
-        check_at((SECONDS - 301) * 1000, Some(&good), TIMESTAMP, stale(-301));
-        check_at(SECONDS * 1000, Some(&good), Some("-9223372036854775808"), stale(i64::MAX / 1000));
+        check_at((SECONDS + 300) * 1000, Some(&good), TIMESTAMP, &Ok(()));
+        check_at((SECONDS + 300) * 1000 + 1, Some(&good), TIMESTAMP, &stale(300));
+        check_at((SECONDS - 300) * 1000, Some(&good), TIMESTAMP, &Ok(()));
+        check_at((SECONDS - 301) * 1000, Some(&good), TIMESTAMP, &stale(-301));
+        check_at(SECONDS * 1000, Some(&good), Some("-9223372036854775808"), &stale(i64::MAX / 1000));
         assert_eq!(
             VerifyError::Stale { seconds: -301 }.to_string(),
             "X-Timestamp is 301 s ahead of this clock, more than 300 s"
@@ -204,10 +204,10 @@ mod tests {
     fn a_mismatch_is_explained_where_it_can_be() {
         let timestamp = SECONDS.to_string();
         let mismatch = |hint| Err(VerifyError::Mismatch(hint));
-        check(Some(&signature(b"other", &[timestamp.as_bytes(), b".", BODY])), TIMESTAMP, mismatch(None));
-        check(Some(&signature(b"s", &[BODY])), TIMESTAMP, mismatch(Some(Hint::BodyAlone)));
+        check(Some(&signature(b"other", &[timestamp.as_bytes(), b".", BODY])), TIMESTAMP, &mismatch(None));
+        check(Some(&signature(b"s", &[BODY])), TIMESTAMP, &mismatch(Some(Hint::BodyAlone)));
         let compact = br#"{"a":[1,2],"b":"x, \"y\": z"}"#;
-        check(Some(&signed(compact)), TIMESTAMP, mismatch(Some(Hint::Reserialised)));
+        check(Some(&signed(compact)), TIMESTAMP, &mismatch(Some(Hint::Reserialised)));
         let now = Timestamp(SECONDS * 1000);
         let newline = [BODY, b"\n"].concat();
         assert_eq!(

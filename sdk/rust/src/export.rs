@@ -74,7 +74,13 @@ pub fn run<T>(
 fn log_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| crate::log::write(crate::log::Level::Error, format_args!("{panic}"))));
+        std::panic::set_hook(Box::new(|panic| {
+            let message = panic.payload_as_str().unwrap_or("no message");
+            match panic.location() {
+                Some(place) => crate::log::error!("panicked at {place}: {message}"),
+                None => crate::log::error!("panicked: {message}"),
+            }
+        }));
     });
 }
 

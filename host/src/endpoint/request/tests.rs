@@ -108,6 +108,8 @@ fn reserved_names() {
     for name in ["Host", "COOKIE", "webhook-anything", "Webhook-Signature", "X-Signature", "stripe-signature", "TE"] {
         assert!(is_reserved(name), "{name}");
     }
+    let template = template(&[("x-tenant", "1")]).unwrap();
+    assert!(template.reserves("X-Tenant") && template.reserves("Host") && !template.reserves("x-tag"));
     for name in ["x-tag", "user-agent", "content-type", "x-webhook-id", "accept"] {
         assert!(!is_reserved(name), "{name}");
     }

@@ -9,16 +9,16 @@ use rusqlite::Connection;
 
 use super::open::{self, SqliteOptions};
 
-/// After how much new log the checkpoint thread is told, in pages of 4 KiB: 8 MiB.
-const PAGES_BETWEEN: i32 = 8 * 256;
+/// The size of the log's pages, in bytes; SQLite's default, which stores are created with.
+const PAGE_BYTES: u64 = 4096;
 
-/// From this length on the writer itself checkpoints the little that is left, so that the log can start from its
-/// beginning even where commits never pause: 64 MiB.
-const PAGES_SOFT_MAX: i32 = 64 * 256;
+/// After how many times [`SqliteOptions::checkpoint_bytes`] the writer itself checkpoints the little that is left, so
+/// that the log can start from its beginning even where commits never pause.
+const SOFT_FACTOR: i32 = 8;
 
-/// From this length on the writer waits for readers, within [`READERS_WAIT_MAX`], so that they can't keep the log
-/// growing: 256 MiB.
-const PAGES_HARD_MAX: i32 = 256 * 256;
+/// After how many times that the writer waits for readers, within [`READERS_WAIT_MAX`], so that they can't keep the
+/// log growing.
+const HARD_FACTOR: i32 = 32;
 
 const READERS_WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -26,6 +26,8 @@ const READERS_WAIT_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Checkpoints {
     sender: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// The log's length from which each step is taken.
+    pages_between: i32,
     pages_told: i32,
     pages_tried: i32,
 }
@@ -33,11 +35,13 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     /// Starts the checkpoint thread.
     pub(super) fn start(options: SqliteOptions) -> std::io::Result<Self> {
+        let pages_between = i32::try_from(options.checkpoint_bytes / PAGE_BYTES).unwrap_or(i32::MAX / HARD_FACTOR);
+        let pages_between = pages_between.clamp(1, i32::MAX / HARD_FACTOR);
         let (sender, receiver) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
             .spawn(move || checkpoint_when_told(&options, &receiver))?;
-        Ok(Self { sender: Some(sender), thread: Some(thread), pages_told: 0, pages_tried: 0 })
+        Ok(Self { sender: Some(sender), thread: Some(thread), pages_between, pages_told: 0, pages_tried: 0 })
     }
 
     /// Called after each commit with the length of the log.
@@ -47,14 +51,14 @@ impl Checkpoints {
             self.pages_told = 0;
             self.pages_tried = 0;
         }
-        if pages - self.pages_told >= PAGES_BETWEEN {
+        if pages - self.pages_told >= self.pages_between {
             self.pages_told = pages;
             // A full channel means that the thread has yet to take the last one.
             let _told_already = self.sender.as_ref().map(|sender| sender.try_send(()));
         }
-        if pages >= PAGES_SOFT_MAX && pages - self.pages_tried >= PAGES_BETWEEN {
+        if pages >= self.pages_between * SOFT_FACTOR && pages - self.pages_tried >= self.pages_between {
             self.pages_tried = pages;
-            checkpoint_here(connection, pages >= PAGES_HARD_MAX);
+            checkpoint_here(connection, pages >= self.pages_between * HARD_FACTOR);
         }
     }
 

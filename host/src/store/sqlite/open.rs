@@ -17,6 +17,9 @@ const APPLICATION_ID: i32 = 0x5749_5245;
 /// One step for each version of the schema, oldest first; `PRAGMA user_version` counts those that were taken.
 const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/0001_initial.sql")];
 
+/// The default of [`SqliteOptions::checkpoint_bytes`].
+const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
+
 /// How long a connection waits for another one, such as an operator's `sqlite3`, before its statement fails.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,9 @@ pub struct SqliteOptions {
     pub migrate: bool,
     /// Whether a missing store is created, or refused.
     pub create: bool,
+    /// How much is written to the write-ahead log before a part of it is moved into the database file, in bytes. The
+    /// log's own length stays below 32 times this, or the longest single commit.
+    pub checkpoint_bytes: u64,
     /// The SQLite VFS under it, where it is not the machine's own; for fault injection.
     pub vfs: Option<String>,
 }
@@ -48,7 +54,14 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// A store at `path` that waits for the disk at every commit, is created where missing and migrated where old.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), synchronous: Synchronous::Full, migrate: true, create: true, vfs: None }
+        Self {
+            path: path.into(),
+            synchronous: Synchronous::Full,
+            migrate: true,
+            create: true,
+            checkpoint_bytes: CHECKPOINT_BYTES,
+            vfs: None,
+        }
     }
 }
 

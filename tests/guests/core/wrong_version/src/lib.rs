@@ -1,0 +1,19 @@
+//! Exports a handler of a version that no host has yet.
+
+wit_bindgen::generate!({
+    inline: r#"
+        package wirehook:plugin@9.0.0;
+        interface handler { on-event: func(event: string) -> result<string, string>; }
+        world subscriber { export handler; }
+    "#,
+});
+
+struct Plugin;
+
+impl exports::wirehook::plugin::handler::Guest for Plugin {
+    fn on_event(event: String) -> Result<String, String> {
+        Ok(event)
+    }
+}
+
+export!(Plugin);
