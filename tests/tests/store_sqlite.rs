@@ -1,5 +1,7 @@
 //! What is particular to the store in a SQLite file: opening it, its lock, its commits and its failures.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! What every [`Store`] does. Each property opens fresh stores through the factory it is given; `for_each_property!`
 //! in the suite's runner names them all.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
