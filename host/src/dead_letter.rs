@@ -52,7 +52,7 @@ reasons! {
     HostCrash = "host_crash",
     /// A queue with a bound overflowed.
     BacklogFull = "backlog_full",
-    /// Every address of the endpoint is refused by `[egress]`.
+    /// An address of the endpoint lies in a network that `[egress]` does not open.
     EgressDenied = "egress_denied",
     /// The endpoint answered a redirect, which is never followed.
     Status3xx = "status_3xx",
@@ -60,7 +60,7 @@ reasons! {
     Status4xx = "status_4xx",
     /// The endpoint answered 410: it is gone.
     Status410 = "status_410",
-    /// The endpoint answered something that is no final status, such as 1xx or 600 and above.
+    /// The endpoint answered something that is no final status: 1xx.
     StatusInvalid = "status_invalid",
     /// Every attempt the retry policy allows was made.
     AttemptsExhausted = "attempts_exhausted",

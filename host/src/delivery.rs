@@ -82,7 +82,7 @@ pub enum AttemptResult {
     Status(u16),
     /// No response: connection, TLS, timeout, a broken body.
     Transport(String),
-    /// The guard refused every address of the endpoint.
+    /// The guard refused an address of the endpoint, and with it the attempt.
     EgressDenied(String),
 }
 
@@ -137,8 +137,8 @@ impl RetryPolicy {
     pub fn delay_after(&self, attempt: u32) -> Duration {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.initial_delay.as_secs_f64() * self.multiplier.powi(exponent);
-        // NaN and infinity compare false with every bound, and land on the longest wait.
-        if seconds < self.max_delay.as_secs_f64() { Duration::from_secs_f64(seconds) } else { self.max_delay }
+        // What is no duration (too long, infinite, not a number) lands on the longest wait.
+        Duration::try_from_secs_f64(seconds).unwrap_or(self.max_delay).min(self.max_delay)
     }
 
     /// From the first attempt to the last, when every wait is the shortest.
@@ -180,11 +180,16 @@ pub fn decide(
         Verdict::Again if attempt >= policy.max_attempts => Transition::Dead { reason: Reason::AttemptsExhausted },
         Verdict::Again => {
             let delay = policy.delay_after(attempt);
-            let lengthened = delay.saturating_add(delay.mul_f64(policy.jitter.clamp(0.0, 1.0) * rng.f64()));
+            let lengthened = delay.saturating_add(jitter(delay, policy.jitter * rng.f64()));
             let asked = outcome.retry_after.map_or(Duration::ZERO, |at| at.since(now).min(policy.max_delay));
             Transition::Retry { due_at: now.plus(lengthened.max(asked)) }
         }
     }
+}
+
+/// `share` of `delay`, at most the whole of it; nothing where the share is no number.
+fn jitter(delay: Duration, share: f64) -> Duration {
+    Duration::try_from_secs_f64(delay.as_secs_f64() * share.clamp(0.0, 1.0)).unwrap_or_default().min(delay)
 }
 
 enum Verdict {
@@ -203,9 +208,13 @@ fn verdict(rule: RetryRule, result: &AttemptResult) -> Verdict {
         (_, 200..=299) => Verdict::Delivered,
         (_, 300..=399) => Verdict::Final(Reason::Status3xx),
         (_, 410) => Verdict::Final(Reason::Status410),
-        (_, 500..=599) => Verdict::Again,
+        // Statuses from 600 are invalid, and to be taken as a 5xx (RFC 9110, section 15).
+        (_, 500..) => Verdict::Again,
         (RetryRule::Default, 401 | 403 | 404 | 408 | 425 | 429) => Verdict::Again,
         (_, 400..=499) => Verdict::Final(Reason::Status4xx),
         _ => Verdict::Final(Reason::StatusInvalid),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! One message from a bus, normalised.
 
+pub mod decode;
+pub mod subject;
+
 use std::fmt;
 use std::sync::Arc;
 

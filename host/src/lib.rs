@@ -8,11 +8,34 @@
 
 // The path.
 pub mod event;
+pub mod source;
+pub mod inbox;
+pub mod routes;
+pub mod plugin;
+pub mod outbox;
+pub mod dispatcher;
 pub mod delivery;
+pub mod endpoint;
 pub mod dead_letter;
+
+// What the path stands on.
 pub mod store;
+pub mod handover;
 
 // Off the path.
+pub mod program;
+pub mod app;
 pub mod settings;
+pub mod cli;
+pub mod ops;
+pub mod admin;
+pub mod metrics;
+pub mod logging;
+pub mod receiver;
+pub mod demo;
+pub mod watch;
+pub mod drain;
 pub mod secret;
+pub mod tls;
 pub mod clock;
+pub mod sync;

@@ -12,6 +12,21 @@ use crate::clock::Timestamp;
 use crate::delivery::RetryPolicy;
 use crate::secret::Secret;
 
+pub mod load;
+pub mod error;
+pub mod show;
+mod text;
+mod section;
+mod kinds;
+pub mod value;
+pub mod host;
+pub mod source;
+pub mod endpoint;
+
+pub use error::{Problem, SettingsError};
+pub use load::{Environment, Loaded, find, load, parse};
+pub use show::{Origin, Shown};
+
 /// Everything an operator can set, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {

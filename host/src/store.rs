@@ -15,7 +15,7 @@ use crate::dead_letter::Reason;
 use crate::delivery::{DeliveryId, Transition};
 use crate::event::{Event, EventKey};
 
-// sqlite
+pub mod sqlite;
 
 /// The position of an event in accept order; names its runs and deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -370,6 +370,22 @@ pub enum DeliveryState {
     Discarded,
 }
 
+impl DeliveryState {
+    /// Every state, in the order of a delivery's life.
+    pub const ALL: &[Self; 5] = &[Self::Pending, Self::Retrying, Self::Delivered, Self::Dead, Self::Discarded];
+
+    /// The name used in the store and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
 /// A delivery in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliverySummary {
@@ -444,6 +460,20 @@ pub enum DeadLetterKind {
     Delivery,
 }
 
+impl DeadLetterKind {
+    /// Every kind.
+    pub const ALL: &[Self; 3] = &[Self::Message, Self::Run, Self::Delivery];
+
+    /// The name used in the store and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Run => "run",
+            Self::Delivery => "delivery",
+        }
+    }
+}
+
 /// A dead letter in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetterSummary {
@@ -498,6 +528,25 @@ pub struct Redriven {
     pub plugins: Vec<Arc<str>>,
     /// The endpoints whose deliveries are due now.
     pub endpoints: Vec<Arc<str>>,
+}
+
+impl Redriven {
+    /// Dead letters looked at: redriven or refused.
+    pub fn total(&self) -> u64 {
+        self.runs + self.deliveries + self.refused
+    }
+
+    /// Adds what a further part of the same redrive did.
+    pub fn add(&mut self, part: Self) {
+        self.runs += part.runs;
+        self.deliveries += part.deliveries;
+        self.refused += part.refused;
+        for (names, more) in [(&mut self.plugins, part.plugins), (&mut self.endpoints, part.endpoints)] {
+            names.extend(more);
+            names.sort();
+            names.dedup();
+        }
+    }
 }
 
 /// What is in the store, counted.

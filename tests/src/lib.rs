@@ -1,1 +1,18 @@
-//! stub
+//! What the end-to-end tests, the conformance suites and the bench are made of. Nothing here is in the host's binary.
+
+pub mod events;
+pub mod publisher;
+pub mod fake_endpoint;
+pub mod raw_endpoint;
+pub mod test_host;
+pub mod python_verifier;
+pub mod store_file;
+pub mod nats_server;
+pub mod conformance;
+pub mod power_cut;
+
+// Off the path.
+pub mod artifacts;
+pub mod http_client;
+pub mod port;
+pub mod wait;

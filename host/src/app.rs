@@ -1,0 +1,397 @@
+//! The one file that names concrete types: settings in, a running host out.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::admin;
+use crate::clock::Clock;
+use crate::dispatcher::lane::{Attempted, Lane};
+use crate::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
+use crate::drain::{self, Drain, DrainHandle};
+use crate::endpoint::{EndpointError, Endpoints};
+use crate::handover::Pressure;
+use crate::handover::refill::refill;
+use crate::inbox::{Inbox, Intake, Once};
+use crate::metrics::Metrics;
+use crate::ops::socket::{OpsSocket, SocketError};
+use crate::ops::{self, Operator};
+use crate::outbox::{Outbox, RAN_QUEUE_MAX};
+use crate::plugin::pool::Pool;
+use crate::plugin::registry::Registry;
+use crate::plugin::{Engine, EngineError, WORKERS_MAX};
+use crate::routes::SharedRoutes;
+use crate::settings::{EndpointSettings, Settings, SourceSettings};
+use crate::source::{self, Source, SourceError, SourceState};
+use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::{Store, StoreError};
+
+mod background;
+
+use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_plugins};
+
+/// Work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
+/// host that is merely busy never spills.
+const PRESSURE_MAX: usize = 1024;
+
+/// With `--exit-when-idle`: how often idleness is looked at.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// With `--exit-when-idle`: a source without an end counts as idle after this long without a message.
+const SOURCE_IDLE_AFTER: Duration = Duration::from_secs(2);
+
+/// How a host runs, besides its settings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RunOptions {
+    /// End once every source is at its end or idle and no work is left.
+    pub exit_when_idle: bool,
+}
+
+/// What a host did until it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct RunReport {
+    /// Dead letters that came to be during the run.
+    pub dead_letters: u64,
+    /// Whether everything in flight ended before the drain's deadline; what did not is in the store.
+    pub drained: bool,
+}
+
+/// Why a host did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The store failed while the host started.
+    #[error("the store failed while the host started: {0}")]
+    Start(#[from] StoreError),
+    /// Plugins can't be run here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A thread could not be started.
+    #[error("a worker thread could not be started: {0}; raise the limit on processes")]
+    Thread(#[source] std::io::Error),
+    /// An endpoint can't be used.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The admin listener can't listen.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminBindError),
+    /// The commands' socket can't listen.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A metric is registered twice.
+    #[error("the metrics can't be set up: {0}; please report this")]
+    Metrics(#[from] prometheus::Error),
+    /// A source can't be, or can't go on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A source ended with a panic.
+    #[error("a source ended with a panic: {0}; please report this")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// Runs a host until it is drained. The first signal begins the drain; the caller answers a second one.
+///
+/// # Errors
+/// When the host can't start, or a source can't go on. Nothing is half-started: what was begun is drained.
+pub async fn run(
+    settings: Settings,
+    options: RunOptions,
+    clock: Arc<dyn Clock>,
+    signal: impl Future<Output = ()> + Send,
+) -> Result<RunReport, AppError> {
+    let mut host = Host::start(settings, clock).await?;
+    let ended = host.until(options, signal).await;
+    let report = host.drain().await;
+    ended.map(|()| report)
+}
+
+/// A running host: what has to be told to stop, and waited for.
+struct Host {
+    store: Arc<SqliteStore>,
+    inbox: Arc<Inbox>,
+    pool: Arc<Pool>,
+    dispatcher: Arc<Dispatcher>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    sources: Sources,
+    endpoints: Vec<Arc<str>>,
+    /// Ends intake and claims.
+    intake: DrainHandle,
+    /// Ends commands, health and housekeeping; last.
+    service: DrainHandle,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    outbox: JoinHandle<()>,
+    recorder: JoinHandle<()>,
+    services: JoinSet<()>,
+    drain_deadline: Duration,
+}
+
+type SourceTasks = JoinSet<Result<(), SourceError>>;
+
+/// The sources as tasks.
+struct Sources {
+    tasks: SourceTasks,
+    states: Vec<SourceState>,
+}
+
+impl Host {
+    async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
+        // What can be wrong with the machine is found out before anything is begun.
+        let admin = admin::bind(settings.admin.listen).await?;
+        let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
+        let built = settings.sources.iter().map(|source| source::build(source, &settings.limits));
+        let built = built.collect::<Result<Vec<_>, _>>()?;
+        let store = Arc::new(SqliteStore::open(store_options(&settings), clock.now())?);
+        let socket = OpsSocket::bind(&settings.store.path)?;
+
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let (intake, drain) = drain::channel();
+        let (service, service_drain) = drain::channel();
+        let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
+        let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
+
+        let (attempted, attempts) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
+        let lanes = lanes(&settings, &endpoints, &metrics, &clock, &attempted);
+        let dispatcher = Dispatcher::new(
+            lanes,
+            Arc::clone(&shared),
+            Arc::clone(&clock),
+            Arc::clone(&pressure),
+            Arc::clone(&metrics),
+        );
+        drop(attempted);
+
+        let workers = workers(&settings);
+        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), workers);
+        let engine = Engine::new(workers, &cache_dir(&settings.store.path), Arc::clone(&clock))?;
+        let routes = Arc::new(SharedRoutes::default());
+        let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
+        let registry = Arc::new(Registry::new(
+            engine,
+            settings.plugins.clone(),
+            endpoint_names.clone(),
+            Arc::clone(&shared),
+            Arc::clone(&pool),
+            Arc::clone(&routes),
+        ));
+        registry.scan().await?;
+
+        let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);
+        let threads = pool.start(&ran).map_err(AppError::Thread)?;
+        drop(ran);
+        let outbox = Outbox {
+            store: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            dispatcher: Arc::clone(&dispatcher),
+            endpoints,
+            metrics: Arc::clone(&metrics),
+            plugin_metrics: HashMap::new(),
+            clock: Arc::clone(&clock),
+        };
+        let inbox = Arc::new(Inbox {
+            store: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            dispatcher: Arc::clone(&dispatcher),
+            pressure,
+            routes,
+            sources: intakes(&settings.sources, &metrics),
+            event_bytes_max: settings.limits.event_bytes_max,
+            once: Once::new(format!("{}-{}", clock.now().0, std::process::id())),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            turn: tokio::sync::Mutex::default(),
+        });
+        let sources = Sources::start(&settings.sources, built, &inbox, &drain);
+
+        let mut services = JoinSet::new();
+        services.spawn(refill(Arc::clone(&pool), Arc::clone(&clock), drain.clone()));
+        services.spawn(refill(Arc::clone(&dispatcher), Arc::clone(&clock), drain.clone()));
+        services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
+        services.spawn(beat(Arc::clone(&shared), Arc::clone(&clock), service_drain.clone()));
+        let keeper = Housekeeping {
+            store: Arc::clone(&shared),
+            registry: Arc::clone(&registry),
+            retention: settings.retention.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        };
+        services.spawn(keeper.run(service_drain.clone()));
+        for state in &sources.states {
+            services.spawn(count_source(state.clone(), Arc::clone(&metrics), service_drain.clone()));
+        }
+        let parts = Arc::new(Parts { registry, states: sources.states.clone() });
+        let (readiness, counted, ended) = (Arc::clone(&parts), Arc::clone(&metrics), service_drain.begun());
+        services.spawn(async move {
+            if let Err(error) = admin.serve(readiness, counted, ended).await {
+                tracing::error!(%error, "the admin listener broke");
+            }
+        });
+        let hooks = Hooks {
+            pool: Arc::clone(&pool),
+            dispatcher: Arc::clone(&dispatcher),
+            parts,
+            started_at: clock.now(),
+        };
+        let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };
+        services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
+
+        Ok(Self {
+            outbox: tokio::spawn(outbox.run(runs)),
+            recorder: tokio::spawn(Arc::clone(&dispatcher).record(attempts)),
+            store,
+            inbox,
+            pool,
+            dispatcher,
+            metrics,
+            clock,
+            sources,
+            endpoints: endpoint_names,
+            intake,
+            service,
+            workers: threads,
+            services,
+            drain_deadline: settings.limits.drain_deadline,
+        })
+    }
+
+    async fn until(&mut self, options: RunOptions, signal: impl Future<Output = ()> + Send) -> Result<(), AppError> {
+        let mut tasks = std::mem::take(&mut self.sources.tasks);
+        let ended = tokio::select! {
+            () = signal => Ok(()),
+            failed = first_failure(&mut tasks) => Err(failed),
+            () = self.idle(), if options.exit_when_idle => Ok(()),
+        };
+        self.sources.tasks = tasks;
+        ended
+    }
+
+    /// Returns once nothing is left to do: every source at its end or quiet, nothing in memory, nothing due later.
+    async fn idle(&self) {
+        let mut accepted = (self.inbox.accepted(), self.clock.monotonic());
+        loop {
+            tokio::time::sleep(IDLE_POLL_INTERVAL).await;
+            let now = self.clock.monotonic();
+            if self.inbox.accepted() != accepted.0 {
+                accepted = (self.inbox.accepted(), now);
+            }
+            let quiet = now.saturating_sub(accepted.1) >= SOURCE_IDLE_AFTER;
+            let sources_done = self.sources.states.iter().map(SourceState::status).all(|it| it.ended || (it.connected && quiet));
+            if sources_done && self.pool.is_idle() && self.dispatcher.is_idle() {
+                match self.store.is_idle(self.endpoints.clone()).await {
+                    // Looked at in this order: what left the memory before is in the store by now.
+                    Ok(idle) if idle && self.pool.is_idle() && self.dispatcher.is_idle() => return,
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "the store can't say whether it is idle"),
+                }
+            }
+        }
+    }
+
+    /// Stops taking events, finishes what is in flight within the deadline, leaves the rest in the store.
+    async fn drain(mut self) -> RunReport {
+        tracing::info!(deadline_s = self.drain_deadline.as_secs_f64(), "draining");
+        self.intake.begin();
+        let finished = tokio::time::timeout(self.drain_deadline, self.finish()).await.is_ok();
+        if !finished {
+            tracing::warn!("the drain's deadline passed; what was in flight is done again after the next start");
+        }
+        self.service.begin();
+        while self.services.join_next().await.is_some() {}
+        self.store.close().await;
+        tracing::info!(drained = finished, "stopped");
+        RunReport { dead_letters: self.metrics.died(), drained: finished }
+    }
+
+    async fn finish(&mut self) {
+        while self.sources.tasks.join_next().await.is_some() {}
+        let runs = self.pool.stop();
+        let threads = std::mem::take(&mut self.workers);
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a plugin worker ended with a panic");
+        }
+        // Each ends when those before it on the path are gone and what they sent is durable.
+        let _ended = (&mut self.outbox).await;
+        let deliveries = self.dispatcher.stop();
+        if let Err(error) = self.store.release(runs, deliveries).await {
+            tracing::warn!(%error, "claims could not be given back; the next start does");
+        }
+        let _ended = (&mut self.recorder).await;
+    }
+}
+
+impl Sources {
+    fn start(settings: &[SourceSettings], built: Vec<Box<dyn Source>>, inbox: &Arc<Inbox>, drain: &Drain) -> Self {
+        let states: Vec<_> =
+            settings.iter().map(|source| SourceState::new(Arc::clone(&source.name), source.kind.name())).collect();
+        let mut tasks = JoinSet::new();
+        for (state, source) in states.iter().zip(built) {
+            let (state, inbox, drain) = (state.clone(), Arc::<Inbox>::clone(inbox), drain.clone());
+            tasks.spawn(source.run(inbox, state, drain));
+        }
+        Self { tasks, states }
+    }
+}
+
+/// Returns when a source can't go on. One that comes to its end is no failure.
+async fn first_failure(sources: &mut SourceTasks) -> AppError {
+    while let Some(ended) = sources.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return AppError::Source(error),
+            Err(panicked) => return AppError::Panicked(panicked),
+        }
+    }
+    std::future::pending().await
+}
+
+fn lanes(
+    settings: &Settings,
+    endpoints: &Endpoints,
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+    attempted: &mpsc::Sender<Attempted>,
+) -> HashMap<Arc<str>, Arc<Lane>> {
+    let seed = clock.now().0.unsigned_abs() ^ (u64::from(std::process::id()) << 32);
+    let lane = |(settings, index): (&EndpointSettings, u64)| {
+        let endpoint = endpoints.get(&settings.name)?;
+        let rng = fastrand::Rng::with_seed(seed.wrapping_add(index));
+        let counts = metrics.endpoint(&settings.name);
+        let lane = Lane::new(Arc::clone(endpoint), settings, counts, Arc::clone(clock), rng, attempted.clone());
+        Some((Arc::clone(&settings.name), lane))
+    };
+    settings.endpoints.iter().zip(0..).filter_map(lane).collect()
+}
+
+fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, Intake> {
+    let intake = |source: &SourceSettings| {
+        let intake = Intake { id_field: source.id_field.clone(), metrics: metrics.source(&source.name) };
+        (Arc::clone(&source.name), intake)
+    };
+    sources.iter().map(intake).collect()
+}
+
+fn store_options(settings: &Settings) -> SqliteOptions {
+    SqliteOptions { synchronous: settings.store.synchronous, ..SqliteOptions::new(&settings.store.path) }
+}
+
+fn workers(settings: &Settings) -> usize {
+    match settings.plugins.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
+        workers => workers,
+    }
+}
+
+/// Compiled plugins are kept beside the store, in a folder that only the host may read.
+pub fn cache_dir(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".cache");
+    name.into()
+}

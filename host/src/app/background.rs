@@ -1,0 +1,184 @@
+//! What goes on beside the path while a host runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::{Part, Readiness};
+use crate::clock::{Clock, Timestamp};
+use crate::dispatcher::Dispatcher;
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::ops::{HostStatus, OpsHooks};
+use crate::plugin::pool::Pool;
+use crate::plugin::registry::{Registry, Status};
+use crate::settings::RetentionSettings;
+use crate::source::SourceState;
+use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::watch::FolderWatch;
+
+/// How often the host tells the store that it is alive; its claims outlive several missed ones.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often what is past its retention is deleted, and parked runs of loaded plugins are looked for.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long until a folder that could not be watched is tried again.
+const WATCH_RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// Says that this host is alive.
+pub(super) async fn beat(store: Arc<dyn Store>, clock: Arc<dyn Clock>, drain: Drain) {
+    while wait(HEARTBEAT_INTERVAL, &drain).await {
+        if let Err(error) = store.heartbeat(clock.now()).await {
+            tracing::error!(%error, "the store did not take the heartbeat");
+        }
+    }
+}
+
+/// Looks into the plugins folder whenever it changed. A folder that is not there is looked for again and again.
+pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: Drain) {
+    let mut missing = false;
+    loop {
+        let mut folder = match FolderWatch::new(&dir) {
+            Ok(folder) => folder,
+            Err(error) => {
+                if !missing {
+                    tracing::warn!(dir = %dir.display(), %error, "the plugins folder can't be watched; trying again");
+                }
+                missing = true;
+                if !wait(WATCH_RETRY_DELAY, &drain).await {
+                    return;
+                }
+                continue;
+            }
+        };
+        // What came between the last look and the first watch.
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            if let Err(error) = registry.scan().await {
+                tracing::error!(%error, "the plugins folder changed and the store could not be told");
+            }
+            tokio::select! {
+                () = drain.begun() => return,
+                still_there = folder.changed() => changed = still_there,
+            }
+        }
+    }
+}
+
+/// Deletes what is past its age, keeps gauges true.
+pub(super) struct Housekeeping {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) retention: RetentionSettings,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Housekeeping {
+    pub(super) async fn run(self, drain: Drain) {
+        while wait(HOUSEKEEPING_INTERVAL, &drain).await {
+            if let Err(error) = self.keep(&drain).await {
+                tracing::error!(%error, "the store could not be tidied; trying again later");
+            }
+        }
+    }
+
+    async fn keep(&self, drain: &Drain) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let before = Retention {
+            delivered: now.minus(self.retention.delivered),
+            dead: now.minus(self.retention.dead),
+            dedup: now.minus(self.retention.dedup),
+        };
+        while self.store.sweep(before).await? && !drain.is_draining() {
+            tokio::task::yield_now().await;
+        }
+        self.registry.unpark().await?;
+        let status = self.store.status(now).await?;
+        self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
+        let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
+        for deliveries in status.deliveries.iter().filter(|deliveries| waiting(deliveries.state)) {
+            self.metrics.endpoint(&deliveries.endpoint).backlog.set(i64::try_from(deliveries.count).unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+}
+
+/// Keeps one source's metrics at what its state says.
+pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drain: Drain) {
+    let mut changes = state.on_change();
+    let counts = metrics.source(state.name());
+    loop {
+        let status = changes.borrow_and_update().clone();
+        counts.connected.set(i64::from(status.connected));
+        counts.lost.inc_by(status.messages_lost.saturating_sub(counts.lost.get()));
+        tokio::select! {
+            () = drain.begun() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Waits; `false` once the drain has begun.
+async fn wait(duration: Duration, drain: &Drain) -> bool {
+    tokio::select! {
+        () = drain.begun() => false,
+        () = tokio::time::sleep(duration) => true,
+    }
+}
+
+/// What `/readyz` answers.
+pub(super) struct Parts {
+    pub(super) registry: Arc<Registry>,
+    pub(super) states: Vec<SourceState>,
+}
+
+impl Readiness for Parts {
+    fn parts(&self) -> Vec<Part> {
+        let part = |name: String, ready, detail: String| Part { name, ready, detail };
+        // Answering at all means that the store is open and the plugins folder was read: a plugin that won't load parks
+        // its own runs and is no reason to send traffic elsewhere.
+        let mut parts = vec![part("store".to_owned(), true, String::new())];
+        let unloaded: Vec<_> = self.registry.statuses().into_iter().filter_map(not_loaded).collect();
+        parts.push(part("plugins".to_owned(), true, unloaded.join("; ")));
+        parts.extend(self.states.iter().map(|state| {
+            let status = state.status();
+            let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
+            part(format!("source {}", state.name()), state.is_ready(), detail)
+        }));
+        parts
+    }
+}
+
+fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {
+    match status {
+        Status::Loaded(_) => None,
+        Status::Broken(why) => Some(format!("{name} won't load: {why}")),
+        Status::Missing => Some(format!("{name}: its file is missing")),
+    }
+}
+
+/// The running host as operators' commands see it.
+pub(super) struct Hooks {
+    pub(super) pool: Arc<Pool>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) started_at: Timestamp,
+}
+
+impl OpsHooks for Hooks {
+    fn redriven(&self, redriven: &Redriven) {
+        redriven.plugins.iter().for_each(|plugin| self.pool.spilled(plugin));
+        redriven.endpoints.iter().for_each(|endpoint| self.dispatcher.spilled(endpoint));
+    }
+
+    fn host(&self) -> Option<HostStatus> {
+        Some(HostStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            parts: self.parts.parts(),
+        })
+    }
+}

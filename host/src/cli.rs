@@ -1,0 +1,182 @@
+//! The command line: arguments in, effects through [`Parts`], data to standard output, everything else to standard error.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::logging::{self, LogFormat};
+use crate::settings::Environment;
+
+pub mod console;
+pub mod failure;
+pub mod parts;
+pub mod table;
+mod check;
+mod config;
+mod dead_letters;
+mod deliveries;
+mod demo;
+mod plugin;
+mod receive;
+mod run;
+mod status;
+
+pub use console::Console;
+pub use failure::{Exit, Failure, Failures};
+pub use parts::Parts;
+
+/// Turns events on a bus into signed webhooks, through sandboxed WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(name = "wirehook", version, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// The settings file [default: $WIREHOOK_CONFIG, ./wirehook.toml, /etc/wirehook/wirehook.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print data as JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// How logs on standard error look
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Which logs: error, warn, info, debug, trace, or target=level,… [default: $WIREHOOK_LOG, info]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the host until it is told to stop
+    #[command(after_help = run::EXAMPLE)]
+    Run(run::RunArgs),
+    /// Check the settings and every plugin, without running anything
+    #[command(after_help = check::EXAMPLE)]
+    Check,
+    /// Receive webhooks, verify their signatures and print them
+    #[command(after_help = receive::EXAMPLE)]
+    Receive(receive::ReceiveArgs),
+    /// Look at deliveries
+    #[command(subcommand, after_help = deliveries::EXAMPLE)]
+    Deliveries(deliveries::DeliveriesCommand),
+    /// Look at what will not be tried again by itself, put it back to work, or discard it
+    #[command(subcommand, after_help = dead_letters::EXAMPLE)]
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// Look at plugins
+    #[command(subcommand, after_help = plugin::EXAMPLE)]
+    Plugin(plugin::PluginCommand),
+    /// What is in the store, and how the host is
+    #[command(after_help = status::EXAMPLE)]
+    Status,
+    /// Look at the settings
+    #[command(subcommand, after_help = config::EXAMPLE)]
+    Config(config::ConfigCommand),
+    /// Events, a plugin, a receiver and a failing endpoint, all in one process
+    #[command(after_help = demo::EXAMPLE)]
+    Demo(demo::DemoArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLE)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const COMPLETIONS_EXAMPLE: &str = "Example:\n  wirehook completions bash > /etc/bash_completion.d/wirehook";
+
+/// What a command works with.
+struct Session<'a> {
+    global: Global,
+    environment: &'a Environment,
+    parts: &'a dyn Parts,
+    console: &'a mut Console,
+}
+
+/// The whole program, given its parts: arguments, one command, an exit code.
+pub fn main(parts: &dyn Parts) -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::of_process();
+    let mut console = Console::of_process(&environment);
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli, &environment, parts, &mut console)).into(),
+        Err(error) => {
+            console.failures(&Failure::new(format!("the runtime did not start: {error}")).into());
+            Exit::Failure.into()
+        }
+    }
+}
+
+/// Carries out one command; what went wrong is on the console by the time this returns.
+pub async fn run(cli: Cli, environment: &Environment, parts: &dyn Parts, console: &mut Console) -> Exit {
+    let Cli { global, command } = cli;
+    console.json = global.json;
+    let mut session = Session { global, environment, parts, console };
+    let done = Box::pin(session.carry_out(command)).await;
+    let done = done.and_then(|exit| session.console.flush().map(|()| exit).map_err(Failures::from));
+    match done {
+        Ok(exit) => exit,
+        Err(failures) => {
+            session.console.failures(&failures);
+            failures.exit
+        }
+    }
+}
+
+impl Session<'_> {
+    async fn carry_out(&mut self, command: Command) -> Result<Exit, Failures> {
+        self.begin_logging()?;
+        match command {
+            Command::Run(args) => run::run(self, args).await,
+            Command::Check => check::check(self),
+            Command::Receive(args) => receive::receive(self, args).await,
+            Command::Deliveries(command) => deliveries::deliveries(self, command).await,
+            Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
+            Command::Plugin(command) => plugin::plugin(self, command),
+            Command::Status => status::status(self).await,
+            Command::Config(command) => config::config(self, command),
+            Command::Demo(args) => demo::demo(self, args).await,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "wirehook", &mut script);
+                self.console.bytes(&script)?;
+                Ok(Exit::Success)
+            }
+        }
+    }
+
+    fn begin_logging(&self) -> Result<(), Failures> {
+        let variable = self.environment.variable(logging::LEVEL_VARIABLE);
+        let variable = variable.as_ref().and_then(|level| level.to_str()).filter(|level| !level.is_empty());
+        let level = self.global.log_level.as_deref().or(variable).unwrap_or(logging::LEVEL_DEFAULT);
+        match self.parts.begin_logging(self.global.log_format, level) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Failure::new(error.to_string()).into_usage()),
+        }
+    }
+
+    /// The settings, validated.
+    fn load(&mut self) -> Result<crate::settings::Loaded, Failures> {
+        Ok(crate::settings::load(self.global.config.as_deref(), self.environment)?)
+    }
+
+    /// Asks the running host, or the store itself.
+    async fn ask(&mut self, request: crate::ops::Request) -> Result<Vec<crate::ops::Reply>, Failures> {
+        let settings = self.load()?.settings;
+        let clock = self.parts.clock();
+        let replies = crate::ops::access::ask(&settings.store, self.parts.opener(), clock.as_ref(), request).await?;
+        for reply in &replies {
+            if let crate::ops::Reply::Failed { message } = reply {
+                return Err(Failure::new(message.clone()).into());
+            }
+        }
+        Ok(replies)
+    }
+}

@@ -1,0 +1,177 @@
+//! Standard output and error as a command sees them; in tests, two buffers.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::failure::{Failure, Failures};
+use crate::settings::Environment;
+
+/// What an answer to a question may be, in bytes.
+const ANSWER_BYTES_MAX: u64 = 1024;
+
+/// Standard output and error, and whether somebody is there to be asked.
+pub struct Console {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    coloured_out: bool,
+    coloured_err: bool,
+    interactive: bool,
+    /// Whether data is printed as JSON.
+    pub json: bool,
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("json", &self.json).finish_non_exhaustive()
+    }
+}
+
+/// How a cell or a word looks on a terminal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Look {
+    /// As it is.
+    #[default]
+    Plain,
+    /// A heading.
+    Heading,
+    /// All is well.
+    Good,
+    /// Not yet well, or well with a but.
+    Uneasy,
+    /// Not well.
+    Bad,
+}
+
+impl Look {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Heading => Style::new().bold(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Uneasy => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default().bold(),
+        }
+    }
+
+    /// `text` in this look where `coloured`.
+    pub fn paint(self, text: &str, coloured: bool) -> String {
+        if coloured && self != Self::Plain {
+            let style = self.style();
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+impl Console {
+    /// This process's own; coloured on a terminal, unless `$NO_COLOR` is set.
+    pub fn of_process(environment: &Environment) -> Self {
+        let colours = environment.variable("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self {
+            coloured_out: colours && io::stdout().is_terminal(),
+            coloured_err: colours && io::stderr().is_terminal(),
+            interactive: io::stdin().is_terminal() && io::stderr().is_terminal(),
+            out: Box::new(io::BufWriter::new(io::stdout())),
+            err: Box::new(io::stderr()),
+            json: false,
+        }
+    }
+
+    /// Two writers, without colours and with nobody to ask.
+    pub fn of(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+        Self {
+            out: Box::new(out),
+            err: Box::new(err),
+            coloured_out: false,
+            coloured_err: false,
+            interactive: false,
+            json: false,
+        }
+    }
+
+    /// Whether data is coloured.
+    pub fn coloured(&self) -> bool {
+        self.coloured_out
+    }
+
+    /// Whether somebody is there to be asked.
+    pub fn interactive(&self) -> bool {
+        self.interactive
+    }
+
+    /// Data: one object on a line.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn object(&mut self, object: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, object)?;
+        self.out.write_all(b"\n")
+    }
+
+    /// Data: a line for people.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn line(&mut self, line: impl std::fmt::Display) -> io::Result<()> {
+        writeln!(self.out, "{line}")
+    }
+
+    /// Data: bytes as they are.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
+    /// Lets go of what is buffered.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Everything that went wrong, to standard error.
+    pub fn failures(&mut self, failures: &Failures) {
+        // Data comes first, also where both end on one terminal. A closed output can't be told anything.
+        let _ = self.out.flush();
+        for failure in &failures.failures {
+            self.said("error", Look::Bad, failure);
+        }
+    }
+
+    /// What is allowed but hardly meant, to standard error.
+    pub fn warning(&mut self, warning: &Failure) {
+        let _ = self.out.flush();
+        self.said("warning", Look::Uneasy, warning);
+    }
+
+    fn said(&mut self, word: &str, look: Look, failure: &Failure) {
+        let mut text = format!("{} {}\n", look.paint(&format!("{word}:"), self.coloured_err), failure.message);
+        if let Some(at) = &failure.at {
+            text.push_str(&format!("  at {at}\n"));
+        }
+        if let Some(help) = &failure.help {
+            text.push_str(&format!("  {} {help}\n", Look::Good.paint("help:", self.coloured_err)));
+        }
+        // Where standard error is closed, nobody is left to tell.
+        let _ = self.err.write_all(text.as_bytes());
+    }
+
+    /// Asks on the terminal; anything but `y` or `yes` is no.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn confirm(&mut self, question: &str) -> io::Result<bool> {
+        self.out.flush()?;
+        write!(self.err, "{question} [y/N] ")?;
+        self.err.flush()?;
+        let mut answer = String::new();
+        io::Read::take(io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+}

@@ -1,0 +1,268 @@
+//! `wirehook dead-letters …`
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Session;
+use super::console::Look;
+use super::deliveries::{LIST_LIMIT, LIST_LIMIT_MAX};
+use super::failure::{Exit, Failure, Failures};
+use super::table::{Table, maybe, plain, printable};
+use crate::dead_letter::Reason;
+use crate::ops::{Reply, Request};
+use crate::store::{DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary};
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  wirehook dead-letters list --reason status_4xx
+  wirehook dead-letters redrive 17 18
+  wirehook dead-letters redrive --endpoint orders --dry-run
+  wirehook dead-letters discard --plugin orders --yes";
+
+/// The most ids on one command line.
+const IDS_MAX: usize = 10_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// List dead letters, newest first
+    #[command(after_help = EXAMPLE)]
+    List(ListArgs),
+    /// Show one dead letter with its payload
+    #[command(after_help = EXAMPLE)]
+    Show {
+        /// Its id
+        id: i64,
+    },
+    /// Put dead runs and deliveries back to work, with a new budget of attempts and the same webhook-id
+    #[command(after_help = EXAMPLE)]
+    Redrive(BulkArgs),
+    /// Delete dead letters for good
+    #[command(after_help = EXAMPLE)]
+    Discard(BulkArgs),
+}
+
+#[derive(Debug, Args)]
+struct FilterArgs {
+    /// Only to this endpoint
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// Only by this plugin
+    #[arg(long, value_name = "NAME")]
+    plugin: Option<String>,
+    /// Only for this reason
+    #[arg(long, value_name = "REASON")]
+    reason: Option<Reason>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = LIST_LIMIT, value_parser = clap::value_parser!(u32).range(1..=LIST_LIMIT_MAX))]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BulkArgs {
+    /// These ids
+    #[arg(value_name = "ID")]
+    ids: Vec<i64>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// At most this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Every dead letter there is
+    #[arg(long, conflicts_with_all = ["ids", "endpoint", "plugin", "reason"])]
+    all: bool,
+    /// Only list what would be affected
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Redrive,
+    Discard,
+}
+
+pub(super) async fn dead_letters(session: &mut Session<'_>, command: DeadLettersCommand) -> Result<Exit, Failures> {
+    match command {
+        DeadLettersCommand::List(args) => list(session, args.filter.into_filter(Vec::new(), Some(args.limit))).await,
+        DeadLettersCommand::Show { id } => show(session, id).await,
+        DeadLettersCommand::Redrive(args) => bulk(session, Verb::Redrive, args).await,
+        DeadLettersCommand::Discard(args) => bulk(session, Verb::Discard, args).await,
+    }
+}
+
+impl FilterArgs {
+    fn is_empty(&self) -> bool {
+        self.endpoint.is_none() && self.plugin.is_none() && self.reason.is_none()
+    }
+
+    fn into_filter(self, ids: Vec<i64>, limit: Option<u32>) -> DeadLetterFilter {
+        DeadLetterFilter { ids, endpoint: self.endpoint, plugin: self.plugin, reason: self.reason, limit }
+    }
+}
+
+async fn list(session: &mut Session<'_>, filter: DeadLetterFilter) -> Result<Exit, Failures> {
+    let letters = summaries(session, filter).await?;
+    print_list(session, &letters)?;
+    Ok(Exit::Success)
+}
+
+async fn summaries(session: &mut Session<'_>, filter: DeadLetterFilter) -> Result<Vec<DeadLetterSummary>, Failures> {
+    let replies = session.ask(Request::ListDeadLetters(filter)).await?;
+    let letters = replies.into_iter().filter_map(|reply| match reply {
+        Reply::DeadLetter(letter) => Some(*letter),
+        _ => None,
+    });
+    Ok(letters.collect())
+}
+
+fn print_list(session: &mut Session<'_>, letters: &[DeadLetterSummary]) -> std::io::Result<()> {
+    if session.console.json {
+        return letters.iter().try_for_each(|letter| session.console.object(letter));
+    }
+    let mut table = Table::new(&["id", "kind", "reason", "plugin", "endpoint", "status", "died", "subject", "detail"]);
+    for letter in letters {
+        table.row(vec![
+            plain(letter.id),
+            plain(kind(letter.kind)),
+            (letter.reason.to_string(), Look::Bad),
+            maybe(letter.plugin.as_ref()),
+            maybe(letter.endpoint.as_ref()),
+            maybe(letter.last_status),
+            plain(letter.died_at),
+            plain(&letter.subject),
+            plain(&letter.detail),
+        ]);
+    }
+    table.print(session.console)
+}
+
+fn kind(kind: DeadLetterKind) -> &'static str {
+    match kind {
+        DeadLetterKind::Message => "message",
+        DeadLetterKind::Run => "run",
+        DeadLetterKind::Delivery => "delivery",
+    }
+}
+
+async fn show(session: &mut Session<'_>, id: i64) -> Result<Exit, Failures> {
+    for reply in session.ask(Request::ShowDeadLetter { id }).await? {
+        match reply {
+            Reply::DeadLetterDetail(detail) if session.console.json => session.console.object(&detail)?,
+            Reply::DeadLetterDetail(detail) => print(session, &detail)?,
+            _ => {
+                let failure = Failure::new(format!("there is no dead letter {id}"));
+                return Err(failure.help("`wirehook dead-letters list` shows those there are").into());
+            }
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn print(session: &mut Session<'_>, detail: &DeadLetterDetail) -> std::io::Result<()> {
+    let letter = &detail.summary;
+    let reason = Look::Bad.paint(letter.reason.as_str(), session.console.coloured());
+    let mut fields = vec![
+        ("id", letter.id.to_string()),
+        ("kind", kind(letter.kind).to_owned()),
+        ("reason", reason),
+        ("detail", printable(&letter.detail)),
+        ("died", letter.died_at.to_string()),
+        ("event", printable(&letter.event_key)),
+        ("subject", printable(&letter.subject)),
+    ];
+    fields.extend(letter.plugin.clone().map(|plugin| ("plugin", plugin)));
+    fields.extend(letter.endpoint.clone().map(|endpoint| ("endpoint", endpoint)));
+    fields.extend(letter.delivery_id.as_ref().map(|id| ("delivery", id.as_str().to_owned())));
+    fields.push(("attempts", letter.attempts.to_string()));
+    fields.extend(letter.last_status.map(|status| ("status", status.to_string())));
+    fields.extend(letter.last_response.as_ref().map(|response| ("response", printable(response))));
+    fields.push(("payload", printable(&detail.payload)));
+    for (key, value) in fields {
+        session.console.line(format_args!("{key:<10}{value}"))?;
+    }
+    Ok(())
+}
+
+async fn bulk(session: &mut Session<'_>, verb: Verb, args: BulkArgs) -> Result<Exit, Failures> {
+    if args.ids.is_empty() && args.filter.is_empty() && !args.all {
+        let failure = Failure::new("nothing says which dead letters are meant");
+        return Err(failure.help("name ids, or --endpoint, --plugin or --reason, or --all").into_usage());
+    }
+    if args.ids.len() > IDS_MAX {
+        let failure = Failure::new(format!("more than {IDS_MAX} ids are named"));
+        return Err(failure.help("use a filter, or several commands").into_usage());
+    }
+    let named_only = !args.ids.is_empty();
+    let filter = args.filter.into_filter(args.ids, args.limit);
+    if args.dry_run {
+        return list(session, filter).await;
+    }
+    if !named_only && !args.yes && !confirmed(session, verb, &filter).await? {
+        return Err(Failure::new("not confirmed: nothing was done").into());
+    }
+    let asked = filter.ids.len() as u64;
+    carry_out(session, verb, filter, asked).await
+}
+
+/// Asks before more than the named ids is affected.
+async fn confirmed(session: &mut Session<'_>, verb: Verb, filter: &DeadLetterFilter) -> Result<bool, Failures> {
+    if !session.console.interactive() {
+        let failure = Failure::new("more than named ids is affected, and there is no terminal to ask on");
+        return Err(failure.help("look with --dry-run, then say --yes").into_usage());
+    }
+    let count = summaries(session, filter.clone()).await?.len();
+    let more = if count as i64 >= LIST_LIMIT_MAX { " or more" } else { "" };
+    let question = match verb {
+        Verb::Redrive => format!("Put {count}{more} dead letters back to work?"),
+        Verb::Discard => format!("Delete {count}{more} dead letters for good?"),
+    };
+    Ok(count == 0 || session.console.confirm(&question)?)
+}
+
+async fn carry_out(
+    session: &mut Session<'_>,
+    verb: Verb,
+    filter: DeadLetterFilter,
+    named: u64,
+) -> Result<Exit, Failures> {
+    let request = match verb {
+        Verb::Redrive => Request::Redrive(filter),
+        Verb::Discard => Request::Discard(filter),
+    };
+    let mut missing = 0;
+    for reply in session.ask(request).await? {
+        let (done, text, object) = match reply {
+            Reply::Redriven(redriven) => {
+                let done = redriven.runs + redriven.deliveries + redriven.refused;
+                let text = format!("{} runs and {} deliveries put back to work", redriven.runs, redriven.deliveries);
+                if redriven.refused > 0 {
+                    let message = format!("{} dead letters are messages and can't be redriven", redriven.refused);
+                    let help = "publish them again once the cause is mended, or discard them";
+                    session.console.warning(&Failure::new(message).help(help));
+                }
+                (done, text, json!(redriven))
+            }
+            Reply::Discarded { count } => {
+                (count, format!("{count} dead letters deleted"), json!({ "discarded": count }))
+            }
+            _ => continue,
+        };
+        missing = named.saturating_sub(done);
+        if session.console.json { session.console.object(&object)? } else { session.console.line(text)? }
+    }
+    if missing > 0 {
+        return Err(
+            Failure::new(format!("{missing} of the {named} ids are not dead letters any more, or never were")).into()
+        );
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,136 @@
+//! What commands need from the rest of the program: one trait, implemented where concrete types are wired.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+use super::failure::{Failure, Failures};
+pub use crate::app::{RunOptions, RunReport};
+use crate::clock::Clock;
+use crate::logging::{LogFormat, LoggingError};
+use crate::ops::access::OpenOffline;
+use crate::secret::Secret;
+use crate::settings::Settings;
+
+/// What commands need from the rest of the program.
+pub trait Parts: Send + Sync {
+    /// Begins logging for the process.
+    ///
+    /// # Errors
+    /// When the level is not one.
+    fn begin_logging(&self, format: LogFormat, level: &str) -> Result<(), LoggingError> {
+        crate::logging::init(format, level)
+    }
+
+    /// Where time comes from.
+    fn clock(&self) -> Arc<dyn Clock>;
+
+    /// Opens the store while no host runs.
+    fn opener(&self) -> &dyn OpenOffline;
+
+    /// Runs the host until it is told to stop, or is idle where that was asked for.
+    fn run(&self, settings: Settings, options: RunOptions) -> BoxFuture<'_, Result<RunReport, Failures>>;
+
+    /// Receives webhooks until it is told to stop, or has received `count`. What arrives is given to `print`.
+    fn receive<'a>(
+        &'a self,
+        options: ReceiveOptions,
+        print: &'a mut (dyn FnMut(&Received) + Send),
+    ) -> BoxFuture<'a, Result<(), Failures>>;
+
+    /// Runs the demonstration, printing to standard output by itself.
+    fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>>;
+
+    /// Looks at one plugin's file.
+    fn inspect(&self, file: &Path) -> PluginView;
+
+    /// Looks at every file of the plugins folder.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure>;
+}
+
+/// How to receive.
+#[derive(Clone, Debug)]
+pub struct ReceiveOptions {
+    /// Where.
+    pub listen: SocketAddr,
+    /// What signatures are verified with; none accepts unsigned webhooks.
+    pub secret: Option<Secret>,
+    /// The statuses answered to the attempts at one webhook, in order; the last one from then on. Never empty.
+    pub statuses: Vec<u16>,
+    /// End after this many requests.
+    pub count: Option<u64>,
+}
+
+/// A request that the receiver took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Received {
+    /// From 1.
+    pub number: u64,
+    /// `webhook-id`.
+    pub webhook_id: Option<String>,
+    /// Which attempt at this webhook it was, from 1, as the receiver counts them.
+    pub attempt: u32,
+    /// Whether the signature is right; `None` without a secret to verify it with.
+    pub verified: Option<bool>,
+    /// Why the signature is not right.
+    pub problem: Option<String>,
+    /// The status answered.
+    pub status: u16,
+    /// The body, as text where it is UTF-8, else hex after `hex:`.
+    pub body: String,
+}
+
+/// How to demonstrate.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// How many events.
+    pub events: u64,
+    /// The plugin's file; the host's own example where there is none.
+    pub plugin: Option<PathBuf>,
+    /// Whether data is printed as JSON.
+    pub json: bool,
+}
+
+/// How the demonstration ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DemoReport {
+    /// Whether every event is accounted for.
+    pub accounted: bool,
+}
+
+/// A plugin's file as commands show it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct PluginView {
+    /// The file's stem.
+    pub name: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Whether it would run.
+    pub ok: bool,
+    /// Why it would not.
+    pub error: Option<String>,
+    /// What its author is to do.
+    pub help: Option<String>,
+    /// `component` or `core module`.
+    pub format: Option<String>,
+    /// The hex SHA-256 of the file.
+    pub digest: Option<String>,
+    /// The file's size.
+    pub bytes: Option<u64>,
+    /// The subjects it is subscribed to.
+    pub subjects: Vec<String>,
+    /// The endpoints it may name, its default first.
+    pub endpoints: Vec<String>,
+    /// What it imports.
+    pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
+    /// Its limits, each with its unit.
+    pub limits: Vec<(String, String)>,
+}

@@ -1,0 +1,105 @@
+//! `wirehook plugin …`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::Session;
+use super::console::Look;
+use super::failure::{Exit, Failure, Failures};
+use super::parts::PluginView;
+use super::table::{Table, maybe, plain, printable};
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  wirehook plugin inspect target/plugins/orders.wasm
+  wirehook plugin list --json";
+
+/// Digits of a digest that a list shows.
+const DIGEST_LEN_SHOWN: usize = 12;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// Say what a file is, what it imports and exports, and whether it would run
+    #[command(after_help = EXAMPLE)]
+    Inspect {
+        /// The .wasm file
+        file: PathBuf,
+    },
+    /// List the files of the plugins folder
+    #[command(after_help = EXAMPLE)]
+    List,
+}
+
+pub(super) fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Result<Exit, Failures> {
+    match command {
+        PluginCommand::Inspect { file } => inspect(session, &session.parts.inspect(&file)),
+        PluginCommand::List => {
+            let settings = session.load()?.settings;
+            let plugins = session.parts.scan(&settings)?;
+            list(session, &plugins)?;
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn inspect(session: &mut Session<'_>, plugin: &PluginView) -> Result<Exit, Failures> {
+    if session.console.json {
+        session.console.object(plugin)?;
+    } else {
+        print(session, plugin)?;
+    }
+    match &plugin.error {
+        Some(error) if !plugin.ok => Err(Failure {
+            message: format!("plugin `{}` would not run: {error}", plugin.name),
+            at: Some(plugin.file.display().to_string()),
+            help: plugin.help.clone(),
+        }
+        .into()),
+        _ => Ok(Exit::Success),
+    }
+}
+
+fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> {
+    let mut fields = vec![("name", plugin.name.clone()), ("file", plugin.file.display().to_string())];
+    fields.extend(plugin.format.clone().map(|format| ("format", format)));
+    fields.extend(plugin.bytes.map(|bytes| ("size", bytesize::ByteSize::b(bytes).display().iec().to_string())));
+    fields.extend(plugin.digest.clone().map(|digest| ("sha256", digest)));
+    for (key, values) in [
+        ("subjects", &plugin.subjects),
+        ("endpoints", &plugin.endpoints),
+        ("imports", &plugin.imports),
+        ("exports", &plugin.exports),
+    ] {
+        fields.extend((!values.is_empty()).then(|| (key, values.join(", "))));
+    }
+    for (key, value) in &fields {
+        session.console.line(format_args!("{key:<10}{}", printable(value)))?;
+    }
+    for (name, value) in &plugin.limits {
+        session.console.line(format_args!("{:<10}{name} {value}", "limit"))?;
+    }
+    Ok(())
+}
+
+fn list(session: &mut Session<'_>, plugins: &[PluginView]) -> std::io::Result<()> {
+    if session.console.json {
+        return plugins.iter().try_for_each(|plugin| session.console.object(plugin));
+    }
+    let mut table = Table::new(&["plugin", "state", "sha256", "subjects", "endpoints"]);
+    for plugin in plugins {
+        table.row(vec![
+            plain(&plugin.name),
+            state(plugin),
+            maybe(plugin.digest.as_ref().map(|digest| digest.chars().take(DIGEST_LEN_SHOWN).collect::<String>())),
+            plain(plugin.subjects.join(" ")),
+            plain(plugin.endpoints.join(" ")),
+        ]);
+    }
+    table.print(session.console)
+}
+
+/// Whether it would run, as a cell.
+pub(super) fn state(plugin: &PluginView) -> (String, Look) {
+    if plugin.ok { ("ok".to_owned(), Look::Good) } else { ("refused".to_owned(), Look::Bad) }
+}

@@ -1,0 +1,110 @@
+//! `wirehook receive`
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::console::Look;
+use super::failure::{Exit, Failure, Failures};
+use super::parts::{ReceiveOptions, Received};
+use super::table::printable;
+use super::{Console, Session};
+use crate::secret::Secret;
+use crate::settings::Environment;
+use crate::settings::value::{VALUE_FILE_BYTES_MAX, read_value_file};
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  wirehook receive --secret-env ORDERS_SECRET
+  wirehook receive --listen 127.0.0.1:8080 --secret-file orders.secret --status 503,503,200 --count 3 --json";
+
+/// The most statuses of one `--status`.
+const STATUSES_MAX: usize = 64;
+
+#[derive(Debug, Args)]
+pub(super) struct ReceiveArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The environment variable with the endpoint's secret
+    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
+    secret_env: Option<String>,
+    /// The file with the endpoint's secret; one newline at its end is not part of it
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// The statuses to answer to the attempts at one webhook, in order; the last one from then on
+    #[arg(long, value_name = "STATUS,…", value_delimiter = ',', default_value = "200",
+          value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: Vec<u16>,
+    /// End after this many requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+pub(super) async fn receive(session: &mut Session<'_>, args: ReceiveArgs) -> Result<Exit, Failures> {
+    if args.status.len() > STATUSES_MAX {
+        return Err(Failure::new(format!("--status names more than {STATUSES_MAX} statuses")).into_usage());
+    }
+    let secret = match (&args.secret_env, &args.secret_file) {
+        (Some(name), _) => Some(secret_of_variable(session.environment, name)?),
+        (None, Some(file)) => Some(secret_of_file(file)?),
+        (None, None) => None,
+    };
+    let options = ReceiveOptions { listen: args.listen, secret, statuses: args.status, count: args.count };
+    let console = &mut *session.console;
+    let mut unprinted = None;
+    let mut print = |received: &Received| {
+        if let Err(error) = print(console, received) {
+            unprinted.get_or_insert(error);
+        }
+    };
+    session.parts.receive(options, &mut print).await?;
+    unprinted.map_or(Ok(Exit::Success), |error| Err(error.into()))
+}
+
+fn secret_of_variable(environment: &Environment, name: &str) -> Result<Secret, Failures> {
+    let value = environment.variable(name).and_then(|value| value.into_string().ok()).unwrap_or_default();
+    if value.is_empty() {
+        let failure = Failure::new(format!("--secret-env names the variable {name}, which holds no secret"));
+        return Err(failure.help(format!("set {name} to the endpoint's secret")).into_usage());
+    }
+    Ok(Secret::new(value))
+}
+
+fn secret_of_file(file: &Path) -> Result<Secret, Failures> {
+    let value = read_value_file(file).map_err(|error| {
+        Failure::new(format!("the secret's file {} can't be read: {error}", file.display()))
+            .help(format!("--secret-file takes a file of at most {VALUE_FILE_BYTES_MAX} bytes of UTF-8 text"))
+            .into_usage()
+    })?;
+    if value.is_empty() {
+        return Err(Failure::new(format!("the secret's file {} is empty", file.display())).into_usage());
+    }
+    Ok(Secret::new(value))
+}
+
+/// One request, on standard output at once: somebody may be watching, or reading it through a pipe.
+fn print(console: &mut Console, received: &Received) -> std::io::Result<()> {
+    if console.json {
+        console.object(received)?;
+        return console.flush();
+    }
+    let (word, look) = match (received.verified, &received.problem) {
+        (Some(true), _) => ("verified".to_owned(), Look::Good),
+        (Some(false), Some(problem)) => (format!("not verified: {}", printable(problem)), Look::Bad),
+        (Some(false), None) => ("not verified".to_owned(), Look::Bad),
+        (None, _) => ("unchecked".to_owned(), Look::Uneasy),
+    };
+    let word = look.paint(&word, console.coloured());
+    let id = received.webhook_id.as_deref().unwrap_or("-");
+    console.line(format_args!(
+        "{} {} {} attempt {} {word}\n  {}",
+        received.number,
+        received.status,
+        printable(id),
+        received.attempt,
+        printable(&received.body)
+    ))?;
+    console.flush()
+}

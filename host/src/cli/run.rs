@@ -1,0 +1,39 @@
+//! `wirehook run`
+
+use clap::Args;
+
+use super::failure::{Exit, Failures};
+use super::parts::RunOptions;
+use super::{Failure, Session};
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  wirehook run --config /etc/wirehook/wirehook.toml
+  wirehook run --exit-when-idle < events.jsonl
+
+Exit code: 0 after a clean drain, 2 for settings, 1 otherwise. A second signal stops at once.";
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// End once the sources are at their end and no work is left; exit 1 if anything died
+    #[arg(long)]
+    exit_when_idle: bool,
+}
+
+pub(super) async fn run(session: &mut Session<'_>, args: RunArgs) -> Result<Exit, Failures> {
+    let loaded = session.load()?;
+    for warning in &loaded.warnings {
+        tracing::warn!(at = %warning.at, "{}", warning.message);
+    }
+    let options = RunOptions { exit_when_idle: args.exit_when_idle };
+    let report = session.parts.run(loaded.for_run()?, options).await?;
+    if session.console.json {
+        session.console.object(&report)?;
+    }
+    if args.exit_when_idle && report.dead_letters > 0 {
+        let message = format!("{} dead letters came to be during the run", report.dead_letters);
+        return Err(Failure::new(message).help("look at them with `wirehook dead-letters list`").into());
+    }
+    // What the drain's deadline cut off is in the store and goes on at the next run: that is a clean end.
+    Ok(Exit::Success)
+}

@@ -1,0 +1,76 @@
+//! `wirehook status`
+
+use super::Session;
+use super::console::Look;
+use super::deliveries::state_look;
+use super::failure::{Exit, Failures};
+use super::table::{Table, plain, printable};
+use crate::ops::{HostStatus, Reply, Request, Status};
+use crate::store::StoreStatus;
+
+pub(super) const EXAMPLE: &str = "\
+Example:
+  wirehook status --json";
+
+pub(super) async fn status(session: &mut Session<'_>) -> Result<Exit, Failures> {
+    for reply in session.ask(Request::Status).await? {
+        let Reply::Status(status) = reply else { continue };
+        if session.console.json { session.console.object(&status)? } else { print(session, &status)? }
+    }
+    Ok(Exit::Success)
+}
+
+fn print(session: &mut Session<'_>, status: &Status) -> std::io::Result<()> {
+    match &status.host {
+        Some(host) => print_host(session, host)?,
+        None => session.console.line("no host runs on this store")?,
+    }
+    print_store(session, &status.store)
+}
+
+fn print_host(session: &mut Session<'_>, host: &HostStatus) -> std::io::Result<()> {
+    session.console.line(format_args!("wirehook {}, process {}, since {}", host.version, host.pid, host.started_at))?;
+    for part in &host.parts {
+        let (word, look) = if part.ready { ("ready", Look::Good) } else { ("not ready", Look::Bad) };
+        let word = look.paint(word, session.console.coloured());
+        let line = format!("  {}: {word} {}", part.name, printable(&part.detail));
+        session.console.line(line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Result<()> {
+    let console = &mut *session.console;
+    console.line(format_args!("\n{} events kept, {} of them unrouted", store.events, store.unrouted))?;
+    if store.events_unaccounted > 0 {
+        let text = format!("{} events are unaccounted for: please report this", store.events_unaccounted);
+        let text = Look::Bad.paint(&text, console.coloured());
+        console.line(text)?;
+    }
+    let mut runs = Table::new(&["plugin", "runs", "count"]);
+    for run in &store.runs {
+        let look = match run.state.as_str() {
+            "dead" => Look::Bad,
+            "parked" | "retrying" => Look::Uneasy,
+            _ => Look::Plain,
+        };
+        runs.row(vec![plain(&run.plugin), (run.state.clone(), look), plain(run.count)]);
+    }
+    let mut deliveries = Table::new(&["endpoint", "deliveries", "count"]);
+    for delivery in &store.deliveries {
+        deliveries.row(vec![plain(&delivery.endpoint), state_look(delivery.state), plain(delivery.count)]);
+    }
+    let mut dead = Table::new(&["dead letters", "count"]);
+    for reason in &store.dead_letters {
+        dead.row(vec![plain(reason.reason), plain(reason.count)]);
+    }
+    for (table, any) in
+        [(runs, store.runs.len()), (deliveries, store.deliveries.len()), (dead, store.dead_letters.len())]
+    {
+        if any > 0 {
+            console.line("")?;
+            table.print(console)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Aligned columns for people.
+
+use std::io;
+
+use super::console::{Console, Look};
+
+/// The widest a column is padded to, in characters; a longer cell pushes its neighbours.
+const COLUMN_WIDTH_MAX: usize = 60;
+
+/// Rows of cells under headings.
+#[derive(Debug)]
+pub struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<(String, Look)>>,
+}
+
+impl Table {
+    /// No rows yet.
+    pub fn new(headings: &[&'static str]) -> Self {
+        Self { headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<(String, Look)>) {
+        self.rows.push(cells);
+    }
+
+    /// Prints it; nothing at all without rows.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn print(&self, console: &mut Console) -> io::Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let headings: Vec<_> = self.headings.iter().map(|heading| (heading.to_uppercase(), Look::Heading)).collect();
+        let widths = self.widths();
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            let line = line(row, &widths, console.coloured());
+            console.line(line)?;
+        }
+        Ok(())
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.chars().count());
+            cells.chain([self.headings[column].len()]).max().unwrap_or_default().min(COLUMN_WIDTH_MAX)
+        };
+        (0..self.headings.len()).map(width).collect()
+    }
+}
+
+fn line(row: &[(String, Look)], widths: &[usize], coloured: bool) -> String {
+    let mut line = String::new();
+    for (index, (text, look)) in row.iter().enumerate() {
+        line.push_str(&look.paint(text, coloured));
+        if index + 1 < row.len() {
+            let padding = widths[index].saturating_sub(text.chars().count()) + 2;
+            line.extend(std::iter::repeat_n(' ', padding));
+        }
+    }
+    line.trim_end().to_owned()
+}
+
+/// A cell as it is.
+#[allow(clippy::needless_pass_by_value, reason = "a number, a reference or a fresh string, whichever is at hand")]
+pub fn plain(text: impl ToString) -> (String, Look) {
+    (printable(&text.to_string()), Look::Plain)
+}
+
+/// A cell that may be empty, shown as `-`.
+pub fn maybe(text: Option<impl ToString>) -> (String, Look) {
+    plain(text.map_or_else(|| "-".to_owned(), |text| text.to_string()))
+}
+
+/// Text from outside, without what would move the cursor or colour the terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_nothing_trails() {
+        let row = |a: &str, b: &str| vec![plain(a), plain(b)];
+        let mut table = Table::new(&["id", "state"]);
+        table.row(row("1", "dead"));
+        table.row(row("1000", ""));
+        let widths = table.widths();
+        assert_eq!(line(&table.rows[0], &widths, false), "1     dead");
+        assert_eq!(line(&table.rows[1], &widths, false), "1000");
+    }
+
+    #[test]
+    fn text_from_outside_can_not_drive_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+    }
+}

@@ -1,0 +1,201 @@
+//! Claims due deliveries for each lane, and records what became of their attempts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::{Clock, Timestamp};
+use crate::delivery::Transition;
+use crate::handover::Pressure;
+use crate::handover::refill::{Refill, Wanted};
+use crate::metrics::Metrics;
+use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, Store, StoreError};
+
+pub mod lane;
+
+use lane::{Attempted, Lane};
+
+/// Attempts recorded in one call to the store at most.
+const BATCH_ATTEMPTS_MAX: usize = 256;
+
+/// Attempts between the lanes and the recorder at most; then the lanes wait.
+pub const ATTEMPTED_QUEUE_MAX: usize = 1024;
+
+/// After a commit or claim that failed, how long until it is tried again.
+const STORE_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// The lanes, one for each endpoint.
+pub struct Dispatcher {
+    lanes: HashMap<Arc<str>, Arc<Lane>>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    pressure: Arc<Pressure>,
+    metrics: Arc<Metrics>,
+    changed: Notify,
+}
+
+impl Dispatcher {
+    /// Lanes by endpoint name.
+    pub fn new(
+        lanes: HashMap<Arc<str>, Arc<Lane>>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        pressure: Arc<Pressure>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self { lanes, store, clock, pressure, metrics, changed: Notify::new() })
+    }
+
+    /// Decides, before the commit, who will hold a new delivery to `endpoint`. One to an endpoint that is not configured
+    /// stays in the store, parked.
+    pub fn offer(&self, endpoint: &str) -> Claim {
+        let claim = self.lanes.get(endpoint).map_or(Claim::Open, |lane| lane.offer());
+        if claim == Claim::Here {
+            self.pressure.rise();
+        }
+        claim
+    }
+
+    /// Takes a delivery that was offered, written as `Here` and committed.
+    pub fn enqueue(&self, delivery: ClaimedDelivery) {
+        if let Some(lane) = self.lanes.get(&delivery.endpoint) {
+            lane.enqueue([delivery]);
+        }
+    }
+
+    /// A delivery to `endpoint` was committed unclaimed, or falls due in the store now.
+    pub fn spilled(&self, endpoint: &str) {
+        if let Some(lane) = self.lanes.get(endpoint) {
+            lane.handover(|handover| handover.spilled());
+            self.changed.notify_one();
+        }
+    }
+
+    /// A delivery to `endpoint` left the memory.
+    pub fn left(&self, endpoint: &str) {
+        let Some(lane) = self.lanes.get(endpoint) else { return };
+        let (relief, spilled) = lane.handover(|handover| (handover.left(), handover.is_spilled()));
+        self.pressure.fall(relief);
+        if spilled {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Makes the lanes that cause most of the pressure spill.
+    pub fn shed(&self, least: usize) {
+        for lane in self.lanes.values() {
+            self.pressure.fall(lane.handover(|handover| if handover.pressing() >= least { handover.shed() } else { 0 }));
+        }
+        self.changed.notify_one();
+    }
+
+    /// The largest number of pieces that one lane contributes to the pressure.
+    pub fn pressing_most(&self) -> usize {
+        self.lanes.values().map(|lane| lane.handover(|handover| handover.pressing())).max().unwrap_or(0)
+    }
+
+    /// Whether no delivery is in memory.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.values().all(|lane| lane.handover(|handover| handover.in_memory()) == 0)
+    }
+
+    /// No attempt begins from now on. Returns the deliveries that are left.
+    pub fn stop(&self) -> Vec<DeliverySeq> {
+        self.lanes.values().flat_map(|lane| lane.stop()).collect()
+    }
+
+    /// Makes attempts durable until every sender of `attempted` is gone.
+    pub async fn record(self: Arc<Self>, mut attempted: mpsc::Receiver<Attempted>) {
+        let mut batch = Vec::with_capacity(BATCH_ATTEMPTS_MAX);
+        while attempted.recv_many(&mut batch, BATCH_ATTEMPTS_MAX).await > 0 {
+            let records = batch.iter().map(|attempted| attempted.record.clone()).collect();
+            if self.commit(records).await.is_err() {
+                return;
+            }
+            for attempted in batch.drain(..) {
+                self.recorded(&attempted);
+            }
+        }
+    }
+
+    /// The request was made, whatever the disk says: its record is kept here until it is durable, so that it is not made
+    /// again. Memory stays bounded, for the lanes wait behind this queue.
+    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<(), StoreError> {
+        loop {
+            match self.store.record_attempts(records.clone()).await {
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                Err(error) => {
+                    tracing::error!(%error, attempts = records.len(), "attempts could not be recorded; trying again");
+                    tokio::time::sleep(STORE_RETRY_DELAY).await;
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn recorded(&self, Attempted { delivery, record }: &Attempted) {
+        if let (Transition::Retry { due_at }, Some(lane)) = (&record.transition, self.lanes.get(&delivery.endpoint)) {
+            lane.handover(|handover| handover.due(*due_at));
+            self.changed.notify_one();
+        }
+        self.left(&delivery.endpoint);
+        self.report(delivery, record);
+    }
+
+    fn report(&self, delivery: &ClaimedDelivery, record: &AttemptRecord) {
+        let (endpoint, delivery_id, event_key) = (&delivery.endpoint, delivery.id.as_str(), &delivery.event_key);
+        let (attempt, status, duration_s) = (record.number, record.status, record.duration.as_secs_f64());
+        let error = record.error.as_deref();
+        let Some(counts) = self.lanes.get(endpoint).map(|lane| &lane.metrics) else { return };
+        let counter = match &record.transition {
+            Transition::Delivered => {
+                tracing::debug!(%endpoint, delivery_id, %event_key, attempt, status, duration_s, "delivered");
+                &counts.delivered
+            }
+            Transition::Retry { due_at } => {
+                tracing::warn!(%endpoint, delivery_id, %event_key, attempt, status, error, duration_s, due_at = %due_at, "the attempt failed and is repeated");
+                &counts.retrying
+            }
+            Transition::Dead { reason } => {
+                tracing::error!(%endpoint, delivery_id, %event_key, attempt, status, error, duration_s, %reason, "the delivery is a dead letter");
+                self.metrics.dead_letter(*reason);
+                &counts.dead
+            }
+        };
+        counter.inc();
+    }
+}
+
+impl Refill for Dispatcher {
+    fn wants(&self, now: Timestamp) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (name, lane) in &self.lanes {
+            let (limit, next_due) = lane.handover(|handover| (handover.wants(now), handover.next_due()));
+            wanted.add(name, limit, next_due);
+        }
+        wanted
+    }
+
+    fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Some(lane) = self.lanes.get(&name) else { return };
+            match self.store.claim_deliveries(Arc::clone(&name), limit, self.clock.now()).await {
+                Ok(claimed) => {
+                    lane.handover(|handover| handover.claimed(claimed.work.len(), limit, claimed.next_due));
+                    lane.enqueue(claimed.work);
+                }
+                Err(error) => {
+                    tracing::error!(endpoint = %name, %error, "deliveries could not be claimed; trying again");
+                    lane.handover(|handover| handover.claim_failed(self.clock.now().plus(STORE_RETRY_DELAY)));
+                }
+            }
+        })
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+}

@@ -1,0 +1,124 @@
+//! What is sent: the endpoint's own headers, the webhook's, and the signature over the body.
+
+use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::settings::EndpointSettings;
+use crate::store::ClaimedDelivery;
+
+use super::signature::Signer;
+
+/// The delivery's id: the same on every attempt.
+pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wirehook/", env!("CARGO_PKG_VERSION")));
+
+/// Names no plugin may set, beside those that begin with `webhook-` and the endpoint's own: hop-by-hop and framing,
+/// credentials, and the signature headers of every profile.
+const RESERVED: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "stripe-signature",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-hub-signature",
+    "x-hub-signature-256",
+    "x-signature",
+    "x-timestamp",
+];
+
+/// Whether `name` belongs to the host on every endpoint. Letter case does not matter.
+pub fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("webhook-") || RESERVED.binary_search(&name.as_str()).is_ok()
+}
+
+/// What every attempt at one endpoint has in common.
+pub(super) struct RequestTemplate {
+    url: Url,
+    own_headers: HeaderMap,
+    signer: Signer,
+}
+
+/// A header that HTTP can't carry. The value is never told: it may be a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("header `{name}` can't be sent: its {part} has characters that HTTP does not allow")]
+pub struct InvalidHeader {
+    name: String,
+    part: &'static str,
+}
+
+impl RequestTemplate {
+    /// Checks the endpoint's own headers once and marks their values as secrets.
+    pub(super) fn new(settings: &EndpointSettings, signer: Signer) -> Result<Self, InvalidHeader> {
+        let mut own_headers = HeaderMap::with_capacity(settings.headers.len());
+        for (name, secret) in &settings.headers {
+            let (name, mut value) = parsed(name, Secret::expose(secret))?;
+            value.set_sensitive(true);
+            own_headers.append(name, value);
+        }
+        Ok(Self { url: settings.url.clone(), own_headers, signer })
+    }
+
+    /// Whether a plugin may not set the header `name` here.
+    pub(super) fn reserves(&self, name: &str) -> bool {
+        is_reserved(name) || self.own_headers.contains_key(name)
+    }
+
+    /// The request of one attempt, signed for `now`. The body is shared, not copied.
+    pub(super) fn request(
+        &self,
+        delivery: &ClaimedDelivery,
+        now: Timestamp,
+    ) -> Result<reqwest::Request, InvalidHeader> {
+        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = self.headers(delivery, now)?;
+        *request.body_mut() = Some(delivery.body.clone().into());
+        Ok(request)
+    }
+
+    /// The endpoint's own headers win over the plugin's, which may have been stored before the operator set them.
+    fn headers(&self, delivery: &ClaimedDelivery, now: Timestamp) -> Result<HeaderMap, InvalidHeader> {
+        let mut headers = self.own_headers.clone();
+        headers.reserve(delivery.headers.len() + 5);
+        for (name, value) in &delivery.headers {
+            let (name, value) = parsed(name, value.as_bytes())?;
+            if name != header::CONTENT_TYPE && !self.reserves(name.as_str()) {
+                headers.append(name, value);
+            }
+        }
+        if !headers.contains_key(header::CONTENT_TYPE) {
+            headers.insert(header::CONTENT_TYPE, parsed_value("content-type", delivery.content_type.as_bytes())?);
+        }
+        headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+        headers.insert(WEBHOOK_ID, parsed_value("webhook-id", delivery.id.as_str().as_bytes())?);
+        self.signer.sign(now, &delivery.body, &mut headers);
+        Ok(headers)
+    }
+}
+
+fn parsed(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), InvalidHeader> {
+    let parsed_name = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| InvalidHeader { name: name.escape_debug().to_string(), part: "name" })?;
+    Ok((parsed_name, parsed_value(name, value)?))
+}
+
+/// UTF-8 passes as it is: HTTP takes any byte but control characters.
+fn parsed_value(name: &str, value: &[u8]) -> Result<HeaderValue, InvalidHeader> {
+    HeaderValue::from_bytes(value).map_err(|_| InvalidHeader { name: name.to_owned(), part: "value" })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! The formats that FraiseQL publishes, recognised by members that other JSON does not have together.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::members::{Member, Members, string};
+use super::{Format, Undecodable};
+use crate::event::subject::snake_case;
+
+/// Longest `entity_type`, in bytes: it becomes a token of the subject.
+pub const ENTITY_TYPE_BYTES_MAX: usize = 255;
+
+/// A message in a recognised format, still in its own bytes.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    pub(super) format: Format,
+    /// As the message has it; names the event together with `seq`.
+    pub(super) raw_type: Cow<'a, str>,
+    /// In snake_case.
+    pub(super) entity_type: String,
+    pub(super) operation: &'static str,
+    pub(super) seq: Option<Cow<'a, str>>,
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) entity_id: Option<Cow<'a, str>>,
+    pub(super) timestamp: Option<Cow<'a, str>>,
+    pub(super) entity: Option<&'a RawValue>,
+    pub(super) previous: Option<&'a RawValue>,
+}
+
+/// Which members of a format mean what.
+struct Columns {
+    kind: Member,
+    operation: Member,
+    /// The message's own id; the page has none, its `id` would be anyone's.
+    id: Option<Member>,
+    entity_id: Member,
+    /// The first that is there.
+    timestamps: &'static [Member],
+    entity: Member,
+    previous: Option<Member>,
+}
+
+impl Format {
+    /// The format of a message, by its signature alone; `None` for other JSON.
+    fn of(members: &Members<'_>) -> Option<Self> {
+        let verb = |member| members.string(member).is_some_and(|text| operation(&text).is_some());
+        let text = |member| members.string(member).is_some();
+        if members.string(Member::Event).is_some_and(|event| event.starts_with("fraiseql."))
+            && (members.has(Member::EntityType) || members.has(Member::Operation))
+        {
+            return Some(Self::Page);
+        }
+        if text(Member::ObjectType) && text(Member::ModificationType) {
+            return Some(Self::Outbox);
+        }
+        if text(Member::ObjectType) && verb(Member::Op) && members.has(Member::Seq) {
+            return Some(Self::ChangeEvent);
+        }
+        if text(Member::EntityType)
+            && verb(Member::EventType)
+            && members.has(Member::EntityId)
+            && (members.has(Member::Id) || members.has(Member::Data))
+        {
+            return Some(Self::EntityEvent);
+        }
+        None
+    }
+
+    fn columns(self) -> Option<Columns> {
+        Some(match self {
+            Self::Page => Columns {
+                kind: Member::EntityType,
+                operation: Member::Operation,
+                id: None,
+                entity_id: Member::EntityId,
+                timestamps: &[Member::Timestamp],
+                entity: Member::Entity,
+                previous: None,
+            },
+            Self::EntityEvent => Columns {
+                kind: Member::EntityType,
+                operation: Member::EventType,
+                id: Some(Member::Id),
+                entity_id: Member::EntityId,
+                timestamps: &[Member::Timestamp],
+                entity: Member::Data,
+                previous: None,
+            },
+            Self::ChangeEvent => Columns {
+                kind: Member::ObjectType,
+                operation: Member::Op,
+                id: Some(Member::Id),
+                entity_id: Member::ObjectId,
+                timestamps: &[Member::CommitTime],
+                entity: Member::After,
+                previous: Some(Member::Before),
+            },
+            Self::Outbox => Columns {
+                kind: Member::ObjectType,
+                operation: Member::ModificationType,
+                id: Some(Member::Id),
+                entity_id: Member::ObjectId,
+                timestamps: &[Member::CommitTime, Member::CreatedAt],
+                entity: Member::ObjectData,
+                previous: Some(Member::ObjectDataBefore),
+            },
+            Self::Json => return None,
+        })
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// Reads a recognised format; `Ok(None)` for other JSON.
+    ///
+    /// # Errors
+    ///
+    /// When the format is recognised and lacks what it needs.
+    pub(super) fn of(members: &Members<'a>) -> Result<Option<Self>, Undecodable> {
+        let Some(format) = Format::of(members) else { return Ok(None) };
+        let Some(columns) = format.columns() else { return Ok(None) };
+        if let Some(member) = members.twice {
+            return Err(Undecodable::Twice { format, member: member.name() });
+        }
+        let reader = Reader { format, members };
+        let raw_type = reader.required(columns.kind)?;
+        let verb = reader.required(columns.operation)?;
+        let operation = operation(&verb).ok_or_else(|| reader.invalid(columns.operation, "is no known operation"))?;
+        let entity_type = reader.entity_type(columns.kind, &raw_type)?;
+        let mut timestamp = None;
+        for member in columns.timestamps {
+            timestamp = timestamp.or(reader.text(*member)?);
+        }
+        Ok(Some(Self {
+            format,
+            entity_type,
+            raw_type,
+            operation,
+            seq: reader.sequence()?,
+            id: columns.id.map_or(Ok(None), |member| reader.text(member))?.filter(|id| !id.is_empty()),
+            entity_id: reader.text(columns.entity_id)?,
+            timestamp,
+            entity: members.json(columns.entity),
+            previous: columns.previous.and_then(|member| members.json(member)),
+        }))
+    }
+}
+
+/// Reads members of one format and says which is wrong.
+struct Reader<'r, 'a> {
+    format: Format,
+    members: &'r Members<'a>,
+}
+
+impl<'a> Reader<'_, 'a> {
+    fn invalid(&self, member: Member, problem: &'static str) -> Undecodable {
+        Undecodable::Invalid { format: self.format, member: member.name(), problem }
+    }
+
+    /// A string with something in it.
+    fn required(&self, member: Member) -> Result<Cow<'a, str>, Undecodable> {
+        match self.members.json(member) {
+            None => Err(Undecodable::Missing { format: self.format, member: member.name() }),
+            Some(json) => {
+                string(json).filter(|text| !text.is_empty()).ok_or_else(|| self.invalid(member, "is not a text"))
+            }
+        }
+    }
+
+    /// A string, or a number as it is written.
+    fn text(&self, member: Member) -> Result<Option<Cow<'a, str>>, Undecodable> {
+        let Some(json) = self.members.json(member) else { return Ok(None) };
+        scalar(json).map(Some).ok_or_else(|| self.invalid(member, "is neither a text nor a number"))
+    }
+
+    /// `seq`: an integer, which some writers put into a string.
+    fn sequence(&self) -> Result<Option<Cow<'a, str>>, Undecodable> {
+        match self.text(Member::Seq)? {
+            Some(seq) if seq.parse::<i64>().is_ok() || seq.parse::<u64>().is_ok() => Ok(Some(seq)),
+            Some(_) => Err(self.invalid(Member::Seq, "is not an integer")),
+            None => Ok(None),
+        }
+    }
+
+    fn entity_type(&self, member: Member, raw_type: &str) -> Result<String, Undecodable> {
+        if raw_type.len() > ENTITY_TYPE_BYTES_MAX {
+            return Err(self.invalid(member, "is longer than 255 bytes"));
+        }
+        snake_case(raw_type).ok_or_else(|| self.invalid(member, "has neither a letter nor a digit"))
+    }
+}
+
+/// The content of a string, or a number as it is written.
+pub(super) fn scalar(json: &RawValue) -> Option<Cow<'_, str>> {
+    match json.get().as_bytes().first()? {
+        b'"' => string(json),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(json.get())),
+        _ => None,
+    }
+}
+
+/// One name for what the formats call differently.
+fn operation(verb: &str) -> Option<&'static str> {
+    let is = |names: &[&str]| names.iter().any(|name| verb.eq_ignore_ascii_case(name));
+    if is(&["created", "insert"]) {
+        Some("created")
+    } else if is(&["updated", "update"]) {
+        Some("updated")
+    } else if is(&["deleted", "delete"]) {
+        Some("deleted")
+    } else if is(&["custom", "noop", "read"]) {
+        Some("custom")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,277 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn message(body: &(impl AsRef<[u8]> + ?Sized)) -> Message {
+    Message {
+        subject: "bus.subject".into(),
+        payload: Bytes::copy_from_slice(body.as_ref()),
+        headers: Vec::new(),
+        position: None,
+    }
+}
+
+fn decoded(message: &Message, id_field: Option<&str>) -> Result<Event, Undecodable> {
+    let decoded = decode(&"bus".into(), message, id_field, || "unique".to_owned());
+    assert_eq!(check(&message.payload, id_field).err(), decoded.as_ref().err().cloned(), "check agrees with decode");
+    decoded
+}
+
+fn headers(headers: &[(&str, &str)]) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+fn attribute(event: &Event, name: &str) -> Option<String> {
+    event.attributes.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
+}
+
+#[test]
+fn only_what_has_a_formats_signature_is_taken_for_it() {
+    let check = |body: &str, format: &str| {
+        let event = decoded(&message(body), None).unwrap();
+        assert_eq!(attribute(&event, "format").as_deref(), Some(format), "{body}");
+    };
+    check(r#"{"event":"fraiseql.order.created","entity_type":"order","operation":"created"}"#, "page");
+    check(r#"{"event":"order.created","entity_type":"order","operation":"created"}"#, "json");
+    check(r#"{"event":"fraiseql.is.great"}"#, "json");
+    check(r#"{"id":"1","event_type":"INSERT","entity_type":"Order","entity_id":"2"}"#, "entity_event");
+    check(r#"{"id":"1","event_type":"user.signed_up","entity_type":"Order","entity_id":"2"}"#, "json");
+    check(r#"{"id":"1","event_type":"INSERT","entity_type":7,"entity_id":"2"}"#, "json");
+    check(r#"{"event_type":"INSERT","entity_type":"Order"}"#, "json");
+    check(r#"{"seq":1,"object_type":"Order","op":"delete"}"#, "change_event");
+    check(r#"{"seq":1,"object_type":"page","op":"render"}"#, "json");
+    check(r#"{"object_type":"Order","op":"delete"}"#, "json");
+    check(r#"{"object_type":"Order","modification_type":"NOOP"}"#, "outbox");
+    check(r#"{"object_type":"Order"}"#, "json");
+    check(r#"[{"event":"fraiseql.order.created","entity_type":"order","operation":"created"}]"#, "json");
+    check(r#"{"ev\u0065nt":"fraiseql.order.created","entity_type":"order","operation":"created"}"#, "page");
+}
+
+#[test]
+fn operations_have_one_name() {
+    let check = |verb: &str, expected: &str| {
+        let body = format!(r#"{{"object_type":"OrderLine","modification_type":"{verb}"}}"#);
+        let event = decoded(&message(&body), None).unwrap();
+        assert_eq!((event.operation.as_str(), event.subject), (expected, format!("fraiseql.order_line.{expected}")));
+    };
+    check("INSERT", "created");
+    check("insert", "created");
+    check("created", "created");
+    check("UPDATE", "updated");
+    check("updated", "updated");
+    check("DELETE", "deleted");
+    check("CUSTOM", "custom");
+    check("NOOP", "custom");
+    check("READ", "custom");
+}
+
+#[test]
+fn an_undecodable_message_says_what_is_missing() {
+    let check = |body: &[u8], expected: &str| {
+        assert_eq!(decoded(&message(body), None).unwrap_err().to_string(), expected);
+    };
+    check(b"", "the body is empty; an event is JSON");
+    check(b" \n", "the body is empty; an event is JSON");
+    check(b"{\"a\":\"\xff\"}", "the body is not JSON: it is not UTF-8 from byte 6 on");
+    check(b"hello", "the body is not JSON: expected value at line 1 column 1");
+    check(b"{} {}", "the body is not JSON: trailing characters at line 1 column 4");
+    check(b"{\"a\":01}", "the body is not JSON: invalid number at line 1 column 7");
+    check(b"\xef\xbb\xbf{}", "the body is not JSON: expected value at line 1 column 1");
+    check(
+        br#"{"event":"fraiseql.order.created","entity_type":"order"}"#,
+        "the body is in the format `page`, but its `operation` is missing",
+    );
+    check(
+        br#"{"event":"fraiseql.order.created","entity_type":null,"operation":"created"}"#,
+        "the body is in the format `page`, but its `entity_type` is missing",
+    );
+    check(
+        br#"{"event":"fraiseql.order.created","entity_type":"..","operation":"created"}"#,
+        "the body is in the format `page`, but its `entity_type` has neither a letter nor a digit",
+    );
+    check(
+        br#"{"object_type":"Order","modification_type":"TRUNCATE"}"#,
+        "the body is in the format `outbox`, but its `modification_type` is no known operation",
+    );
+    check(
+        br#"{"seq":1.5,"object_type":"Order","op":"insert"}"#,
+        "the body is in the format `change_event`, but its `seq` is not an integer",
+    );
+    check(
+        br#"{"id":{},"event_type":"INSERT","entity_type":"Order","entity_id":"1"}"#,
+        "the body is in the format `entity_event`, but its `id` is neither a text nor a number",
+    );
+    check(
+        br#"{"seq":1,"seq":2,"object_type":"Order","op":"insert"}"#,
+        "the body is in the format `change_event`, but its `seq` appears more than once",
+    );
+}
+
+#[test]
+fn any_other_json_is_an_event() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for body in ["{}", " [1, 2]\n", "42", "-1.5e3", "\"text\"", "null", "true", r#"{"a":1,"a":2}"#, &deep] {
+        let message = message(body);
+        let event = decoded(&message, None).unwrap();
+        assert_eq!((event.subject.as_str(), event.entity_type.as_str()), ("bus.subject", ""));
+        assert_eq!(event.operation, "custom");
+        assert_eq!(event.key.as_str(), "bus/once/unique");
+        assert_eq!(event.entity.unwrap(), body.trim());
+    }
+}
+
+#[test]
+fn the_key_comes_from_the_strongest_identity_there_is() {
+    let all = headers(&[("Idempotency-Key", "idem"), ("nats-msg-id", "Order:7")]);
+    let check = |body: &str, headers: &[(String, String)], position: Option<&str>, field: Option<&str>, key: &str| {
+        let position = position.map(str::to_owned);
+        let message = Message { headers: headers.to_vec(), position, ..message(body) };
+        assert_eq!(decoded(&message, field).unwrap().key.as_str(), key, "{body}");
+    };
+    let change = r#"{"seq":7,"object_type":"OrderLine","op":"insert","id":"own"}"#;
+    check(change, &all, Some("s:1:2"), Some("op"), "bus/seq/OrderLine:7");
+    let text = r#"{"seq":"18446744073709551615","object_type":"Order","op":"insert","id":"own"}"#;
+    check(text, &all, Some("s:1:2"), None, "bus/seq/Order:18446744073709551615");
+    let entity = r#"{"id":"own","seq":null,"event_type":"INSERT","entity_type":"Order","entity_id":"1"}"#;
+    check(entity, &all, Some("s:1:2"), Some("entity_id"), "bus/id/own");
+    let page = r#"{"id":"of the entity?","event":"fraiseql.a.created","entity_type":"a","operation":"created"}"#;
+    check(page, &all, Some("s:1:2"), None, "bus/msg-id/Order:7");
+    check(page, &all, Some("s:1:2"), Some("id"), "bus/id/of the entity?");
+    check("{}", &all, Some("s:1:2"), None, "bus/msg-id/Order:7");
+    check("{}", &all[..1], Some("s:1:2"), None, "bus/msg-id/idem");
+    check("{}", &[], Some("s:1:2"), None, "bus/position/s:1:2");
+    check("{}", &headers(&[("Nats-Msg-Id", "")]), None, None, "bus/once/unique");
+    check(r#"{"id":"x"}"#, &[], None, None, "bus/once/unique");
+}
+
+#[test]
+fn id_field_is_a_member_or_a_pointer() {
+    let check = |body: &str, field: &str, expected: Result<&str, &str>| {
+        let key = decoded(&message(body), Some(field)).map(|event| event.key.as_str().to_owned());
+        let expected = expected.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(key.map_err(|error| error.to_string()), expected, "{body} {field}");
+    };
+    check(r#"{"id":"a"}"#, "id", Ok("bus/id/a"));
+    check(r#"{"id":7}"#, "id", Ok("bus/id/7"));
+    check(r#"{"order":{"ids":["x","y"]}}"#, "/order/ids/1", Ok("bus/id/y"));
+    check(r#"{"a/b":{"~c":"z"}}"#, "/a~1b/~0c", Ok("bus/id/z"));
+    check(r#"{"a.b":"dot"}"#, "a.b", Ok("bus/id/dot"));
+    check(r#"{"i\u0064":"e\u0073c"}"#, "id", Ok("bus/id/esc"));
+    check(r#"{"id":null}"#, "id", Ok("bus/once/unique"));
+    check(r#"{"id":""}"#, "id", Ok("bus/once/unique"));
+    check(r#"{"order":1}"#, "/order/id", Ok("bus/once/unique"));
+    check("[]", "/0", Ok("bus/once/unique"));
+    check("7", "id", Ok("bus/once/unique"));
+    check(r#"{"id":["a"]}"#, "id", Err("the source's id_field `id` is neither a text nor a number"));
+    check(r#"{"id":"a","id":"b"}"#, "id", Err("the source's id_field `id` appears more than once at line 1 column 19"));
+}
+
+#[test]
+fn a_key_is_short_and_on_one_line() {
+    let check = |id: &str, kept: bool| {
+        let body = serde_json::json!({ "id": id }).to_string();
+        let key = decoded(&message(&body), Some("id")).unwrap().key;
+        assert_eq!(key.as_str() == format!("bus/id/{id}"), kept);
+        assert!(kept || key.as_str().starts_with("bus/id/sha256-"));
+    };
+    check(&"x".repeat(256), true);
+    check(&"x".repeat(257), false);
+    check("a\nb", false);
+}
+
+#[test]
+fn bodies_are_slices_of_the_payload() {
+    let message = message(r#"{"seq":7,"object_type":"Order","op":"update","after":{"v":2},"before":{ "v":1 }}"#);
+    let event = decoded(&message, None).unwrap();
+    let (entity, previous) = (event.entity.unwrap(), event.previous.unwrap());
+    assert_eq!((&entity[..], &previous[..]), (&br#"{"v":2}"#[..], &br#"{ "v":1 }"#[..]));
+    assert!(message.payload.as_ptr_range().contains(&entity.as_ptr()));
+    assert!(message.payload.as_ptr_range().contains(&previous.as_ptr()));
+}
+
+#[test]
+fn the_trace_comes_from_the_body_else_from_the_header() {
+    let check = |trace_context: &str, header: &str, expected: Option<&str>| {
+        let body = format!(r#"{{"object_type":"A","modification_type":"READ","trace_context":{trace_context}}}"#);
+        let message = Message { headers: headers(&[("Traceparent", header)]), ..message(&body) };
+        assert_eq!(attribute(&decoded(&message, None).unwrap(), "traceparent").as_deref(), expected);
+    };
+    let other = TRACEPARENT.replace("0af", "fff");
+    check(&format!("\"{TRACEPARENT}\""), &other, Some(TRACEPARENT));
+    check(&format!("{{\"traceparent\":\"{TRACEPARENT}\"}}"), "", Some(TRACEPARENT));
+    check("null", TRACEPARENT, Some(TRACEPARENT));
+    check("{\"tracestate\":\"x\"}", &other, Some(&other));
+    check("7", "00-short", None);
+}
+
+#[test]
+fn headers_become_attributes_within_bounds() {
+    let mut many =
+        headers(&[("Authorization", "Bearer x"), ("Cookie", "y"), ("X-Big", &"b".repeat(9000)), ("X-A", "1")]);
+    many.extend((0..100).map(|index| (format!("n{index}"), "v".to_owned())));
+    let event = decoded(&Message { headers: many, ..message("{}") }, None).unwrap();
+    let found: Vec<_> = event.attributes.iter().filter(|(name, _)| name.starts_with("header.")).collect();
+    assert_eq!(found[0], &("header.x-a".to_owned(), "1".to_owned()));
+    assert_eq!(found.len(), HEADER_ATTRIBUTES_MAX - 1);
+    assert!(!event.attributes.iter().any(|(name, _)| name.contains("authorization") || name.contains("cookie")));
+}
+
+#[test]
+fn the_bus_subject_of_other_json_has_literal_tokens() {
+    let check = |subject: &str, expected: &str| {
+        let message = Message { subject: subject.into(), ..message("1") };
+        let event = decoded(&message, None).unwrap();
+        assert_eq!(event.subject, expected);
+        assert_eq!(attribute(&event, "raw_subject").as_deref(), Some(subject));
+    };
+    check("orders.created", "orders.created");
+    check("orders:a b*", "orders:a_b_");
+    check("a..b", "a._.b");
+    check("", "_");
+}
+
+/// Pieces that meet the decoder's own distinctions more often than noise does.
+fn near_json() -> impl Strategy<Value = Vec<u8>> {
+    let member = proptest::sample::select(vec![
+        r#""event":"fraiseql.a.created""#,
+        r#""entity_type":"Order""#,
+        r#""entity_type":"\ud800""#,
+        r#""operation":"created""#,
+        r#""operation":3"#,
+        r#""event_type":"INSERT""#,
+        r#""entity_id":null"#,
+        r#""id":"x""#,
+        r#""id":[]"#,
+        r#""object_type":"A""#,
+        r#""op":"read""#,
+        r#""seq":-3"#,
+        r#""seq":9e9"#,
+        r#""modification_type":"INSERT""#,
+        r#""after":{"a":[1]}"#,
+        r#""before":"#,
+        r#""trace_context":{"#,
+        r#""data":"\u0000""#,
+        "\"id\":\"\u{1}\"",
+    ]);
+    proptest::collection::vec(member, 0..8).prop_map(|members| format!("{{{}}}", members.join(",")).into_bytes())
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..256), field in "[/a-z~01]{0,6}") {
+        let _ = decoded(&message(&body), Some(&field));
+        let _ = decoded(&message(&body), None);
+    }
+
+    #[test]
+    fn nearly_right_messages_are_events_or_refused(body in near_json()) {
+        let json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+        if let Ok(event) = decoded(&message(&body), Some("id")) {
+            prop_assert!(json);
+            prop_assert!(event.subject.parse::<crate::event::subject::SubjectPattern>().is_ok());
+            prop_assert!(event.key.as_str().starts_with("bus/"));
+        }
+    }
+}

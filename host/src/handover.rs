@@ -1,0 +1,314 @@
+//! How work passes from the store's commit to the memory of a queue, and what happens when the memory is full.
+//!
+//! A queue (a plugin's runs, a lane's deliveries) is in one of two modes. *Direct*: what is committed is already
+//! claimed and handed over in memory, and never read back from disk. *Spilled*: the store holds due work that is not
+//! in memory; new work joins it there unclaimed, and the queue claims from the store as it gets room. A queue spills
+//! when it is full or when the [`Pressure`] it causes holds up everybody else; it is direct again once a claim has
+//! found the store empty.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Timestamp;
+use crate::store::Claim;
+
+pub mod refill;
+
+/// Pure: the state of one queue's handover. Every change is a function of the state and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    capacity: usize,
+    in_memory: usize,
+    pressing: usize,
+    spilled: bool,
+    claiming: bool,
+    next_due: Option<Timestamp>,
+}
+
+impl Handover {
+    /// A queue that holds at most `capacity` pieces of work in memory. It begins spilled: nobody has looked yet what
+    /// the store holds from before.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, in_memory: 0, pressing: 0, spilled: true, claiming: false, next_due: None }
+    }
+
+    /// Decides, before the commit, who will hold one new piece of work. `Here` takes its place in memory at once.
+    pub fn offer(&mut self) -> Claim {
+        if self.spilled || self.claiming || self.in_memory >= self.capacity {
+            self.spilled = true;
+            return Claim::Open;
+        }
+        self.in_memory += 1;
+        self.pressing += 1;
+        Claim::Here
+    }
+
+    /// Work left unclaimed has been committed: the store holds some now, whatever a claim saw in between.
+    pub fn spilled(&mut self) {
+        self.spilled = true;
+    }
+
+    /// One piece of work left the memory: done, or given up. Returns by how much the pressure falls.
+    pub fn left(&mut self) -> usize {
+        self.in_memory = self.in_memory.saturating_sub(1);
+        let relief = usize::from(self.pressing > 0);
+        self.pressing -= relief;
+        relief
+    }
+
+    /// Work in the store falls due at `due_at`.
+    pub fn due(&mut self, due_at: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(due_at, |known| known.min(due_at)));
+    }
+
+    /// Stops taking work directly, so that this queue holds up nobody. Returns by how much the pressure falls.
+    pub fn shed(&mut self) -> usize {
+        self.spilled = true;
+        std::mem::take(&mut self.pressing)
+    }
+
+    /// How many pieces of work to claim now; marks the claim as under way. `None`: nothing to do, or no room yet.
+    ///
+    /// Waits for half of the memory to be free, so that a claim is worth its commit.
+    pub fn wants(&mut self, now: Timestamp) -> Option<usize> {
+        if self.next_due.is_some_and(|due_at| due_at <= now) {
+            self.next_due = None;
+            self.spilled = true;
+        }
+        let room = self.capacity.saturating_sub(self.in_memory);
+        if !self.spilled || self.claiming || room < self.capacity.div_ceil(2) {
+            return None;
+        }
+        self.claiming = true;
+        // What spills from here on may come after this claim has looked.
+        self.spilled = false;
+        Some(room)
+    }
+
+    /// A claim of at most `limit` brought `got`; `next_due` is the earliest that remains in the store.
+    pub fn claimed(&mut self, got: usize, limit: usize, next_due: Option<Timestamp>) {
+        self.claiming = false;
+        self.in_memory += got;
+        self.spilled |= got >= limit;
+        if let Some(due_at) = next_due {
+            self.due(due_at);
+        }
+    }
+
+    /// A claim failed; it is tried again at `retry_at`.
+    pub fn claim_failed(&mut self, retry_at: Timestamp) {
+        self.claiming = false;
+        self.due(retry_at);
+    }
+
+    /// When [`Self::wants`] is worth asking again although nothing else happens.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.next_due
+    }
+
+    /// Whether [`Self::wants`] may want something as soon as there is room.
+    pub fn is_spilled(&self) -> bool {
+        self.spilled
+    }
+
+    /// Pieces of work in memory.
+    pub fn in_memory(&self) -> usize {
+        self.in_memory
+    }
+
+    /// Pieces of work in memory that count as pressure.
+    pub fn pressing(&self) -> usize {
+        self.pressing
+    }
+}
+
+/// Work in the memory of all direct queues together: what intake waits for.
+#[derive(Debug)]
+pub struct Pressure {
+    pieces: AtomicUsize,
+    pieces_max: usize,
+    relieved: Notify,
+}
+
+/// How long intake waits for room before the queues that cause the pressure are made to spill.
+pub const PATIENCE: Duration = Duration::from_millis(100);
+
+impl Pressure {
+    /// No pressure yet; intake waits from `pieces_max` on.
+    pub fn new(pieces_max: usize) -> Self {
+        Self { pieces: AtomicUsize::new(0), pieces_max, relieved: Notify::new() }
+    }
+
+    /// One more piece of work in a direct queue.
+    pub fn rise(&self) {
+        self.pieces.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// `pieces` less.
+    pub fn fall(&self, pieces: usize) {
+        if pieces == 0 {
+            return;
+        }
+        let before = self.pieces.fetch_sub(pieces, Ordering::AcqRel);
+        if before >= self.pieces_max && before - pieces < self.pieces_max {
+            self.relieved.notify_waiters();
+        }
+    }
+
+    /// Returns once there is room. `false` after [`PATIENCE`] without any: then the caller sheds and goes on.
+    pub async fn room(&self) -> bool {
+        let wait = async {
+            loop {
+                let relieved = self.relieved.notified();
+                tokio::pin!(relieved);
+                relieved.as_mut().enable();
+                if self.pieces.load(Ordering::Acquire) < self.pieces_max {
+                    return;
+                }
+                relieved.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.is_ok()
+    }
+
+    /// Pieces of work in direct queues now.
+    pub fn pieces(&self) -> usize {
+        self.pieces.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn direct(capacity: usize) -> Handover {
+        let mut handover = Handover::new(capacity);
+        let limit = handover.wants(NOW).expect("a new queue looks into the store");
+        handover.claimed(0, limit, None);
+        handover
+    }
+
+    #[test]
+    fn a_new_queue_claims_before_it_takes_anything_directly() {
+        let mut handover = Handover::new(4);
+        assert_eq!(handover.offer(), Claim::Open);
+        assert_eq!(handover.wants(NOW), Some(4));
+        assert_eq!(handover.offer(), Claim::Open, "a claim under way may still find older work");
+    }
+
+    #[test]
+    fn a_full_queue_spills_and_is_direct_again_once_the_store_is_empty() {
+        let mut handover = direct(2);
+        assert_eq!([handover.offer(), handover.offer(), handover.offer()], [Claim::Here, Claim::Here, Claim::Open]);
+        assert_eq!(handover.wants(NOW), None, "no room");
+        handover.left();
+        assert_eq!(handover.offer(), Claim::Open, "older work waits in the store");
+        assert_eq!(handover.wants(NOW), Some(1));
+        handover.claimed(1, 1, None);
+        handover.left();
+        handover.left();
+        assert_eq!(handover.wants(NOW), Some(2), "the claim was cut short by its limit");
+        handover.claimed(1, 2, None);
+        handover.left();
+        assert_eq!(handover.offer(), Claim::Here);
+    }
+
+    #[test]
+    fn what_is_committed_unclaimed_behind_a_claim_is_claimed_again() {
+        let mut handover = direct(4);
+        handover.shed();
+        let limit = handover.wants(NOW).expect("shed queues claim");
+        assert_eq!(handover.offer(), Claim::Open);
+        handover.claimed(0, limit, None);
+        assert!(handover.wants(NOW).is_some(), "the offer above was left to the store");
+    }
+
+    #[test]
+    fn work_that_falls_due_is_claimed_then_and_not_before() {
+        let mut handover = direct(4);
+        handover.due(Timestamp(2_000));
+        handover.due(Timestamp(3_000));
+        assert_eq!(handover.wants(Timestamp(1_999)), None);
+        assert_eq!(handover.next_due(), Some(Timestamp(2_000)));
+        assert_eq!(handover.wants(Timestamp(2_000)), Some(4));
+    }
+
+    /// What can happen to a queue; `stored` in the model is the due work that only the store holds.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Offer,
+        CommitOpen,
+        Leave,
+        Shed,
+        BeginClaim,
+        EndClaim,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Offer),
+            3 => Just(Step::CommitOpen),
+            3 => Just(Step::Leave),
+            1 => Just(Step::Shed),
+            2 => Just(Step::BeginClaim),
+            2 => Just(Step::EndClaim),
+        ]
+    }
+
+    proptest! {
+        /// However commits and claims interleave, stored work is always on its way to being claimed, memory stays
+        /// within its capacity, and pressure never exceeds what is in memory.
+        #[test]
+        fn no_work_is_forgotten(steps in prop::collection::vec(step(), 1..200), capacity in 1usize..8) {
+            let mut handover = Handover::new(capacity);
+            let (mut uncommitted, mut stored, mut in_memory) = (0usize, 0usize, 0usize);
+            let mut claim: Option<(usize, usize)> = None;
+            for step in steps {
+                match step {
+                    Step::Offer => match handover.offer() {
+                        Claim::Here => in_memory += 1,
+                        Claim::Open => uncommitted += 1,
+                    },
+                    Step::CommitOpen if uncommitted > 0 => {
+                        uncommitted -= 1;
+                        stored += 1;
+                        handover.spilled();
+                    }
+                    Step::Leave if in_memory > 0 => {
+                        in_memory -= 1;
+                        handover.left();
+                    }
+                    Step::Shed => { handover.shed(); }
+                    Step::BeginClaim if claim.is_none() => if let Some(limit) = handover.wants(NOW) {
+                        let got = stored.min(limit);
+                        stored -= got;
+                        claim = Some((got, limit));
+                    },
+                    Step::EndClaim => if let Some((got, limit)) = claim.take() {
+                        in_memory += got;
+                        handover.claimed(got, limit, None);
+                    },
+                    _ => {}
+                }
+                prop_assert_eq!(handover.in_memory(), in_memory);
+                prop_assert!(in_memory <= capacity);
+                prop_assert!(handover.pressing() <= in_memory);
+            }
+            if let Some((got, limit)) = claim.take() {
+                handover.claimed(got, limit, None);
+            }
+            while handover.in_memory() > 0 {
+                handover.left();
+            }
+            if stored > 0 {
+                prop_assert!(handover.wants(NOW).is_some());
+            }
+        }
+    }
+}

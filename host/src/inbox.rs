@@ -1,0 +1,224 @@
+//! Dedup and durable accept, with a pending run for every plugin subscribed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+
+use crate::clock::Clock;
+use crate::dead_letter::Reason;
+use crate::dispatcher::Dispatcher;
+use crate::event::decode::decode;
+use crate::event::{Event, EventKey, Message};
+use crate::handover::Pressure;
+use crate::metrics::{Metrics, SourceMetrics};
+use crate::plugin::pool::Pool;
+use crate::routes::{Routes, SharedRoutes};
+use crate::source::{Accept, AcceptError};
+use crate::store::{Acceptance, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, Store};
+
+/// How much of a message over the limit is kept with its dead letter, in bytes.
+const TOO_LARGE_KEPT_BYTES: usize = 64 * 1024;
+
+/// Takes messages from sources; returns once they are durable.
+pub struct Inbox {
+    /// Where events become durable.
+    pub store: Arc<dyn Store>,
+    /// Given the runs.
+    pub pool: Arc<Pool>,
+    /// Made to shed with the pool.
+    pub dispatcher: Arc<Dispatcher>,
+    /// What intake waits for.
+    pub pressure: Arc<Pressure>,
+    /// Who is subscribed to what.
+    pub routes: Arc<SharedRoutes>,
+    /// When an event was accepted.
+    pub clock: Arc<dyn Clock>,
+    /// Counts events.
+    pub metrics: Arc<Metrics>,
+    /// What the inbox knows of each source.
+    pub sources: HashMap<Arc<str>, Intake>,
+    /// The largest message accepted, in bytes.
+    pub event_bytes_max: usize,
+    /// Tells apart messages without any identity: unique to this start of the host.
+    pub once: Once,
+    /// Held by the batch that waits for room.
+    pub turn: tokio::sync::Mutex<()>,
+}
+
+/// What the inbox knows of one source.
+pub struct Intake {
+    /// Where the id is in JSON of no recognised format.
+    pub id_field: Option<String>,
+    /// Counts its events.
+    pub metrics: SourceMetrics,
+}
+
+/// Values that no other message has had.
+#[derive(Debug)]
+pub struct Once {
+    start: String,
+    next: AtomicU64,
+}
+
+impl Once {
+    /// Values that begin with `start`, which no other start of a host on this store may have.
+    pub fn new(start: String) -> Self {
+        Self { start, next: AtomicU64::new(0) }
+    }
+
+    fn value(&self) -> String {
+        format!("{}-{}", self.start, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Accept for Inbox {
+    fn accept(
+        &self,
+        source: &Arc<str>,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
+        let source = Arc::clone(source);
+        Box::pin(async move { self.accept_all(&source, messages).await })
+    }
+}
+
+impl Inbox {
+    /// Events accepted so far, from every source.
+    pub fn accepted(&self) -> u64 {
+        self.sources.values().map(|intake| intake.metrics.accepted.get()).sum()
+    }
+
+    async fn accept_all(&self, source: &Arc<str>, messages: Vec<Message>) -> Result<Vec<Acceptance>, AcceptError> {
+        let arrivals = self.arrivals(source, &messages).await;
+        match self.store.accept(arrivals.clone(), self.clock.now()).await {
+            Ok(acceptances) => {
+                self.hand_over(source, arrivals, &acceptances);
+                Ok(acceptances)
+            }
+            Err(error) => {
+                arrivals.iter().for_each(|arrival| self.give_back(arrival));
+                Err(AcceptError::Store(error))
+            }
+        }
+    }
+
+    /// Waits for room, one batch after the other, so that batches keep their order.
+    async fn arrivals(&self, source: &Arc<str>, messages: &[Message]) -> Vec<Arrival> {
+        let _turn = self.turn.lock().await;
+        if !self.pressure.room().await {
+            self.shed();
+        }
+        let routes = self.routes.get();
+        messages.iter().map(|message| self.arrival(source, message, &routes)).collect()
+    }
+
+    /// The queues that have held up intake for [`crate::handover::PATIENCE`] leave their work to the store from now on.
+    fn shed(&self) {
+        let least = self.pool.pressing_most().max(self.dispatcher.pressing_most()).div_ceil(2).max(1);
+        self.pool.shed(least);
+        self.dispatcher.shed(least);
+    }
+
+    fn arrival(&self, source: &Arc<str>, message: &Message, routes: &Routes) -> Arrival {
+        if message.payload.len() > self.event_bytes_max {
+            let detail = format!(
+                "{} bytes, over the limit of {} bytes ([limits] event); the first {TOO_LARGE_KEPT_BYTES} are kept",
+                message.payload.len(),
+                self.event_bytes_max
+            );
+            return self.dead(source, message, TOO_LARGE_KEPT_BYTES, Reason::TooLarge, detail);
+        }
+        let id_field = self.sources.get(source).and_then(|intake| intake.id_field.as_deref());
+        match decode(source, message, id_field, || self.once.value()) {
+            Ok(event) => self.route(event, routes),
+            Err(undecodable) => {
+                self.dead(source, message, self.event_bytes_max, Reason::Undecodable, undecodable.to_string())
+            }
+        }
+    }
+
+    fn route(&self, event: Event, routes: &Routes) -> Arrival {
+        let runs = routes.subscribed(&event.subject).map(|route| NewRun {
+            plugin: Arc::clone(&route.plugin),
+            start: if route.loaded { RunStart::Pending(self.pool.offer(&route.plugin)) } else { RunStart::Parked },
+        });
+        Arrival::Event { runs: runs.collect(), event: Arc::new(event) }
+    }
+
+    fn dead(&self, source: &Arc<str>, message: &Message, kept_bytes: usize, reason: Reason, detail: String) -> Arrival {
+        let digest = Sha256::digest(&message.payload);
+        let mut body_digest = [0; 16];
+        body_digest.copy_from_slice(&digest[..16]);
+        Arrival::Dead(DeadMessage {
+            key: match &message.position {
+                Some(position) => EventKey::new(source, "position", position),
+                None => EventKey::new(source, "once", self.once.value()),
+            },
+            source: Arc::clone(source),
+            subject: Arc::clone(&message.subject),
+            payload: message.payload.slice(..message.payload.len().min(kept_bytes)),
+            body_digest,
+            reason,
+            detail,
+        })
+    }
+
+    /// After the commit: fresh runs go to the pool in accept order, places reserved for duplicates are given back.
+    fn hand_over(&self, source: &Arc<str>, arrivals: Vec<Arrival>, acceptances: &[Acceptance]) {
+        let mut claimed = Vec::new();
+        if let Some(intake) = self.sources.get(source) {
+            intake.metrics.accepted.inc_by(acceptances.iter().filter(|it| **it != Acceptance::Duplicate).count() as u64);
+        }
+        for (arrival, acceptance) in arrivals.into_iter().zip(acceptances) {
+            match (arrival, acceptance) {
+                (Arrival::Event { event, runs }, Acceptance::Fresh(seq)) => {
+                    if runs.is_empty() {
+                        self.metrics.events_unrouted.inc();
+                    }
+                    for run in runs {
+                        match run.start {
+                            RunStart::Pending(Claim::Here) => claimed.push(ClaimedRun {
+                                seq: *seq,
+                                event: Arc::clone(&event),
+                                plugin: run.plugin,
+                                attempts_made: 0,
+                            }),
+                            RunStart::Pending(Claim::Open) => self.pool.spilled(&run.plugin),
+                            RunStart::Parked => {}
+                        }
+                    }
+                }
+                (arrival @ Arrival::Event { .. }, _) => {
+                    if *acceptance == Acceptance::Conflict {
+                        tracing::error!(source = %source, event_key = %event_key(&arrival), "the event's key was accepted before with another body; it is a dead letter");
+                        self.metrics.event_conflicts.inc();
+                        self.metrics.dead_letter(Reason::IdConflict);
+                    }
+                    self.give_back(&arrival);
+                }
+                (Arrival::Dead(dead), Acceptance::Dead) => {
+                    tracing::error!(source = %source, event_key = %dead.key, reason = %dead.reason, detail = dead.detail, "the message is a dead letter");
+                    self.metrics.dead_letter(dead.reason);
+                }
+                (Arrival::Dead(_), _) => {}
+            }
+        }
+        self.pool.enqueue(claimed);
+    }
+
+    fn give_back(&self, arrival: &Arrival) {
+        let Arrival::Event { runs, .. } = arrival else { return };
+        let reserved = runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Here));
+        reserved.for_each(|run| self.pool.left(&run.plugin));
+    }
+}
+
+fn event_key(arrival: &Arrival) -> &EventKey {
+    match arrival {
+        Arrival::Event { event, .. } => &event.key,
+        Arrival::Dead(dead) => &dead.key,
+    }
+}

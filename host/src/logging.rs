@@ -1,0 +1,139 @@
+//! Logs go to standard error, as text or one JSON object a line.
+//!
+//! Fields are named alike everywhere: `timestamp level message event_key delivery_id source plugin plugin_digest
+//! endpoint attempt outcome status reason duration_s`.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The variable that sets the level where `--log-level` does not.
+pub const LEVEL_VARIABLE: &str = "WIREHOOK_LOG";
+/// The level where nothing says another.
+pub const LEVEL_DEFAULT: &str = "info";
+
+/// How logs look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Why logging did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The level is not one.
+    #[error("`{level}` is not a log level: {source}; write error, warn, info, debug, trace, or target=level,…")]
+    Level {
+        /// What was written.
+        level: String,
+        /// Why it is not one.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Something in this process logs already.
+    #[error("logging was begun twice: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Begins logging to standard error for the whole process.
+///
+/// # Errors
+/// When `level` is not a level, or logging was begun before.
+pub fn init(format: LogFormat, level: &str) -> Result<(), LoggingError> {
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    Ok(subscriber(format, level, coloured, std::io::stderr)?.try_init()?)
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    level: &str,
+    coloured: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(quietened(level))
+        .map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    Ok(match format {
+        LogFormat::Text => Box::new(builder.with_ansi(coloured).finish()),
+        LogFormat::Json => {
+            Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+        }
+    })
+}
+
+/// The level asked for, with libraries kept to warnings unless they are named.
+fn quietened(level: &str) -> String {
+    let mut filter = String::new();
+    for library in ["cranelift_codegen", "wasmtime", "hyper", "hyper_util", "reqwest", "rustls", "h2", "async_nats"] {
+        filter.push_str(library);
+        filter.push_str("=warn,");
+    }
+    // Later directives win over earlier ones of the same target.
+    filter + level
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(format, level, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(event_key = "bus/id/1", attempt = 2, "delivered");
+            tracing::debug!("unheard");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_have_the_documented_fields_at_the_top() {
+        let text = logged(LogFormat::Json, "info");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "delivered");
+        assert_eq!(line["event_key"], "bus/id/1");
+        assert_eq!(line["attempt"], 2);
+        assert_eq!(line["level"], "INFO");
+        assert!(line["timestamp"].is_string());
+    }
+
+    #[test]
+    fn text_says_the_same() {
+        let text = logged(LogFormat::Text, "info");
+        assert!(text.contains("delivered") && text.contains("event_key=\"bus/id/1\""), "{text}");
+        assert!(!text.contains("unheard"));
+        assert!(logged(LogFormat::Text, "debug").contains("unheard"));
+    }
+
+    #[test]
+    fn an_unknown_level_is_refused() {
+        let error = subscriber(LogFormat::Text, "wirehook=loud", false, std::io::sink).err().unwrap().to_string();
+        assert!(error.contains("`wirehook=loud` is not a log level"), "{error}");
+    }
+}

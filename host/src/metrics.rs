@@ -1,0 +1,261 @@
+//! What Wirehook counts. The path holds handles resolved beforehand: counting is one atomic addition.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::dead_letter::Reason;
+
+/// From 10 µs to 10 s: a call of a small plugin takes microseconds, a broken deadline seconds.
+const PLUGIN_SECONDS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
+];
+/// From 100 µs, a fast disk's sync, to 10 s.
+const COMMIT_SECONDS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
+
+/// Every metric, registered once for a host.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// `wirehook_events_unrouted_total`: accepted events that nobody subscribes to.
+    pub events_unrouted: IntCounter,
+    /// `wirehook_event_conflicts_total`: messages with the key of an earlier one and another body.
+    pub event_conflicts: IntCounter,
+    /// `wirehook_commit_duration_seconds`: commits of the store's writer, the sync included.
+    pub commit_duration: Histogram,
+    /// `wirehook_events_unaccounted`: events for which nothing says what became of them; must be 0.
+    pub events_unaccounted: IntGauge,
+    dead_letters: Vec<IntCounter>,
+    events_accepted: IntCounterVec,
+    events_lost: IntCounterVec,
+    source_connected: IntGaugeVec,
+    runs: IntCounterVec,
+    plugin_duration: HistogramVec,
+    attempts: IntCounterVec,
+    backlog: IntGaugeVec,
+}
+
+/// One source's metrics.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    /// `wirehook_events_accepted_total{source}`: made durable, duplicates not counted.
+    pub accepted: IntCounter,
+    /// `wirehook_events_lost_total{source}`: refused or dropped by a bus that can't wait or redeliver.
+    pub lost: IntCounter,
+    /// `wirehook_source_connected{source}`: 1 while connected.
+    pub connected: IntGauge,
+}
+
+/// One plugin's metrics: `wirehook_runs_total{plugin,outcome}` and its duration.
+#[derive(Clone, Debug)]
+pub struct PluginMetrics {
+    /// Outcome `produced`.
+    pub produced: IntCounter,
+    /// Outcome `filtered`.
+    pub filtered: IntCounter,
+    /// Outcome `retrying`.
+    pub retrying: IntCounter,
+    /// Outcome `parked`.
+    pub parked: IntCounter,
+    /// Outcome `dead`.
+    pub dead: IntCounter,
+    /// `wirehook_plugin_duration_seconds{plugin}`: one call, instantiation included.
+    pub duration: Histogram,
+}
+
+/// One endpoint's metrics: `wirehook_attempts_total{endpoint,outcome}` and its backlog.
+#[derive(Clone, Debug)]
+pub struct EndpointMetrics {
+    /// Outcome `delivered`.
+    pub delivered: IntCounter,
+    /// Outcome `retrying`.
+    pub retrying: IntCounter,
+    /// Outcome `dead`.
+    pub dead: IntCounter,
+    /// `wirehook_backlog{endpoint}`: deliveries not yet delivered or dead.
+    pub backlog: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything, and sets `wirehook_build_info{version}` to 1.
+    ///
+    /// # Errors
+    /// Only when two metrics of this file share a name.
+    pub fn new(version: &str) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let dead_letters =
+            counters(&registry, "dead_letters_total", "What will not be tried again by itself.", &["reason"])?;
+        let build_info = gauges(&registry, "build_info", "1, labelled with the version.", &["version"])?;
+        build_info.with_label_values(&[version]).set(1);
+        Ok(Self {
+            events_unrouted: counter(&registry, "events_unrouted_total", "Accepted events that nobody subscribes to.")?,
+            event_conflicts: counter(
+                &registry,
+                "event_conflicts_total",
+                "Messages with a known key and another body.",
+            )?,
+            commit_duration: histogram(
+                &registry,
+                "commit_duration_seconds",
+                "Commits of the store.",
+                COMMIT_SECONDS,
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            events_unaccounted: gauges(&registry, "events_unaccounted", "Events without an end; must be 0.", &[])?
+                .with_label_values::<&str>(&[]),
+            // In the order of `Reason::ALL`; each is 0 from the start, so that an alert sees the first increase.
+            dead_letters: Reason::ALL.iter().map(|reason| dead_letters.with_label_values(&[reason.as_str()])).collect(),
+            events_accepted: counters(&registry, "events_accepted_total", "Events made durable.", &["source"])?,
+            events_lost: counters(
+                &registry,
+                "events_lost_total",
+                "Events refused that won't come again.",
+                &["source"],
+            )?,
+            source_connected: gauges(&registry, "source_connected", "1 while the source is connected.", &["source"])?,
+            runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
+            plugin_duration: histogram(
+                &registry,
+                "plugin_duration_seconds",
+                "Calls of plugins.",
+                PLUGIN_SECONDS,
+                &["plugin"],
+            )?,
+            attempts: counters(
+                &registry,
+                "attempts_total",
+                "Attempts by what they came to.",
+                &["endpoint", "outcome"],
+            )?,
+            backlog: gauges(&registry, "backlog", "Deliveries neither delivered nor dead.", &["endpoint"])?,
+            registry,
+        })
+    }
+
+    /// The handles of one source.
+    pub fn source(&self, name: &str) -> SourceMetrics {
+        SourceMetrics {
+            accepted: self.events_accepted.with_label_values(&[name]),
+            lost: self.events_lost.with_label_values(&[name]),
+            connected: self.source_connected.with_label_values(&[name]),
+        }
+    }
+
+    /// The handles of one plugin.
+    pub fn plugin(&self, name: &str) -> PluginMetrics {
+        let outcome = |outcome| self.runs.with_label_values(&[name, outcome]);
+        PluginMetrics {
+            produced: outcome("produced"),
+            filtered: outcome("filtered"),
+            retrying: outcome("retrying"),
+            parked: outcome("parked"),
+            dead: outcome("dead"),
+            duration: self.plugin_duration.with_label_values(&[name]),
+        }
+    }
+
+    /// The handles of one endpoint.
+    pub fn endpoint(&self, name: &str) -> EndpointMetrics {
+        let outcome = |outcome| self.attempts.with_label_values(&[name, outcome]);
+        EndpointMetrics {
+            delivered: outcome("delivered"),
+            retrying: outcome("retrying"),
+            dead: outcome("dead"),
+            backlog: self.backlog.with_label_values(&[name]),
+        }
+    }
+
+    /// `wirehook_dead_letters_total{reason}`.
+    pub fn dead_letter(&self, reason: Reason) {
+        if let Some(index) = Reason::ALL.iter().position(|known| *known == reason) {
+            self.dead_letters[index].inc();
+        }
+    }
+
+    /// Dead letters of every reason together.
+    pub fn died(&self) -> u64 {
+        self.dead_letters.iter().map(IntCounter::get).sum()
+    }
+
+    /// Everything in the Prometheus text format.
+    ///
+    /// # Errors
+    /// When a metric can't be encoded.
+    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("wirehook")
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::with_opts(options(name, help))?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(options(name, help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    let gauges = IntGaugeVec::new(options(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+    labels: &[&str],
+) -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts { common_opts: options(name, help), buckets: buckets.to_vec() };
+    let histogram = HistogramVec::new(options, labels)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_exported_under_its_name() {
+        let metrics = Metrics::new("1.2.3").unwrap();
+        metrics.source("bus").accepted.inc_by(3);
+        metrics.source("bus").connected.set(1);
+        metrics.plugin("orders").produced.inc();
+        metrics.plugin("orders").duration.observe(0.000_02);
+        metrics.endpoint("orders").delivered.inc();
+        metrics.endpoint("orders").backlog.set(7);
+        metrics.dead_letter(Reason::AttemptsExhausted);
+        metrics.commit_duration.observe(0.001);
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        let check = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
+        check(r#"wirehook_events_accepted_total{source="bus"} 3"#);
+        check(r#"wirehook_events_lost_total{source="bus"} 0"#);
+        check(r#"wirehook_source_connected{source="bus"} 1"#);
+        check(r#"wirehook_runs_total{outcome="produced",plugin="orders"} 1"#);
+        check(r#"wirehook_plugin_duration_seconds_count{plugin="orders"} 1"#);
+        check(r#"wirehook_attempts_total{endpoint="orders",outcome="delivered"} 1"#);
+        check(r#"wirehook_backlog{endpoint="orders"} 7"#);
+        check(r#"wirehook_dead_letters_total{reason="attempts_exhausted"} 1"#);
+        check(r#"wirehook_dead_letters_total{reason="undecodable"} 0"#);
+        check("wirehook_commit_duration_seconds_count 1");
+        check("wirehook_events_unrouted_total 0");
+        check("wirehook_event_conflicts_total 0");
+        check("wirehook_events_unaccounted 0");
+        check(r#"wirehook_build_info{version="1.2.3"} 1"#);
+    }
+}

@@ -1,0 +1,181 @@
+//! Completes runs: their deliveries are written in the transaction that ends the run, then handed to the lanes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::dead_letter::Reason;
+use crate::dispatcher::Dispatcher;
+use crate::endpoint::Endpoints;
+use crate::metrics::{Metrics, PluginMetrics};
+use crate::plugin::pool::{Pool, Ran};
+use crate::plugin::{CallFailure, Plugin};
+use crate::store::{Claim, ClaimedDelivery, DeliverySeq, NewDelivery, RunCompletion, RunOutcome, Store};
+
+pub mod webhook;
+
+/// Runs completed in one call to the store at most.
+const BATCH_RUNS_MAX: usize = 256;
+
+/// Runs between the workers and the outbox at most; then the workers wait.
+pub const RAN_QUEUE_MAX: usize = 1024;
+
+/// After a commit that failed, how long until it is tried again.
+const COMMIT_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// Tries of a run whose deadline broke, and the waits between them.
+const DEADLINE_RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
+/// Completes what the pool ran.
+pub struct Outbox {
+    /// Where completions become durable.
+    pub store: Arc<dyn Store>,
+    /// Told when a run left the memory or falls due again.
+    pub pool: Arc<Pool>,
+    /// Given the deliveries.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Says which headers are an endpoint's own.
+    pub endpoints: Arc<Endpoints>,
+    /// Counts outcomes.
+    pub metrics: Arc<Metrics>,
+    /// The handles of plugins met so far.
+    pub plugin_metrics: HashMap<Arc<str>, PluginMetrics>,
+    /// When a try ended.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Outbox {
+    /// Runs until every sender of `ran` is gone and what they sent is durable.
+    pub async fn run(mut self, mut ran: mpsc::Receiver<Ran>) {
+        let mut batch = Vec::with_capacity(BATCH_RUNS_MAX);
+        while ran.recv_many(&mut batch, BATCH_RUNS_MAX).await > 0 {
+            self.complete(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    async fn complete(&mut self, batch: Vec<Ran>) {
+        let now = self.clock.now();
+        let completions: Vec<_> = batch.iter().map(|ran| self.completion(ran, now)).collect();
+        // The plugins' work is not done again because a disk failed: what they returned waits here until it is durable.
+        // Memory stays bounded, for the workers wait behind this queue.
+        let seqs = loop {
+            match self.store.complete_runs(completions.clone()).await {
+                Ok(seqs) => break seqs,
+                Err(crate::store::StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, runs = completions.len(), "runs could not be completed; trying again");
+                    tokio::time::sleep(COMMIT_RETRY_DELAY).await;
+                }
+            }
+        };
+        for ((ran, completion), seqs) in batch.into_iter().zip(completions).zip(seqs) {
+            self.hand_over(&ran, completion, seqs);
+        }
+    }
+
+    /// Judges one call, and decides who will hold its deliveries.
+    fn completion(&self, ran: &Ran, now: Timestamp) -> RunCompletion {
+        let mut outcome = judge(ran, &self.endpoints, now);
+        if let RunOutcome::Produced(deliveries) = &mut outcome {
+            for delivery in deliveries {
+                delivery.claim = self.dispatcher.offer(&delivery.endpoint);
+            }
+        }
+        RunCompletion {
+            seq: ran.run.seq,
+            plugin: Arc::clone(&ran.run.plugin),
+            plugin_digest: Arc::clone(&ran.plugin.digest),
+            ended_at: now,
+            outcome,
+        }
+    }
+
+    fn hand_over(&mut self, ran: &Ran, completion: RunCompletion, seqs: Vec<DeliverySeq>) {
+        self.report(ran, &completion.outcome);
+        match completion.outcome {
+            RunOutcome::Produced(deliveries) if seqs.len() == deliveries.len() => {
+                for (delivery, seq) in deliveries.into_iter().zip(seqs) {
+                    self.dispatch(ran, delivery, seq);
+                }
+            }
+            // The run was not this host's to complete any more: whoever has it hands its deliveries over.
+            RunOutcome::Produced(deliveries) => {
+                let reserved = deliveries.iter().filter(|delivery| delivery.claim == Claim::Here);
+                reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint));
+            }
+            RunOutcome::Retry { due_at, .. } => self.pool.due(&ran.run.plugin, due_at),
+            RunOutcome::Dead { .. } | RunOutcome::Parked => {}
+        }
+        self.pool.left(&ran.run.plugin);
+    }
+
+    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq) {
+        if delivery.claim == Claim::Open {
+            return self.dispatcher.spilled(&delivery.endpoint);
+        }
+        self.dispatcher.enqueue(ClaimedDelivery {
+            seq,
+            id: delivery.id,
+            event_key: ran.run.event.key.clone(),
+            plugin: Arc::clone(&ran.run.plugin),
+            endpoint: delivery.endpoint,
+            content_type: delivery.content_type,
+            headers: delivery.headers,
+            body: delivery.body,
+            attempts_made: 0,
+            attempts_before_budget: 0,
+        });
+    }
+
+    fn report(&mut self, ran: &Ran, outcome: &RunOutcome) {
+        let (plugin, event_key) = (&ran.run.plugin, &ran.run.event.key);
+        let metrics = &self.metrics;
+        let counts = self.plugin_metrics.entry(Arc::clone(plugin)).or_insert_with(|| metrics.plugin(plugin));
+        counts.duration.observe(ran.report.duration.as_secs_f64());
+        let counter = match outcome {
+            RunOutcome::Produced(deliveries) if deliveries.is_empty() => &counts.filtered,
+            RunOutcome::Produced(_) => &counts.produced,
+            RunOutcome::Retry { due_at, detail } => {
+                tracing::warn!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, due_at = %due_at, detail, "the run is tried again");
+                &counts.retrying
+            }
+            RunOutcome::Dead { reason, detail } => {
+                tracing::error!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, %reason, detail, "the run is a dead letter");
+                self.metrics.dead_letter(*reason);
+                &counts.dead
+            }
+            RunOutcome::Parked => &counts.parked,
+        };
+        counter.inc();
+    }
+}
+
+/// Pure: what a call means for its run.
+fn judge(ran: &Ran, endpoints: &Endpoints, now: Timestamp) -> RunOutcome {
+    let dead = |reason, detail: &str| RunOutcome::Dead { reason, detail: detail.to_owned() };
+    let attempt = ran.run.attempts_made.saturating_add(1);
+    match &ran.report.result {
+        Ok(webhooks) => webhook::deliveries(webhooks, &ran.plugin, &ran.run.event.key, endpoints)
+            .map_or_else(|refused| dead(refused.reason(), &refused.to_string()), RunOutcome::Produced),
+        Err(CallFailure::Retry(detail)) => retry(&ran.plugin, attempt, detail, now),
+        Err(CallFailure::Deadline(detail)) => match DEADLINE_RETRY_DELAYS.get(attempt as usize - 1) {
+            Some(delay) => RunOutcome::Retry { due_at: now.plus(*delay), detail: detail.clone() },
+            None => dead(Reason::PluginDeadline, detail),
+        },
+        Err(CallFailure::Trap(detail)) => dead(Reason::PluginTrap, detail),
+        Err(CallFailure::Memory(detail)) => dead(Reason::PluginMemory, detail),
+        Err(CallFailure::Output(detail)) => dead(Reason::PluginOutput, detail),
+        Err(CallFailure::Reject(detail)) => dead(Reason::PluginRejected, detail),
+    }
+}
+
+fn retry(plugin: &Plugin, attempt: u32, detail: &str, now: Timestamp) -> RunOutcome {
+    let policy = &plugin.manifest.retry;
+    if attempt >= policy.max_attempts {
+        return RunOutcome::Dead { reason: Reason::PluginRetriesExhausted, detail: detail.to_owned() };
+    }
+    RunOutcome::Retry { due_at: now.plus(policy.delay_after(attempt)), detail: detail.to_owned() }
+}

@@ -1,0 +1,83 @@
+//! `wirehook:plugin/log`: lines into the host's log, within a budget for each event.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, WasmStr};
+
+use crate::plugin::bindings::wirehook::plugin::log::Level;
+use crate::plugin::call::CallState;
+use crate::plugin::limits::{LOG_BYTES_MAX, LOG_LINES_MAX};
+
+/// The interface's name.
+pub(in crate::plugin) const INTERFACE: &str = "wirehook:plugin/log@0.1.0";
+
+/// Offers the interface. The message stays in the guest's memory until the budget has admitted it, so that a flood costs
+/// the host a counter a line.
+pub(in crate::plugin) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    linker.instance(INTERFACE)?.func_wrap(
+        "log",
+        |mut store: StoreContextMut<'_, CallState>, (level, message): (Level, WasmStr)| {
+            if !is_enabled(level) || !store.data_mut().log.admit() {
+                return Ok(());
+            }
+            let (bytes, bytes_logged) = {
+                let line = message.to_str(&store)?;
+                let state = store.data();
+                let logged = state.log.cut(&line);
+                emit(level, state, logged);
+                (line.len(), logged.len())
+            };
+            store.data_mut().log.spend(bytes, bytes_logged);
+            Ok(())
+        },
+    )
+}
+
+/// Logs what the plugin wrote to stdout and stderr, as debug, from the same budget.
+pub(in crate::plugin) fn emit_stdio(state: &mut CallState, text: &str) {
+    if !is_enabled(Level::Debug) {
+        return;
+    }
+    for line in text.lines() {
+        if !state.log.admit() {
+            continue;
+        }
+        let logged = state.log.cut(line);
+        emit(Level::Debug, state, logged);
+        let bytes_logged = logged.len();
+        state.log.spend(line.len(), bytes_logged);
+    }
+}
+
+/// Says once for the event that lines were kept back, if any were.
+pub(in crate::plugin) fn report_dropped(state: &CallState) {
+    if state.log.overspent() {
+        tracing::warn!(
+            target: "plugin",
+            plugin = %state.plugin,
+            event_key = %state.event_key,
+            lines_dropped = state.log.lines_dropped(),
+            "the plugin logged more than {LOG_LINES_MAX} lines or {LOG_BYTES_MAX} bytes for one event; the rest was dropped"
+        );
+    }
+}
+
+fn is_enabled(level: Level) -> bool {
+    match level {
+        Level::Trace => tracing::enabled!(target: "plugin", tracing::Level::TRACE),
+        Level::Debug => tracing::enabled!(target: "plugin", tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(target: "plugin", tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(target: "plugin", tracing::Level::WARN),
+        Level::Error => tracing::enabled!(target: "plugin", tracing::Level::ERROR),
+    }
+}
+
+fn emit(level: Level, state: &CallState, line: &str) {
+    let (plugin, event_key) = (&*state.plugin, state.event_key.as_str());
+    match level {
+        Level::Trace => tracing::trace!(target: "plugin", plugin, event_key, "{line}"),
+        Level::Debug => tracing::debug!(target: "plugin", plugin, event_key, "{line}"),
+        Level::Info => tracing::info!(target: "plugin", plugin, event_key, "{line}"),
+        Level::Warn => tracing::warn!(target: "plugin", plugin, event_key, "{line}"),
+        Level::Error => tracing::error!(target: "plugin", plugin, event_key, "{line}"),
+    }
+}

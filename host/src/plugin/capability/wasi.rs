@@ -1,0 +1,166 @@
+//! WASI 0.2, locked: no files, variables, arguments or network; output goes to the log; no wait outlives the deadline.
+//!
+//! Components of general toolchains import it whether or not they use it. Built only when a plugin first calls into it.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::bindings::io::poll::{Host as _, HostPollable as _};
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::plugin::call::CallState;
+use crate::plugin::limits::{HANDLES_MAX, LOG_BYTES_MAX};
+
+/// The packages offered, all of them at 0.2.
+pub(in crate::plugin) const PACKAGES: [&str; 6] =
+    ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+/// The interface whose waits are bounded here; the version is the one wasmtime-wasi offers, and a test notices a new one.
+const POLL_INTERFACE: &str = "wasi:io/poll@0.2.12";
+/// Bytes of randomness in one call.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of output taken in one write.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+
+/// WASI's state for one call.
+pub(in crate::plugin) struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    output: Output,
+}
+
+impl Wasi {
+    fn locked() -> Self {
+        let output = Output::default();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let ctx = WasiCtxBuilder::new()
+            .stdout(output.clone())
+            .stderr(output.clone())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .max_random_size(RANDOM_BYTES_MAX)
+            .build();
+        Self { ctx, table, output }
+    }
+
+    /// What the plugin wrote to stdout and stderr.
+    pub(in crate::plugin) fn take_output(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.output.lock())
+    }
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::locked()));
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+    }
+}
+
+/// Offers the packages. Must be called on threads that are no workers of an async runtime, as waits block them.
+pub(in crate::plugin) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_sync(linker)?;
+    linker.allow_shadowing(true);
+    let mut poll = linker.instance(POLL_INTERFACE)?;
+    poll.func_wrap(
+        "poll",
+        |mut store: StoreContextMut<'_, CallState>, (pollables,): (Vec<Resource<DynPollable>>,)| {
+            Ok((wait(store.data_mut(), async |table| table.poll(pollables).await)?,))
+        },
+    )?;
+    poll.func_wrap(
+        "[method]pollable.block",
+        |mut store: StoreContextMut<'_, CallState>, (pollable,): (Resource<DynPollable>,)| {
+            wait(store.data_mut(), async |table| table.block(pollable).await)
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Waits no longer than the call may last: the tick interrupts a guest, but not a host function that blocks.
+fn wait<R>(
+    state: &mut CallState,
+    wait: impl AsyncFnOnce(&mut ResourceTable) -> wasmtime::Result<R>,
+) -> wasmtime::Result<R> {
+    let left = state.deadline.wall_left();
+    let table = state.ctx().table;
+    let waited = wasmtime_wasi::runtime::in_tokio(async { tokio::time::timeout(left, wait(table)).await });
+    waited.unwrap_or_else(|_elapsed| Err(state.deadline.pass_on_the_wall().into()))
+}
+
+/// Stdout and stderr of one call, in the order written; what is over the cap is swallowed, so that a plugin that prints
+/// too much still works.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Output {
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let mut kept = self.lock();
+        // One byte over the log's budget shows that there was more.
+        let room = (LOG_BYTES_MAX + 1).saturating_sub(kept.len());
+        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.append(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.append(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,153 @@
+//! One engine a process: the compiler, the pool of sandboxes, the ticker and the cache of compiled code.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use wasmtime::component::Linker;
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use super::cache::{CacheError, CompiledCache};
+use super::call::CallState;
+use super::gate::{Gate, Permit};
+use super::limits::MEMORY_BYTES_MAX;
+use super::linker;
+use crate::clock::Clock;
+
+/// Core instances of one plugin: a plugin of several libraries, as Python's, is many.
+const CORE_INSTANCES_PER_PLUGIN_MAX: u32 = 64;
+/// Memories of one plugin, over all its core instances.
+const MEMORIES_PER_PLUGIN_MAX: u32 = 4;
+/// Tables of one plugin, over all its core instances.
+const TABLES_PER_PLUGIN_MAX: u32 = 16;
+/// Elements of one table.
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Bytes of the host's own data about one plugin's instance.
+const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a memory that stay resident between calls: what makes a fresh sandbox cheap.
+const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+/// Calls at once that an engine can be asked for.
+pub const WORKERS_MAX: usize = 1_024;
+
+/// What every plugin of a process runs on.
+pub struct Engine {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<CallState>,
+    cache: CompiledCache,
+    gate: Arc<Gate>,
+    ticker: Option<JoinHandle<()>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Workers out of bounds.
+    #[error("{0} plugin workers were asked for; between 1 and {WORKERS_MAX} are possible, set `[plugins] workers`")]
+    Workers(usize),
+    /// The folder for compiled code can't be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The pool could not be reserved.
+    #[error(
+        "the sandboxes of {workers} plugin workers could not be reserved: {detail}; lower `[plugins] workers`, or lift the limit on address space (`ulimit -v`)"
+    )]
+    Pool {
+        /// How many were asked for.
+        workers: usize,
+        /// What the runtime said.
+        detail: String,
+    },
+    /// What the host offers to plugins could not be put together.
+    #[error("the interfaces offered to plugins could not be linked: {0}; this is a fault of this build")]
+    Link(String),
+    /// No thread for the ticker.
+    #[error("the thread that enforces plugins' deadlines could not be started")]
+    Ticker(#[source] std::io::Error),
+}
+
+impl Engine {
+    /// An engine for `workers` calls at once, which keeps compiled code in `cache_dir` (created 0700).
+    pub fn new(workers: usize, cache_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>, EngineError> {
+        let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
+        let slots = slots.ok_or(EngineError::Workers(workers))?;
+        let wasmtime = wasmtime::Engine::new(&config(slots))
+            .map_err(|error| EngineError::Pool { workers, detail: format!("{error:#}") })?;
+        let linker = linker::build(&wasmtime).map_err(|error| EngineError::Link(format!("{error:#}")))?;
+        let cache = CompiledCache::open(cache_dir, &wasmtime, clock.clone())?;
+        let gate = Arc::new(Gate::new(workers));
+        let ticker = thread::Builder::new()
+            .name("plugin-ticker".to_owned())
+            .spawn({
+                let (gate, wasmtime) = (gate.clone(), wasmtime.clone());
+                move || gate.tick_until_closed(|| wasmtime.increment_epoch())
+            })
+            .map_err(EngineError::Ticker)?;
+        Ok(Arc::new(Self { wasmtime, linker, cache, gate, ticker: Some(ticker), clock }))
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.wasmtime
+    }
+
+    pub(super) fn linker(&self) -> &Linker<CallState> {
+        &self.linker
+    }
+
+    pub(super) fn cache(&self) -> &CompiledCache {
+        &self.cache
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Waits for a slot of the pool.
+    pub(super) fn enter(&self) -> Permit<'_> {
+        self.gate.enter()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.gate.close();
+        if let Some(ticker) = self.ticker.take() {
+            // A ticker that panicked has nothing more to tell: nothing runs here any longer.
+            drop(ticker.join());
+        }
+    }
+}
+
+fn config(slots: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES_PER_PLUGIN_MAX)
+        .total_memories(slots * MEMORIES_PER_PLUGIN_MAX)
+        .total_tables(slots * TABLES_PER_PLUGIN_MAX)
+        // Calls are synchronous: no fibre ever needs a stack of its own.
+        .total_stacks(1)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_PLUGIN_MAX)
+        .max_memories_per_component(MEMORIES_PER_PLUGIN_MAX)
+        .max_tables_per_component(TABLES_PER_PLUGIN_MAX)
+        .max_tables_per_module(TABLES_PER_PLUGIN_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        // The memory limit is a sum; more memories than a plugin's modules have would only make it easier to miss.
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        // A guest's own DWARF is input like any other: it is never parsed in the host.
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
+    config
+}

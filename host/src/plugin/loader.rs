@@ -1,0 +1,268 @@
+//! From the bytes of a file to a plugin that can be called, or to words its author can act on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmparser::{Parser, Payload};
+use wasmtime::component::Component;
+use wit_component::ComponentEncoder;
+
+use super::Plugin;
+use super::capability::config::ConfigValues;
+use super::engine::Engine;
+use super::limits::{Limits, detail};
+use super::linker::{self, HANDLER, SIGNATURE, offered};
+use super::manifest::Manifest;
+
+/// The largest plugin's file, in bytes.
+pub const FILE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one page of WebAssembly.
+const PAGE_BYTES: u64 = 64 << 10;
+/// What the toolchains of WASI 0.1 import.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
+/// How to build something that loads.
+const BUILD_HINT: &str = "build it with the SDK (`cargo build --target wasm32-unknown-unknown`), or as a component with `--target wasm32-wasip2`";
+
+/// Why a file is not a plugin that can run here. Every message is for the plugin's author.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// More than [`FILE_BYTES_MAX`].
+    #[error("the file is {bytes} bytes; a plugin may have {FILE_BYTES_MAX} at most")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Something else than WebAssembly.
+    #[error("the file is not WebAssembly: it {looks}; {BUILD_HINT}")]
+    NotWasm {
+        /// What it looks like, after "it".
+        looks: &'static str,
+    },
+    /// WebAssembly of a version that doesn't exist.
+    #[error("the file is WebAssembly in an encoding this host does not know ({version:02x?}); {BUILD_HINT}")]
+    UnknownEncoding {
+        /// Bytes 4 to 8.
+        version: [u8; 4],
+    },
+    /// A core module of WASI 0.1.
+    #[error("the file is a core module that imports `{PREVIEW1}` (WASI 0.1), which plugins don't have; {BUILD_HINT}")]
+    Preview1,
+    /// A core module that says nothing about its interface.
+    #[error("the file is a core module without a component type, so its interface is unknown; {BUILD_HINT}")]
+    NoComponentType,
+    /// A core module that has a component type but does not fit it.
+    #[error(
+        "the file is a core module that could not be made a component: {detail}; it must export `{HANDLER}` with `{SIGNATURE}`, and import nothing but {}",
+        offered()
+    )]
+    Encode {
+        /// What the encoder said.
+        detail: String,
+    },
+    /// Broken, or of a proposal that is not enabled.
+    #[error("the file is not valid WebAssembly for this host: {detail}; build it again, without experimental features")]
+    Invalid {
+        /// What the compiler said.
+        detail: String,
+    },
+    /// The compiler gave up on it.
+    #[error(
+        "the compiler failed on this file: {detail}; report it with the file, and try without optimisation or with smaller functions"
+    )]
+    CompilerPanicked {
+        /// What it said.
+        detail: String,
+    },
+    /// No handler at all.
+    #[error(
+        "the plugin lacks the export `{HANDLER}`; it exports {exports}. It must have `{SIGNATURE}`: use the SDK's export macro, or `world subscriber` of wirehook:plugin"
+    )]
+    HandlerMissing {
+        /// What it does export.
+        exports: String,
+    },
+    /// A handler of another version.
+    #[error(
+        "the plugin exports `wirehook:plugin/handler` in version `{found}`, this host serves `{HANDLER}`: build it with the SDK of this host's version, or use a host that serves `{found}`"
+    )]
+    HandlerVersion {
+        /// Its version; empty where it has none.
+        found: String,
+    },
+    /// A handler with other types.
+    #[error(
+        "the plugin's `{HANDLER}` is not as it should be: {detail}; expected `{SIGNATURE}` with the types of wirehook:plugin@0.1.0"
+    )]
+    HandlerMismatch {
+        /// What differs.
+        detail: String,
+    },
+    /// An import that nobody provides.
+    #[error(
+        "the plugin imports {imports}, which this host does not provide: {hint}. A plugin may import {}",
+        offered()
+    )]
+    ImportUnknown {
+        /// Which.
+        imports: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// An import with other types than are provided.
+    #[error(
+        "an import of the plugin is not as this host provides it: {detail}; build it with the SDK of this host's version"
+    )]
+    ImportMismatch {
+        /// Which, and what differs.
+        detail: String,
+    },
+    /// It could never start within its memory limit.
+    #[error(
+        "the plugin starts with a memory of {bytes} bytes, its limit is {bytes_max}: ask for more in its sidecar's [limits] memory, or build it with less"
+    )]
+    Memory {
+        /// What it starts with.
+        bytes: u64,
+        /// Its limit.
+        bytes_max: usize,
+    },
+}
+
+/// What a file is, by its first bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A component.
+    Component,
+    /// A core module, which must carry a component type.
+    CoreModule,
+}
+
+impl Plugin {
+    /// Makes a plugin of a file's bytes. Compiles, or takes compiled code from the engine's cache.
+    pub fn load(engine: &Arc<Engine>, name: &str, wasm: &[u8], manifest: Manifest) -> Result<Self, LoadError> {
+        let kind = kind(wasm)?;
+        let digest = digest(wasm);
+        let component = match engine.cache().load(engine.wasmtime(), &digest) {
+            Some(component) => component,
+            None => {
+                let component = compile(engine, kind, wasm)?;
+                engine.cache().store(&digest, &component);
+                component
+            }
+        };
+        check_memory(&component, manifest.limits)?;
+        let handler = linker::link(engine, &component)?;
+        let config = ConfigValues::new(&manifest.config);
+        Ok(Self { name: name.into(), digest: digest.into(), manifest, engine: engine.clone(), handler, config })
+    }
+}
+
+/// The lower-case hex SHA-256 of a file's bytes.
+pub fn digest(wasm: &[u8]) -> String {
+    hex::encode(Sha256::digest(wasm))
+}
+
+/// Tells components from core modules, and both from what is neither.
+pub(super) fn kind(wasm: &[u8]) -> Result<Kind, LoadError> {
+    if wasm.len() > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge { bytes: wasm.len() });
+    }
+    let version = match wasm.strip_prefix(b"\0asm") {
+        Some(rest) => rest.first_chunk::<4>().ok_or(LoadError::NotWasm { looks: "ends after its first bytes" })?,
+        None => return Err(LoadError::NotWasm { looks: looks(wasm) }),
+    };
+    match *version {
+        [0x01, 0x00, 0x00, 0x00] => Ok(Kind::CoreModule),
+        [0x0d, 0x00, 0x01, 0x00] => Ok(Kind::Component),
+        version => Err(LoadError::UnknownEncoding { version }),
+    }
+}
+
+/// The component in `wasm`, encoded first where it is a core module.
+pub(super) fn component_bytes(kind: Kind, wasm: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, LoadError> {
+    if kind == Kind::Component {
+        return Ok(wasm.into());
+    }
+    check_core_module(wasm)?;
+    let encoded = ComponentEncoder::default().validate(true).module(wasm).and_then(|mut encoder| encoder.encode());
+    encoded.map(Into::into).map_err(|error| LoadError::Encode { detail: detail(&format!("{error:#}")) })
+}
+
+fn compile(engine: &Engine, kind: Kind, wasm: &[u8]) -> Result<Component, LoadError> {
+    // Encoder and compiler have panicked on hostile input before, and a bad file must never disturb the others.
+    let compiled = catch_unwind(AssertUnwindSafe(|| {
+        let component = component_bytes(kind, wasm)?;
+        Component::from_binary(engine.wasmtime(), &component)
+            .map_err(|error| LoadError::Invalid { detail: detail(&format!("{error:#}")) })
+    }));
+    compiled.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(LoadError::CompilerPanicked { detail: detail(text.unwrap_or("it gave no reason")) })
+    })
+}
+
+fn check_core_module(wasm: &[u8]) -> Result<(), LoadError> {
+    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid { detail: error.to_string() };
+    let mut has_component_type = false;
+    let mut imports_preview1 = false;
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload.map_err(invalid)? {
+            Payload::CustomSection(section) => has_component_type |= section.name().starts_with("component-type"),
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    imports_preview1 |= import.map_err(invalid)?.module == PREVIEW1;
+                }
+            }
+            _ => {}
+        }
+    }
+    match (imports_preview1, has_component_type) {
+        (true, _) => Err(LoadError::Preview1),
+        (false, false) => Err(LoadError::NoComponentType),
+        (false, true) => Ok(()),
+    }
+}
+
+fn check_memory(component: &Component, limits: Limits) -> Result<(), LoadError> {
+    let pages = component.resources_required().and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+    let bytes = pages.saturating_mul(PAGE_BYTES);
+    if bytes > limits.memory_bytes_max as u64 {
+        return Err(LoadError::Memory { bytes, bytes_max: limits.memory_bytes_max });
+    }
+    Ok(())
+}
+
+fn looks(bytes: &[u8]) -> &'static str {
+    const MAGICS: [(&[u8], &str); 9] = [
+        (b"\x7fELF", "looks like a native ELF binary, built for this machine instead of for WebAssembly"),
+        (b"\x1f\x8b", "looks gzipped: unpack it first"),
+        (b"\x28\xb5\x2f\xfd", "looks compressed with zstd: unpack it first"),
+        (b"PK\x03\x04", "looks like a zip archive: unpack it first"),
+        (b"MZ", "looks like a Windows binary, built for a machine instead of for WebAssembly"),
+        (b"\xcf\xfa\xed\xfe", "looks like a macOS binary, built for a machine instead of for WebAssembly"),
+        (b"BC\xc0\xde", "looks like LLVM bitcode: link it for WebAssembly"),
+        (b"version https://git-lfs", "is a Git LFS pointer: fetch the file itself with `git lfs pull`"),
+        (b"!<arch>", "looks like a static library: link it"),
+    ];
+    if bytes.is_empty() {
+        return "is empty";
+    }
+    if let Some((_, looks)) = MAGICS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return looks;
+    }
+    /// Bytes looked at to tell text from anything else.
+    const TEXT_BYTES: usize = 512;
+    match std::str::from_utf8(&bytes[..bytes.len().min(TEXT_BYTES)]) {
+        Ok(text) if text.trim_start().starts_with('(') => {
+            "looks like WebAssembly text: assemble it first (`wasm-tools parse`)"
+        }
+        Ok(_) => "is text",
+        Err(error) if error.error_len().is_none() => "is text",
+        Err(_) => "begins with other bytes than `\\0asm`",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! Worker threads that call plugins, shared fairly by consumed time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::{Clock, Timestamp};
+use crate::handover::refill::{Refill, Wanted};
+use crate::handover::{Handover, Pressure};
+use crate::plugin::fair::Share;
+use crate::plugin::{CallFailure, CallReport, Plugin};
+use crate::store::{Claim, ClaimedRun, EventSeq, Store};
+use crate::sync::lock;
+
+/// Runs of one plugin in memory at most; the rest wait in the store.
+pub const RUNS_IN_MEMORY_MAX: usize = 2048;
+
+/// After a claim that failed, how long until the next.
+const CLAIM_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// A run that was called, and what came of it.
+#[derive(Debug)]
+pub struct Ran {
+    /// The run.
+    pub run: ClaimedRun,
+    /// The plugin that ran it.
+    pub plugin: Arc<Plugin>,
+    /// What it returned.
+    pub report: CallReport,
+}
+
+/// The plugins that can be called, their waiting runs, and the threads that call them.
+pub struct Pool {
+    state: Mutex<State>,
+    work: Condvar,
+    changed: Notify,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    pressure: Arc<Pressure>,
+    workers: usize,
+}
+
+#[derive(Default)]
+struct State {
+    queues: BTreeMap<Arc<str>, Queue>,
+    stopping: bool,
+}
+
+struct Queue {
+    plugin: Arc<Plugin>,
+    waiting: VecDeque<ClaimedRun>,
+    share: Share,
+    handover: Handover,
+}
+
+impl Pool {
+    /// A pool without plugins whose threads [`Self::start`] begins.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, pressure: Arc<Pressure>, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            changed: Notify::new(),
+            store,
+            clock,
+            pressure,
+            workers: workers.max(1),
+        })
+    }
+
+    /// Starts the threads. Each call's report goes to `ran`; a full channel holds up the workers.
+    pub fn start(self: &Arc<Self>, ran: &mpsc::Sender<Ran>) -> std::io::Result<Vec<JoinHandle<()>>> {
+        (0..self.workers)
+            .map(|index| {
+                let (pool, ran) = (Arc::clone(self), ran.clone());
+                std::thread::Builder::new().name(format!("plugin-{index}")).spawn(move || pool.work(&ran))
+            })
+            .collect()
+    }
+
+    /// Puts a plugin to work, in place of an earlier one of that name.
+    pub fn install(&self, plugin: Arc<Plugin>) {
+        let mut state = lock(&self.state);
+        match state.queues.get_mut(&plugin.name) {
+            Some(queue) => queue.plugin = plugin,
+            None => {
+                let queue = Queue {
+                    waiting: VecDeque::new(),
+                    share: Share::default(),
+                    handover: Handover::new(RUNS_IN_MEMORY_MAX),
+                    plugin: Arc::clone(&plugin),
+                };
+                state.queues.insert(Arc::clone(&plugin.name), queue);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Decides, before the commit, who will hold a new run of `plugin`.
+    pub fn offer(&self, plugin: &str) -> Claim {
+        let claim = lock(&self.state).queues.get_mut(plugin).map_or(Claim::Open, |queue| queue.handover.offer());
+        if claim == Claim::Here {
+            self.pressure.rise();
+        }
+        claim
+    }
+
+    /// Takes runs that were offered, accepted as `Here` and committed.
+    pub fn enqueue(&self, runs: impl IntoIterator<Item = ClaimedRun>) {
+        let mut added = 0;
+        let mut state = lock(&self.state);
+        let floor = state.queues.values().filter(|queue| queue.is_active()).map(|queue| queue.share.consumed()).min();
+        for run in runs {
+            let Some(queue) = state.queues.get_mut(&run.plugin) else { continue };
+            if let (false, Some(floor)) = (queue.is_active(), floor) {
+                queue.share.join(floor);
+            }
+            queue.waiting.push_back(run);
+            added += 1;
+        }
+        drop(state);
+        match added {
+            0 => {}
+            1 => self.work.notify_one(),
+            _ => self.work.notify_all(),
+        }
+    }
+
+    /// A run of `plugin` was committed unclaimed, or falls due in the store now.
+    pub fn spilled(&self, plugin: &str) {
+        if let Some(queue) = lock(&self.state).queues.get_mut(plugin) {
+            queue.handover.spilled();
+        }
+        self.changed.notify_one();
+    }
+
+    /// A run of `plugin` falls due in the store at `due_at`.
+    pub fn due(&self, plugin: &str, due_at: Timestamp) {
+        if let Some(queue) = lock(&self.state).queues.get_mut(plugin) {
+            queue.handover.due(due_at);
+        }
+        self.changed.notify_one();
+    }
+
+    /// A run of `plugin` left the memory: its outcome is durable, or it was never committed.
+    pub fn left(&self, plugin: &str) {
+        let mut state = lock(&self.state);
+        let Some(queue) = state.queues.get_mut(plugin) else { return };
+        let relief = queue.handover.left();
+        let spilled = queue.handover.is_spilled();
+        drop(state);
+        self.pressure.fall(relief);
+        if spilled {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Makes the queues that cause most of the pressure spill.
+    pub fn shed(&self, least: usize) {
+        let mut state = lock(&self.state);
+        let pressing = state.queues.values_mut().filter(|queue| queue.handover.pressing() >= least);
+        let relief = pressing.map(|queue| queue.handover.shed()).sum();
+        drop(state);
+        self.pressure.fall(relief);
+        self.changed.notify_one();
+    }
+
+    /// The largest number of pieces that one queue contributes to the pressure.
+    pub fn pressing_most(&self) -> usize {
+        lock(&self.state).queues.values().map(|queue| queue.handover.pressing()).max().unwrap_or(0)
+    }
+
+    /// No call begins from now on; workers end once their present call has. Returns the runs that are left.
+    pub fn stop(&self) -> Vec<(EventSeq, Arc<str>)> {
+        let mut state = lock(&self.state);
+        state.stopping = true;
+        let left = state.queues.values_mut().flat_map(|queue| queue.waiting.drain(..));
+        let left = left.map(|run| (run.seq, run.plugin)).collect();
+        drop(state);
+        self.work.notify_all();
+        left
+    }
+
+    /// Whether no run is in memory.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.state).queues.values().all(|queue| queue.handover.in_memory() == 0)
+    }
+
+    fn work(&self, ran: &mpsc::Sender<Ran>) {
+        while let Some((run, plugin, charge)) = self.next() {
+            let attempt = run.attempts_made.saturating_add(1);
+            // A panic of the host's own code on one event must cost neither the worker nor the run.
+            let report = catch_unwind(AssertUnwindSafe(|| plugin.call(&run.event, attempt))).unwrap_or_else(|_| panicked());
+            if let Some(queue) = lock(&self.state).queues.get_mut(&run.plugin) {
+                queue.share.finish(charge, report.cpu);
+            }
+            // A plugin that had to leave a worker free may have a turn for it now.
+            self.work.notify_one();
+            if ran.blocking_send(Ran { run, plugin, report }).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the run whose turn it is; `None` once the pool is stopping.
+    fn next(&self) -> Option<(ClaimedRun, Arc<Plugin>, Duration)> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let ready = state.queues.values_mut().filter(|queue| !queue.waiting.is_empty());
+            let ready = ready.filter(|queue| queue.share.may_start(self.workers));
+            if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
+                && let Some(run) = queue.waiting.pop_front()
+            {
+                return Some((run, Arc::clone(&queue.plugin), queue.share.start()));
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn panicked() -> CallReport {
+    let detail = "the host panicked while it called the plugin; please report this".to_owned();
+    CallReport {
+        result: Err(CallFailure::Trap(detail)),
+        duration: Duration::ZERO,
+        cpu: Duration::ZERO,
+        memory_peak_bytes: 0,
+        log_lines_dropped: 0,
+    }
+}
+
+impl Queue {
+    fn is_active(&self) -> bool {
+        !self.waiting.is_empty() || self.share.running() > 0
+    }
+}
+
+impl Refill for Pool {
+    fn wants(&self, now: Timestamp) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (name, queue) in &mut lock(&self.state).queues {
+            let limit = queue.handover.wants(now);
+            wanted.add(name, limit, queue.handover.next_due());
+        }
+        wanted
+    }
+
+    fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let claimed = self.store.claim_runs(Arc::clone(&name), limit, self.clock.now()).await;
+            let mut state = lock(&self.state);
+            let Some(queue) = state.queues.get_mut(&name) else { return };
+            let runs = match claimed {
+                Ok(claimed) => {
+                    queue.handover.claimed(claimed.work.len(), limit, claimed.next_due);
+                    claimed.work
+                }
+                Err(error) => {
+                    tracing::error!(plugin = %name, %error, "runs could not be claimed; trying again");
+                    queue.handover.claim_failed(self.clock.now().plus(CLAIM_RETRY_DELAY));
+                    Vec::new()
+                }
+            };
+            drop(state);
+            self.enqueue(runs);
+        })
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+}

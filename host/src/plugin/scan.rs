@@ -1,0 +1,212 @@
+//! The plugins folder: every `*.wasm` in it, each on its own, so that a bad file never disturbs another.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::loader::FILE_BYTES_MAX;
+use super::manifest::SIDECAR_BYTES_MAX;
+use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
+use crate::settings::{Admit, PluginsSettings};
+
+/// Plugins in one folder.
+pub(super) const PLUGINS_MAX: usize = 256;
+/// Bytes of a plugin's name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// One plugin of the folder, or one that the settings list.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The file's stem.
+    pub name: Arc<str>,
+    /// The file.
+    pub path: PathBuf,
+    /// The plugin, or why there is none.
+    pub outcome: Result<Arc<Plugin>, PluginError>,
+}
+
+/// Why the folder can't be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// It is not there.
+    #[error("the plugins folder `{}` does not exist; create it, or set `[plugins] dir`", .0.display())]
+    Missing(PathBuf),
+    /// It can't be read.
+    #[error("the plugins folder `{}` can't be read; it must be a folder the host may list", dir.display())]
+    Unreadable {
+        /// The folder.
+        dir: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: io::Error,
+    },
+    /// More than [`PLUGINS_MAX`].
+    #[error("the plugins folder `{}` has {count} plugins; {PLUGINS_MAX} are the most", dir.display())]
+    TooMany {
+        /// The folder.
+        dir: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// Why one file is not a plugin that runs.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// Its name can't be a plugin's.
+    #[error(
+        "the file's name can't be a plugin's; rename it to 1 to {NAME_BYTES_MAX} of the characters a-z, 0-9, `_`, `-`, then `.wasm`"
+    )]
+    Name,
+    /// The settings list it, the folder has no such file.
+    #[error("the settings list it, but `{}` does not exist; put it there, or remove its [[plugin]]", .0.display())]
+    Missing(PathBuf),
+    /// `admit = "listed"`, and it is not.
+    #[error(
+        "it is not listed, and `[plugins] admit` is \"listed\"; add a [[plugin]] with its name to the settings to admit it"
+    )]
+    NotListed,
+    /// Its content is not the one the settings pin.
+    #[error(
+        "its sha256 is {found}, the settings admit only {pinned}; put the right file there, or change `sha256` in its [[plugin]]"
+    )]
+    Digest {
+        /// What it is.
+        found: String,
+        /// What the settings say.
+        pinned: String,
+    },
+    /// A file can't be read.
+    #[error("`{}` can't be read; it must be a file the host may read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Its sidecar is wrong.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// It does not load.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Loads every `*.wasm` of the folder (not of folders within) and reports what the settings list and the folder lacks.
+/// In the order of names. `endpoints` are the configured ones; files whose stem is not `wanted` are left alone.
+pub fn scan(
+    engine: &Arc<Engine>,
+    settings: &PluginsSettings,
+    endpoints: &[Arc<str>],
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Scanned>, ScanError> {
+    let mut files = wasm_files(&settings.dir)?;
+    for listed in &settings.listed {
+        let path = settings.dir.join(format!("{}.wasm", listed.name));
+        files.entry(path).or_insert(false);
+    }
+    files.retain(|path, _| wanted(&stem(path)));
+    let scanned = files.into_iter().map(|(path, exists)| {
+        let stem = stem(&path);
+        let name: Arc<str> = super::limits::detail(&stem).into();
+        let outcome = if exists {
+            load(engine, settings, endpoints, &stem, &path)
+        } else {
+            Err(PluginError::Missing(path.clone()))
+        };
+        Scanned { name, outcome: outcome.map(Arc::new), path }
+    });
+    Ok(scanned.collect())
+}
+
+fn stem(path: &Path) -> Cow<'_, str> {
+    path.file_stem().unwrap_or_default().to_string_lossy()
+}
+
+fn wasm_files(dir: &Path) -> Result<BTreeMap<PathBuf, bool>, ScanError> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => ScanError::Missing(dir.to_owned()),
+        _ => ScanError::Unreadable { dir: dir.to_owned(), source },
+    };
+    let mut files = BTreeMap::new();
+    for file in fs::read_dir(dir).map_err(unreadable)? {
+        let path = file.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            files.insert(path, true);
+        }
+    }
+    if files.len() > PLUGINS_MAX {
+        return Err(ScanError::TooMany { dir: dir.to_owned(), count: files.len() });
+    }
+    Ok(files)
+}
+
+fn load(
+    engine: &Arc<Engine>,
+    settings: &PluginsSettings,
+    endpoints: &[Arc<str>],
+    name: &str,
+    path: &Path,
+) -> Result<Plugin, PluginError> {
+    if !is_name(name) {
+        return Err(PluginError::Name);
+    }
+    let ceiling = settings.listed.iter().find(|listed| *listed.name == *name);
+    if ceiling.is_none() && settings.admit == Admit::Listed {
+        return Err(PluginError::NotListed);
+    }
+    let wasm = read_file(path, FILE_BYTES_MAX)?;
+    if let Some(pinned) = ceiling.and_then(|ceiling| ceiling.sha256.as_deref()) {
+        let found = digest(&wasm);
+        if !found.eq_ignore_ascii_case(pinned) {
+            return Err(PluginError::Digest { found, pinned: pinned.to_owned() });
+        }
+    }
+    let manifest = effective(read_sidecar(&path.with_extension("toml"))?, ceiling, endpoints)?;
+    Ok(Plugin::load(engine, name, &wasm, manifest)?)
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+fn read_sidecar(path: &Path) -> Result<Manifest, PluginError> {
+    let bytes = match read_file(path, SIDECAR_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(PluginError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(Manifest::default());
+        }
+        Err(error) => return Err(error),
+    };
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        ManifestError::At {
+            file: path.to_owned(),
+            line: 1 + valid.iter().filter(|byte| **byte == b'\n').count(),
+            message: "the file is not UTF-8".to_owned(),
+        }
+    })?;
+    Ok(Manifest::parse(path, &text)?)
+}
+
+/// The whole file, once; one byte over `bytes_max` is enough for the check behind it to see that it is over.
+fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, PluginError> {
+    let unreadable = |source| PluginError::Unreadable { path: path.to_owned(), source };
+    // Looked at before it is opened: opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(bytes_max) + 1);
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+use crate::plugin::fixture::{engine, guest};
+use crate::settings::PluginCeiling;
+
+struct Folder {
+    engine: Arc<Engine>,
+    settings: PluginsSettings,
+    _dir: tempfile::TempDir,
+}
+
+impl Folder {
+    fn with(files: &[(&str, &[u8])]) -> Self {
+        let (engine, dir) = engine();
+        let plugins = dir.path().join("plugins");
+        fs::create_dir(&plugins).unwrap();
+        for (name, bytes) in files {
+            fs::write(plugins.join(name), bytes).unwrap();
+        }
+        let settings = PluginsSettings { dir: plugins, admit: Admit::Any, workers: 1, listed: Vec::new() };
+        Self { engine, settings, _dir: dir }
+    }
+
+    fn list(&mut self, name: &str, sha256: Option<String>) {
+        self.settings.listed.push(PluginCeiling { name: name.into(), sha256, endpoints: Vec::new() });
+    }
+
+    /// Name and, where it did not load, the error.
+    fn scan(&self) -> Vec<(String, Option<String>)> {
+        let scanned = scan(&self.engine, &self.settings, &["orders".into()]).unwrap();
+        scanned
+            .into_iter()
+            .map(|one| (one.name.to_string(), one.outcome.err().map(|error| error.to_string())))
+            .collect()
+    }
+}
+
+fn check(scanned: &[(String, Option<String>)], expected: &[(&str, Option<&str>)]) {
+    assert_eq!(scanned.len(), expected.len(), "{scanned:?}");
+    for ((name, error), (name_expected, error_expected)) in scanned.iter().zip(expected) {
+        assert_eq!(name, name_expected);
+        match (error, error_expected) {
+            (None, None) => {}
+            (Some(error), Some(part)) => assert!(error.contains(part), "{name}: `{part}` is missing in: {error}"),
+            _ => panic!("{name}: expected {error_expected:?}, found {error:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_bad_file_does_not_disturb_the_others() {
+    let good = guest("i32.const 1024");
+    let folder = Folder::with(&[
+        ("a.wasm", &good),
+        ("b.wasm", b"hello"),
+        ("c.wasm", &good),
+        ("c.toml", b"\nsubject = 1"),
+        ("d.wasm", &good),
+        ("d.toml", b"endpoints = [\"nobody\"]"),
+        ("e.wasm", &good),
+        ("e.toml", b"# \xff"),
+        ("f.cwasm", b"\x7fELF"),
+        ("f.txt", b""),
+        ("Not a name.wasm", &good),
+        ("z.wasm", &good),
+    ]);
+    fs::create_dir(folder.settings.dir.join("g.wasm")).unwrap();
+    check(
+        &folder.scan(),
+        &[
+            ("Not a name", Some("can't be a plugin's")),
+            ("a", None),
+            ("b", Some("not WebAssembly")),
+            ("c", Some("c.toml:2: unknown field `subject`")),
+            ("d", Some("`nobody`, which is not configured; configured: `orders`")),
+            ("e", Some("e.toml:1: the file is not UTF-8")),
+            ("g", Some("can't be read")),
+            ("z", None),
+        ],
+    );
+}
+
+#[test]
+fn a_plugin_has_its_sidecar_and_the_one_endpoint() {
+    let folder = Folder::with(&[("a.wasm", &guest("i32.const 1024")), ("a.toml", b"subjects = [\"x.*\"]")]);
+    let scanned = scan(&folder.engine, &folder.settings, &["orders".into()]).unwrap();
+    let plugin = scanned[0].outcome.as_ref().unwrap();
+    assert_eq!(plugin.manifest.endpoints, [Arc::from("orders")]);
+    assert!(plugin.manifest.subscribes_to("x.y") && !plugin.manifest.subscribes_to("y"));
+}
+
+#[test]
+fn only_what_is_listed_and_pinned_is_admitted() {
+    let good = guest("i32.const 1024");
+    let mut folder = Folder::with(&[("a.wasm", &good), ("b.wasm", &good), ("c.wasm", &good), ("d.wasm", &good)]);
+    folder.settings.admit = Admit::Listed;
+    folder.list("a", None);
+    folder.list("b", Some(digest(&good).to_uppercase()));
+    folder.list("c", Some("00".repeat(32)));
+    folder.list("gone", None);
+    check(
+        &folder.scan(),
+        &[
+            ("a", None),
+            ("b", None),
+            ("c", Some("the settings admit only 0000")),
+            ("d", Some("not listed")),
+            ("gone", Some("gone.wasm` does not exist")),
+        ],
+    );
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let folder = Folder::with(&[]);
+    let status = std::process::Command::new("mkfifo").arg(folder.settings.dir.join("a.wasm")).status().unwrap();
+    assert!(status.success());
+    check(&folder.scan(), &[("a", Some("can't be read"))]);
+}
+
+#[test]
+fn a_folder_that_is_not_there() {
+    let mut folder = Folder::with(&[]);
+    folder.settings.dir.push("nowhere");
+    let error = scan(&folder.engine, &folder.settings, &[]).unwrap_err();
+    assert!(matches!(error, ScanError::Missing(_)), "{error}");
+}

@@ -1,0 +1,265 @@
+//! What commands need, made of the real parts.
+
+use std::path::Path;
+use std::process;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::app::{self, AppError};
+use crate::cli::parts::{
+    DemoOptions, DemoReport, Parts, PluginView, ReceiveOptions, Received, RunOptions, RunReport,
+};
+use crate::cli::{Failure, Failures};
+use crate::clock::{Clock, SystemClock};
+use crate::demo;
+use crate::ops::access::{OfflineError, OpenOffline};
+use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, scan};
+use crate::receiver::{self, Receiver, ReceiverSettings, Script, Verdict};
+use crate::settings::{Settings, StoreSettings};
+use crate::store::Store;
+use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+
+/// Webhooks received and not printed yet at most; then they are counted and not printed.
+const UNPRINTED_MAX: usize = 1024;
+
+/// The real parts.
+pub struct Program {
+    clock: Arc<dyn Clock>,
+    opener: Opener,
+}
+
+struct Opener {
+    clock: Arc<dyn Clock>,
+}
+
+impl Program {
+    /// On the machine's clock.
+    pub fn new() -> Self {
+        let clock = SystemClock::shared();
+        Self { opener: Opener { clock: Arc::clone(&clock) }, clock }
+    }
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Parts for Program {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    fn opener(&self) -> &dyn OpenOffline {
+        &self.opener
+    }
+
+    fn run(&self, settings: Settings, options: RunOptions) -> BoxFuture<'_, Result<RunReport, Failures>> {
+        Box::pin(async move {
+            let signals = Signals::new()?;
+            Ok(app::run(settings, options, self.clock(), signals.first_then_exit()).await?)
+        })
+    }
+
+    fn receive<'a>(
+        &'a self,
+        options: ReceiveOptions,
+        print: &'a mut (dyn FnMut(&Received) + Send),
+    ) -> BoxFuture<'a, Result<(), Failures>> {
+        Box::pin(async move {
+            let mut signals = Signals::new()?;
+            let (received, mut unprinted) = mpsc::channel(UNPRINTED_MAX);
+            let settings = receiver_settings(&options)?;
+            let receiver = Receiver::start(settings, self.clock(), move |one| {
+                // Full only when nothing reads standard output; the sender is answered all the same.
+                let _full = received.try_send(one);
+            });
+            let receiver = receiver.await.map_err(|error| Failure::new(error.to_string()))?;
+            tracing::info!(address = %receiver.address(), "receiving");
+            let mut number = 0;
+            while options.count.is_none_or(|count| number < count) {
+                let next = tokio::select! {
+                    () = signals.next() => break,
+                    next = unprinted.recv() => next,
+                };
+                let Some(one) = next else { break };
+                number += 1;
+                print(&view(number, &one));
+            }
+            receiver.stop().await;
+            Ok(())
+        })
+    }
+
+    fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
+        Box::pin(demo::run(options, self.clock()))
+    }
+
+    fn inspect(&self, file: &Path) -> PluginView {
+        let view = PluginView {
+            name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            file: file.to_owned(),
+            ..PluginView::default()
+        };
+        match self.inspected(file) {
+            Ok(inspection) => PluginView {
+                ok: inspection.load_error.is_none(),
+                error: inspection.load_error,
+                format: inspection.kind.map(kind),
+                digest: Some(inspection.digest),
+                bytes: Some(inspection.bytes as u64),
+                imports: inspection.imports,
+                exports: inspection.exports,
+                ..view
+            },
+            Err(error) => PluginView { error: Some(error), ..view },
+        }
+    }
+
+    fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
+        let (engine, _cache) = self.engine().map_err(Failure::new)?;
+        let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
+        let scanned = scan(&engine, &settings.plugins, &endpoints, |_| true);
+        let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
+        Ok(scanned
+            .into_iter()
+            .map(|one| {
+                let view = PluginView { name: one.name.to_string(), file: one.path, ..PluginView::default() };
+                match one.outcome {
+                    Ok(plugin) => loaded(&plugin, view),
+                    Err(error) => PluginView { error: Some(error.to_string()), ..view },
+                }
+            })
+            .collect())
+    }
+}
+
+impl Program {
+    /// An engine to look at plugins with. It compiles into a folder that goes when the command ends: a look changes nothing.
+    fn engine(&self) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
+        let cache = tempfile::tempdir().map_err(|error| format!("a temporary folder can't be made: {error}"))?;
+        let engine = Engine::new(1, cache.path(), self.clock()).map_err(|error| error.to_string())?;
+        Ok((engine, cache))
+    }
+
+    fn inspected(&self, file: &Path) -> Result<crate::plugin::Inspection, String> {
+        let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
+        let (engine, _cache) = self.engine()?;
+        Ok(inspect(&engine, &wasm))
+    }
+}
+
+fn kind(kind: Kind) -> String {
+    match kind {
+        Kind::Component => "component",
+        Kind::CoreModule => "core module",
+    }
+    .to_owned()
+}
+
+fn loaded(plugin: &Plugin, view: PluginView) -> PluginView {
+    let Manifest { subjects, endpoints, limits, .. } = &plugin.manifest;
+    PluginView {
+        ok: true,
+        digest: Some(plugin.digest.to_string()),
+        subjects: subjects.clone(),
+        endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        limits: vec![
+            ("deadline".to_owned(), humantime::format_duration(limits.deadline).to_string()),
+            ("memory".to_owned(), bytesize::ByteSize(limits.memory_bytes_max as u64).to_string()),
+        ],
+        ..view
+    }
+}
+
+fn receiver_settings(options: &ReceiveOptions) -> Result<ReceiverSettings, Failures> {
+    let statuses = options.statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    let script = Script::from_str(&statuses).map_err(|error| Failure::new(error.to_string()).into_usage())?;
+    Ok(ReceiverSettings { listen: options.listen, secrets: options.secret.iter().cloned().collect(), script })
+}
+
+fn view(number: u64, received: &receiver::Received) -> Received {
+    Received {
+        number,
+        webhook_id: received.webhook_id.clone(),
+        verified: match received.verdict {
+            Verdict::Verified => Some(true),
+            Verdict::Failed(_) => Some(false),
+            Verdict::Unchecked => None,
+        },
+        problem: match &received.verdict {
+            Verdict::Failed(error) => Some(error.to_string()),
+            _ => None,
+        },
+        status: received.status.as_u16(),
+        attempt: received.attempt,
+        body: match std::str::from_utf8(&received.body) {
+            Ok(text) => text.to_owned(),
+            Err(_) => format!("hex:{}", hex::encode(&received.body)),
+        },
+    }
+}
+
+impl OpenOffline for Opener {
+    fn open<'a>(&'a self, settings: &'a StoreSettings) -> BoxFuture<'a, Result<Arc<dyn Store>, OfflineError>> {
+        Box::pin(async move {
+            let options = SqliteOptions {
+                synchronous: settings.synchronous,
+                migrate: false,
+                create: false,
+                ..SqliteOptions::new(&settings.path)
+            };
+            let store = SqliteStore::open(options, self.clock.now());
+            Ok(Arc::new(store.map_err(|error| OfflineError { message: error.to_string(), help: None })?) as Arc<dyn Store>)
+        })
+    }
+}
+
+impl From<AppError> for Failures {
+    fn from(error: AppError) -> Self {
+        let failure = Failure::new(error.to_string());
+        match error {
+            AppError::Store(OpenError::Locked { .. }) => failure.into(),
+            AppError::Endpoint(_) => failure.into_usage(),
+            _ => failure.into(),
+        }
+    }
+}
+
+/// The signals that ask the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let failed = |error| Failure::new(format!("signals can't be received: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Returns at the first signal; the second one ends the process at once, wherever it is.
+    async fn first_then_exit(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("stopped by a second signal; what was in flight is done again after the next start");
+            process::exit(1);
+        });
+    }
+}

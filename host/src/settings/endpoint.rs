@@ -1,0 +1,274 @@
+//! `[[endpoint]]`: where webhooks go, how they are signed, how often they are tried.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::DeValue;
+use url::Url;
+
+use super::host::Names;
+use super::kinds::{Setting, one_of, within};
+use super::section::{Reported, Section};
+use super::show::{Origin, REDACTED};
+use super::{EndpointSettings, SignatureProfile};
+use crate::delivery::RetryPolicy;
+use crate::secret::Secret;
+
+/// The default of `timeout`.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// The most of `timeout`.
+pub const TIMEOUT_MAX: Duration = Duration::from_mins(10);
+/// The default of `concurrency`.
+pub const CONCURRENCY: u64 = 32;
+/// The most of `concurrency`.
+pub const CONCURRENCY_MAX: u64 = 1024;
+/// The most endpoints.
+pub const ENDPOINTS_MAX: usize = 1024;
+/// The most secrets of one endpoint.
+pub const SECRETS_MAX: usize = 8;
+/// The most headers of one endpoint.
+pub const HEADERS_MAX: usize = 32;
+/// The most of `max_attempts`.
+pub const ATTEMPTS_MAX: u64 = 1000;
+/// The most of `multiplier`.
+pub const MULTIPLIER_MAX: f64 = 100.0;
+/// The most of `max_delay`.
+pub const DELAY_MAX: Duration = Duration::from_hours(24 * 7);
+
+/// Headers that belong to the connection or to the host; endpoints can't set them.
+pub const HEADERS_RESERVED: &[&str] = &[
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "stripe-signature",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-hub-signature",
+    "x-hub-signature-256",
+    "x-signature",
+    "x-timestamp",
+];
+/// What reserved headers begin with.
+pub const HEADER_PREFIX_RESERVED: &str = "webhook-";
+
+/// An endpoint by its name, for those that refer to it.
+pub(super) struct NamedEndpoint {
+    pub(super) name: Arc<str>,
+    pub(super) settings: EndpointSettings,
+}
+
+/// Every `[[endpoint]]`.
+pub(super) fn all(root: &Section<'_>) -> Result<Vec<NamedEndpoint>, Reported> {
+    let sections = root.tables("endpoint")?;
+    if let Some(beyond) = sections.get(ENDPOINTS_MAX) {
+        let message = format!("there are more than {ENDPOINTS_MAX} [[endpoint]]");
+        return Err(root.context.problem(beyond.offset, message, None));
+    }
+    let mut names = Names::default();
+    let endpoints: Vec<_> = sections.iter().map(|section| one(section, &mut names)).collect();
+    endpoints.into_iter().collect()
+}
+
+fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Reported> {
+    let name = names.read(section);
+    let url = section.required::<EndpointUrl>("url");
+    let signature = section.or_default("signature", SignatureProfile::Fraiseql);
+    let secrets = signing_secrets(section, signature);
+    let timeout = section.or_default_if("timeout", TIMEOUT, within(Duration::from_millis(1), TIMEOUT_MAX));
+    let concurrency = section.integer("concurrency", CONCURRENCY, 1..=CONCURRENCY_MAX);
+    let headers = headers(&section.table("headers"));
+    let retry = retry(section);
+    section.finish();
+    let name = name?;
+    let settings = EndpointSettings {
+        name: name.clone(),
+        url: url?.0,
+        secrets: secrets?,
+        signature: signature?,
+        timeout: timeout?,
+        concurrency: usize::try_from(concurrency?).unwrap_or(1),
+        headers: headers?,
+        retry: retry?,
+    };
+    Ok(NamedEndpoint { name, settings })
+}
+
+fn signing_secrets(
+    section: &Section<'_>,
+    signature: Result<SignatureProfile, Reported>,
+) -> Result<Vec<Secret>, Reported> {
+    let secrets = section.secrets("secret", SECRETS_MAX)?;
+    match signature {
+        Ok(SignatureProfile::None) if !secrets.is_empty() => {
+            let message = format!("`secret` in {} signs nothing, as `signature` is \"none\"", section.title);
+            section.context.warning(section.offset, message, Some("remove one of the two".to_owned()));
+        }
+        Ok(SignatureProfile::Fraiseql) if secrets.is_empty() => {
+            return Err(section.missing(
+                "secret",
+                "add secret = { env = \"NAME\" }, or signature = \"none\" to send unsigned webhooks",
+            ));
+        }
+        _ => {}
+    }
+    Ok(secrets)
+}
+
+fn headers(section: &Section<'_>) -> Result<Vec<(String, Secret)>, Reported> {
+    let entries = section.entries();
+    if entries.len() > HEADERS_MAX {
+        let message = format!("{} has more than {HEADERS_MAX} headers", section.title);
+        return Err(section.context.problem(section.offset, message, None));
+    }
+    let mut headers: Vec<(String, Secret)> = Vec::with_capacity(entries.len());
+    let mut reported = None;
+    for (written, offset, value) in entries {
+        match header(section, written, offset, value) {
+            Ok((name, _)) if headers.iter().any(|(known, _)| *known == name) => {
+                reported = Some(section.refuse(written, offset, "is there twice", "header names ignore case"));
+            }
+            Ok(header) => headers.push(header),
+            Err(error) => reported = Some(error),
+        }
+    }
+    reported.map_or(Ok(headers), Err)
+}
+
+fn header<'a>(
+    section: &Section<'a>,
+    written: &str,
+    offset: usize,
+    value: &'a Spanned<DeValue<'a>>,
+) -> Result<(String, Secret), Reported> {
+    let Ok(name) = written.parse::<HeaderName>() else {
+        return Err(section.refuse(written, offset, "is not a header name", ""));
+    };
+    let name = name.as_str();
+    if HEADERS_RESERVED.contains(&name) || name.starts_with(HEADER_PREFIX_RESERVED) {
+        return Err(section.refuse(written, offset, "is a reserved header: wirehook sets it by itself", "remove it"));
+    }
+    let (secret, origin) = if holds_secret(name) || matches!(value.get_ref(), DeValue::Table(_)) {
+        section.one_secret(written, value)?
+    } else {
+        let found = section.resolve(written, value)?;
+        (Secret::new(&found.text), found.origin)
+    };
+    if HeaderValue::from_bytes(secret.expose()).is_err() {
+        let message = "has a value that no header can have: a line break or another control character";
+        return Err(section.refuse(written, value.span().start, message, ""));
+    }
+    // A header's value is redacted even where it is written in the settings: who knows what it opens.
+    section.show(name, Value::from(REDACTED), origin);
+    Ok((name.to_owned(), secret))
+}
+
+/// Whether a header's value is a secret by the header's name, so that it can't be written in the settings.
+fn holds_secret(name: &str) -> bool {
+    matches!(name, "authorization" | "cookie")
+        || ["api-key", "apikey", "auth", "password", "secret", "token"].iter().any(|part| name.contains(part))
+}
+
+fn retry(section: &Section<'_>) -> Result<RetryPolicy, Reported> {
+    let Some(value) = section.get("retry") else { return retry_table(&section.table("retry")) };
+    match value.get_ref() {
+        DeValue::String(text) if text == "page" => {
+            let origin = Origin::Settings(section.context.at_line(value.span().start));
+            section.show("retry", Value::from("page"), origin);
+            Ok(RetryPolicy::page())
+        }
+        DeValue::Table(_) => retry_table(&section.table("retry")),
+        _ => Err(section.refuse(
+            "retry",
+            value.span().start,
+            "is neither \"page\" nor a table",
+            "write retry = \"page\" for the rule of FraiseQL's page, or an [endpoint.retry] table",
+        )),
+    }
+}
+
+fn retry_table(section: &Section<'_>) -> Result<RetryPolicy, Reported> {
+    let default = RetryPolicy::default();
+    let least = Duration::from_millis(1);
+    let max_attempts = section.integer("max_attempts", u64::from(default.max_attempts), 1..=ATTEMPTS_MAX);
+    let initial_delay = section.or_default_if("initial_delay", default.initial_delay, within(least, DELAY_MAX));
+    let multiplier = section.float("multiplier", default.multiplier, 1.0..=MULTIPLIER_MAX);
+    let max_delay = section.or_default_if("max_delay", default.max_delay, within(least, DELAY_MAX));
+    let jitter = section.float("jitter", default.jitter, 0.0..=1.0);
+    section.finish();
+    let policy = RetryPolicy {
+        max_attempts: u32::try_from(max_attempts?).unwrap_or(u32::MAX),
+        initial_delay: initial_delay?,
+        multiplier: multiplier?,
+        max_delay: max_delay?,
+        jitter: jitter?,
+        rule: default.rule,
+    };
+    if policy.initial_delay > policy.max_delay {
+        let offset = section.get("initial_delay").map_or(section.offset, |value| value.span().start);
+        let message =
+            format!("is {}, longer than `max_delay`, {}", policy.initial_delay.show(), policy.max_delay.show());
+        return Err(section.refuse("initial_delay", offset, message, "make one of them fit the other"));
+    }
+    Ok(policy)
+}
+
+struct EndpointUrl(Url);
+
+impl Setting for EndpointUrl {
+    const EXPECTED: &'static str =
+        "write \"https://host/path\"; credentials go into [endpoint.headers], as Authorization = { env = \"NAME\" }";
+    const PRIVATE: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("is not a URL of scheme http or https".to_owned());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("has credentials in it, which would end up in logs".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err("has a fragment, which no server would see".to_owned());
+        }
+        Ok(Self(url))
+    }
+
+    /// Without what a query holds: often a key.
+    fn show(&self) -> String {
+        let mut url = self.0.clone();
+        if url.query().is_some() {
+            url.set_query(None);
+            return format!("{url}?{REDACTED}");
+        }
+        url.to_string()
+    }
+}
+
+const SIGNATURES: &[(&str, SignatureProfile)] =
+    &[("fraiseql", SignatureProfile::Fraiseql), ("none", SignatureProfile::None)];
+
+impl Setting for SignatureProfile {
+    const EXPECTED: &'static str = "";
+
+    fn read(text: &str) -> Result<Self, String> {
+        one_of(text, SIGNATURES)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Fraiseql => "fraiseql".to_owned(),
+            Self::None => "none".to_owned(),
+        }
+    }
+}

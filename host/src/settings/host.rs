@@ -1,0 +1,206 @@
+//! The sections there is one of: store, retention, plugins, admin, limits, egress.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+
+use super::endpoint::NamedEndpoint;
+use super::kinds::{Setting, one_of, within};
+use super::section::{Reported, Section};
+use super::{
+    AdminSettings, Admit, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
+    StoreSettings, Synchronous,
+};
+
+/// The default of `[store] path`.
+pub const STORE_PATH: &str = "wirehook.db";
+/// The default of `[plugins] dir`.
+pub const PLUGINS_DIR: &str = "plugins";
+/// The default of `[admin] listen`.
+pub const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7465);
+/// The default of `[limits] event`.
+pub const EVENT_SIZE: ByteSize = ByteSize::mib(1);
+/// The least and the most of `[limits] event`.
+pub const EVENT_SIZE_BOUNDS: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::mib(64));
+/// The default of `[limits] drain_deadline`.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// The most of `[limits] drain_deadline`.
+pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_hours(1);
+/// The least and the most of every age in `[retention]`.
+pub const RETENTION_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10 * 31_557_600));
+/// The most of `[plugins] workers`.
+pub const WORKERS_MAX: u64 = 1024;
+
+const NAME_LEN_MAX: usize = 64;
+
+pub(super) fn store(section: &Section<'_>) -> Result<StoreSettings, Reported> {
+    let path = section.or_default("path", STORE_PATH.to_owned());
+    let synchronous = section.or_default("synchronous", Synchronous::Full);
+    section.finish();
+    Ok(StoreSettings { path: section.context.path(&path?), synchronous: synchronous? })
+}
+
+pub(super) fn retention(section: &Section<'_>) -> Result<RetentionSettings, Reported> {
+    let age = |key, hours| {
+        section.or_default_if(key, Duration::from_hours(hours), within(RETENTION_BOUNDS.0, RETENTION_BOUNDS.1))
+    };
+    let (delivered, dead, dedup) = (age("delivered", 24), age("dead", 24 * 30), age("dedup", 24 * 7));
+    section.finish();
+    Ok(RetentionSettings { delivered: delivered?, dead: dead?, dedup: dedup? })
+}
+
+pub(super) fn admin(section: &Section<'_>) -> Result<(AdminSettings, usize), Reported> {
+    let offset = section.get("listen").map_or(section.offset, |value| value.span().start);
+    let listen = section.or_default("listen", ADMIN_LISTEN);
+    section.finish();
+    Ok((AdminSettings { listen: listen? }, offset))
+}
+
+pub(super) fn limits(section: &Section<'_>) -> Result<LimitsSettings, Reported> {
+    let event = section.or_default_if("event", EVENT_SIZE, within(EVENT_SIZE_BOUNDS.0, EVENT_SIZE_BOUNDS.1));
+    let deadline =
+        section.or_default_if("drain_deadline", DRAIN_DEADLINE, within(Duration::from_millis(1), DRAIN_DEADLINE_MAX));
+    section.finish();
+    let event_bytes_max = usize::try_from(event?.as_u64()).unwrap_or(usize::MAX);
+    Ok(LimitsSettings { event_bytes_max, drain_deadline: deadline? })
+}
+
+pub(super) fn egress(section: &Section<'_>) -> Result<EgressSettings, Reported> {
+    let allow = section.list::<IpNet>("allow");
+    section.finish();
+    Ok(EgressSettings { allow: allow? })
+}
+
+/// `endpoints` are those configured, where they could be read.
+pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -> Result<PluginsSettings, Reported> {
+    let section = root.table("plugins");
+    let dir = section.or_default("dir", PLUGINS_DIR.to_owned());
+    let admit = section.or_default("admit", Admit::Any);
+    let workers = section.integer("workers", 0, 0..=WORKERS_MAX);
+    section.finish();
+    let listed = ceilings(root, endpoints);
+    Ok(PluginsSettings {
+        dir: section.context.path(&dir?),
+        admit: admit?,
+        workers: usize::try_from(workers?).unwrap_or_default(),
+        listed: listed?,
+    })
+}
+
+fn ceilings(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -> Result<Vec<PluginCeiling>, Reported> {
+    let mut names = Names::default();
+    let ceilings: Vec<_> =
+        root.tables("plugin")?.iter().map(|section| ceiling(section, &mut names, endpoints)).collect();
+    ceilings.into_iter().collect()
+}
+
+fn ceiling(
+    section: &Section<'_>,
+    names: &mut Names,
+    endpoints: Option<&[NamedEndpoint]>,
+) -> Result<PluginCeiling, Reported> {
+    let name = names.read(section);
+    let sha256 = section.optional::<HexDigest>("sha256");
+    let granted = section.list::<Name>("endpoints");
+    let configured = |name: &Name| endpoints.is_none_or(|all| all.iter().any(|endpoint| endpoint.name == name.0));
+    for unknown in granted.iter().flatten().filter(|name| !configured(name)) {
+        let offset = section.get("endpoints").map_or(section.offset, |value| value.span().start);
+        let message = format_args!("names the endpoint `{}`, which is not configured", unknown.0);
+        section.refuse("endpoints", offset, message, "add an [[endpoint]] of that name or remove it here");
+    }
+    section.finish();
+    Ok(PluginCeiling {
+        name: name?,
+        sha256: sha256?.map(|digest| digest.0),
+        endpoints: granted?.into_iter().map(|name| name.0).collect(),
+    })
+}
+
+/// The names of one kind of section: each valid, none twice.
+#[derive(Default)]
+pub(super) struct Names(Vec<(Arc<str>, String)>);
+
+impl Names {
+    pub(super) fn read(&mut self, section: &Section<'_>) -> Result<Arc<str>, Reported> {
+        let name = section.required::<Name>("name")?.0;
+        let offset = section.get("name").map_or(section.offset, |value| value.span().start);
+        if let Some((_, first)) = self.0.iter().find(|(known, _)| *known == name) {
+            let message = format_args!("is taken: {first} has the same name");
+            return Err(section.refuse("name", offset, message, "give each a name of its own"));
+        }
+        self.0.push((name.clone(), section.context.at_line(offset)));
+        Ok(name)
+    }
+}
+
+/// A name of a source, an endpoint or a plugin.
+pub(super) struct Name(pub(super) Arc<str>);
+
+impl Setting for Name {
+    const EXPECTED: &'static str = "a name is 1 to 64 of a-z, 0-9, `_` and `-`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        if text.is_empty() || text.len() > NAME_LEN_MAX || !text.bytes().all(valid) {
+            return Err("is not a name".to_owned());
+        }
+        Ok(Self(text.into()))
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+struct HexDigest(String);
+
+impl Setting for HexDigest {
+    const EXPECTED: &'static str = "write what `sha256sum plugin.wasm` prints";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match hex::decode(text) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Self(text.to_ascii_lowercase())),
+            _ => Err("is not a SHA-256 of 64 hex digits".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+const SYNCHRONOUS: &[(&str, Synchronous)] = &[("full", Synchronous::Full), ("normal", Synchronous::Normal)];
+const ADMIT: &[(&str, Admit)] = &[("any", Admit::Any), ("listed", Admit::Listed)];
+
+impl Setting for Synchronous {
+    const EXPECTED: &'static str = "";
+
+    fn read(text: &str) -> Result<Self, String> {
+        one_of(text, SYNCHRONOUS)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Full => "full".to_owned(),
+            Self::Normal => "normal".to_owned(),
+        }
+    }
+}
+
+impl Setting for Admit {
+    const EXPECTED: &'static str = "";
+
+    fn read(text: &str) -> Result<Self, String> {
+        one_of(text, ADMIT)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Any => "any".to_owned(),
+            Self::Listed => "listed".to_owned(),
+        }
+    }
+}

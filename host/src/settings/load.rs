@@ -1,0 +1,214 @@
+//! From a file to [`Settings`]: found, read, validated once. Everything wrong in it is reported together.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::error::{Problem, SettingsError};
+use super::section::Context;
+use super::show::Shown;
+use super::{Settings, endpoint, host, source};
+
+/// The largest settings file read, in bytes.
+pub const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
+/// The variable that names the settings file.
+pub const CONFIG_VARIABLE: &str = "WIREHOOK_CONFIG";
+/// The file looked for in the working folder.
+pub const FILE_NAME: &str = "wirehook.toml";
+/// The file looked for last.
+pub const SYSTEM_FILE: &str = "/etc/wirehook/wirehook.toml";
+
+type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+/// What settings may refer to besides files: variables and the working folder. An argument, so that tests have theirs.
+pub struct Environment {
+    lookup: Box<Lookup>,
+    directory: PathBuf,
+}
+
+impl Environment {
+    /// This process's own.
+    pub fn of_process() -> Self {
+        Self { lookup: Box::new(|name| std::env::var_os(name)), directory: PathBuf::from(".") }
+    }
+
+    /// Exactly these variables, with `directory` as the working folder.
+    pub fn of(variables: &[(&str, &str)], directory: impl Into<PathBuf>) -> Self {
+        let variables: std::collections::HashMap<String, OsString> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+        Self { lookup: Box::new(move |name| variables.get(name).cloned()), directory: directory.into() }
+    }
+
+    /// A variable's value; `None` when it is not set.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        (self.lookup)(name)
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    /// Without the variables: some are secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// Settings and what is to be said about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The file they come from, as it was named or found.
+    pub file: PathBuf,
+    /// The settings.
+    pub settings: Settings,
+    /// Every effective value with its origin, secrets redacted.
+    pub shown: Vec<Shown>,
+    /// What is allowed but hardly meant.
+    pub warnings: Vec<Problem>,
+}
+
+impl Loaded {
+    /// The settings, where there is anything to run.
+    ///
+    /// # Errors
+    /// When no source is configured.
+    pub fn for_run(self) -> Result<Settings, SettingsError> {
+        if self.settings.sources.is_empty() {
+            return Err(SettingsError::Refused(vec![no_source(&self.file)]));
+        }
+        Ok(self.settings)
+    }
+}
+
+/// The settings file: the one named by `--config`, by `$WIREHOOK_CONFIG`, `./wirehook.toml`, or the system's.
+///
+/// # Errors
+/// [`SettingsError::NotFound`] when none is named and there is none in either place.
+pub fn find(config: Option<&Path>, environment: &Environment) -> Result<PathBuf, SettingsError> {
+    if let Some(path) = config {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = environment.variable(CONFIG_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(PathBuf::from(path));
+    }
+    let beside = if environment.directory == Path::new(".") {
+        PathBuf::from(FILE_NAME)
+    } else {
+        environment.directory.join(FILE_NAME)
+    };
+    let places = vec![beside, PathBuf::from(SYSTEM_FILE)];
+    match places.iter().find(|path| path.exists()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(SettingsError::NotFound(places)),
+    }
+}
+
+/// Finds, reads and validates the settings.
+///
+/// # Errors
+/// When there is no file, it can't be read, or something in it is wrong.
+pub fn load(config: Option<&Path>, environment: &Environment) -> Result<Loaded, SettingsError> {
+    let path = find(config, environment)?;
+    let named_by = match config {
+        Some(_) => " named by --config",
+        None if environment.variable(CONFIG_VARIABLE).is_some_and(|path| !path.is_empty()) => {
+            " named by $WIREHOOK_CONFIG"
+        }
+        None => "",
+    };
+    match read_bounded(&path, SETTINGS_BYTES_MAX)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text")))
+    {
+        Ok(text) => parse(&path, &text, environment),
+        Err(source) => Err(SettingsError::Unreadable { path, named_by, source }),
+    }
+}
+
+/// Validates the text of the settings file `path`; relative paths in it start at its folder.
+///
+/// # Errors
+/// [`SettingsError::Refused`] with everything that is wrong.
+pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Loaded, SettingsError> {
+    let document = toml::de::DeTable::parse(text);
+    let context = Context::new(path, text, environment);
+    let document = match &document {
+        Ok(document) => document,
+        Err(error) => {
+            // Only the message: the error's own rendering quotes the line, and with it perhaps a secret.
+            let span = error.span().unwrap_or_default();
+            let message = match (error.message(), text.get(span.clone())) {
+                ("duplicate key", Some(key)) => format!("the key `{key}` is there twice"),
+                (message, _) => message.to_owned(),
+            };
+            context.problem(span.start, message, None);
+            return Err(SettingsError::Refused(context.into_problems()));
+        }
+    };
+    let root = context.root(document.get_ref());
+    let store = host::store(&root.table("store"));
+    let retention = host::retention(&root.table("retention"));
+    let limits = host::limits(&root.table("limits"));
+    let egress = host::egress(&root.table("egress"));
+    let admin = host::admin(&root.table("admin"));
+    let endpoints = endpoint::all(&root);
+    let sources = source::all(&root);
+    let plugins = host::plugins(&root, endpoints.as_deref().ok());
+    if let (Ok(admin), Ok(sources)) = (&admin, &sources) {
+        source::refuse_shared_addresses(&context, admin, sources);
+    }
+    root.finish();
+    let parts = (|| {
+        Ok::<_, super::section::Reported>(Settings {
+            store: store?,
+            retention: retention?,
+            plugins: plugins?,
+            admin: admin?.0,
+            limits: limits?,
+            egress: egress?,
+            sources: sources?.into_iter().map(|source| source.settings).collect(),
+            endpoints: endpoints?.into_iter().map(|endpoint| endpoint.settings).collect(),
+        })
+    })();
+    let file = path.to_owned();
+    match (parts, context.take()) {
+        (Ok(settings), (problems, mut warnings, shown)) if problems.is_empty() => {
+            if settings.sources.is_empty() {
+                warnings.push(no_source(&file));
+            }
+            if settings.endpoints.is_empty() {
+                warnings.push(no_endpoint(&file));
+            }
+            Ok(Loaded { file, settings, shown, warnings })
+        }
+        (_, (problems, _, _)) => Err(SettingsError::Refused(problems)),
+    }
+}
+
+fn no_source(file: &Path) -> Problem {
+    Problem {
+        message: "no [[source]] is configured: there is nothing to receive events from".to_owned(),
+        at: file.display().to_string(),
+        help: Some("add one, for example: [[source]] name = \"bus\", kind = \"stdin\"".to_owned()),
+    }
+}
+
+fn no_endpoint(file: &Path) -> Problem {
+    Problem {
+        message: "no [[endpoint]] is configured: every webhook will be refused as endpoint_unknown".to_owned(),
+        at: file.display().to_string(),
+        help: Some("add one with a name, a url and a secret".to_owned()),
+    }
+}
+
+/// The bytes of a file of at most `bytes_max`.
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(std::io::Error::other("it is a folder"));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(std::io::Error::other(format!("it is larger than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}

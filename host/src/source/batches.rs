@@ -1,0 +1,100 @@
+//! Batches on their way into the store, several at once so that decoding one overlaps the commit of another.
+
+use std::future::Future;
+use std::task::Poll;
+
+use futures::poll;
+use tokio::task::JoinSet;
+
+use super::{AcceptError, BATCHES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX};
+use crate::event::Message;
+
+/// What became of one batch.
+pub(super) type Ended = Result<(), AcceptError>;
+
+/// Batches in flight. Each is a task of its own: it goes on whatever the source waits for.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    tasks: JoinSet<(usize, Ended)>,
+    bytes: usize,
+}
+
+impl Batches {
+    /// Whether one more may begin.
+    pub(super) fn has_room(&self) -> bool {
+        self.tasks.len() < BATCHES_IN_FLIGHT_MAX && self.bytes < BYTES_IN_FLIGHT_MAX
+    }
+
+    /// Begins a batch of `bytes`. It is polled once before anything else, so that batches reach the inbox in order.
+    pub(super) async fn begin(&mut self, bytes: usize, batch: impl Future<Output = Ended> + Send + 'static) {
+        let mut batch = Box::pin(batch);
+        self.bytes += bytes;
+        match poll!(&mut batch) {
+            Poll::Ready(ended) => self.tasks.spawn(async move { (bytes, ended) }),
+            Poll::Pending => self.tasks.spawn(async move { (bytes, batch.await) }),
+        };
+    }
+
+    /// The next batch that ends; pending for ever where there is none.
+    pub(super) async fn next(&mut self) -> Ended {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok((bytes, ended))) => {
+                self.bytes -= bytes;
+                ended
+            }
+            Some(Err(panic)) => {
+                if self.tasks.is_empty() {
+                    self.bytes = 0;
+                }
+                Err(AcceptError::Failed(panic.to_string()))
+            }
+        }
+    }
+
+    /// Waits for all of them. The first error, where there is one.
+    pub(super) async fn finish(&mut self) -> Ended {
+        let mut all = Ok(());
+        while !self.tasks.is_empty() {
+            all = all.and(self.next().await);
+        }
+        all
+    }
+}
+
+/// What messages weigh against [`BYTES_IN_FLIGHT_MAX`].
+pub(super) fn weight(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.payload.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn batches_begin_in_order_and_within_bounds() {
+        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
+        let mut batches = Batches::default();
+        for number in 0..BATCHES_IN_FLIGHT_MAX {
+            assert!(batches.has_room());
+            let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+            let batch = async move {
+                begun.lock().unwrap().push(number);
+                gate.notified().await;
+                if number == 3 { Err(AcceptError::Closed) } else { Ok(()) }
+            };
+            batches.begin(1, batch).await;
+        }
+        assert!(!batches.has_room());
+        assert_eq!(*begun.lock().unwrap(), (0..BATCHES_IN_FLIGHT_MAX).collect::<Vec<_>>());
+        gate.notify_waiters();
+        assert!(matches!(batches.finish().await, Err(AcceptError::Closed)));
+        assert!(batches.has_room() && batches.bytes == 0);
+        batches.begin(BYTES_IN_FLIGHT_MAX, async { Ok(()) }).await;
+        assert!(!batches.has_room());
+    }
+}

@@ -1,0 +1,130 @@
+//! A request's body: one event, or an array of them, each checked before any is accepted.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::EVENTS_IN_REQUEST_MAX;
+use super::refusal::Refusal;
+use crate::event::decode;
+
+/// The events of one request, each a slice of its body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Events {
+    /// An object.
+    One(Bytes),
+    /// An array of objects.
+    Many(Vec<Bytes>),
+}
+
+/// Splits `body` and checks every event.
+///
+/// # Errors
+///
+/// 400 or 413, naming the first event that is wrong: the client can mend it, so nothing is accepted.
+pub(super) fn split(body: &Bytes, event_bytes_max: usize, id_field: Option<&str>) -> Result<Events, Refusal> {
+    let check = |event: &Bytes, index: Option<usize>| {
+        if event.first() != Some(&b'{') {
+            return Err(Refusal::bad_request("an event is a JSON object".to_owned()).at(index));
+        }
+        if event.len() > event_bytes_max {
+            return Err(Refusal::event_too_large(event.len(), event_bytes_max).at(index));
+        }
+        decode::check(event, id_field).map_err(|error| Refusal::bad_request(error.to_string()).at(index))
+    };
+    let content = body.trim_ascii();
+    if content.is_empty() {
+        return Err(Refusal::bad_request("the body is empty; send a JSON object, or an array of them".to_owned()));
+    }
+    if content.first() != Some(&b'[') {
+        let event = body.slice_ref(content);
+        check(&event, None)?;
+        return Ok(Events::One(event));
+    }
+    let text = std::str::from_utf8(content)
+        .map_err(|error| Refusal::bad_request(format!("the body is not UTF-8 from byte {} on", error.valid_up_to())))?;
+    let events = elements(text)?;
+    if events.is_empty() {
+        return Err(Refusal::bad_request("the array is empty; send at least one event".to_owned()));
+    }
+    let events: Vec<_> = events.into_iter().map(|event| body.slice_ref(event.get().as_bytes())).collect();
+    for (index, event) in events.iter().enumerate() {
+        check(event, Some(index))?;
+    }
+    Ok(Events::Many(events))
+}
+
+fn elements(text: &str) -> Result<Vec<&RawValue>, Refusal> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let elements = json.deserialize_seq(Elements).and_then(|elements| json.end().map(|()| elements));
+    elements.map_err(|error| Refusal::bad_request(format!("the body is not a JSON array of events: {error}")))
+}
+
+/// The elements of an array, up to a bound.
+struct Elements;
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(element) = elements.next_element()? {
+            if found.len() == EVENTS_IN_REQUEST_MAX {
+                let error =
+                    format_args!("it has more than {EVENTS_IN_REQUEST_MAX} events; send them in several requests");
+                return Err(serde::de::Error::custom(error));
+            }
+            found.push(element);
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split_text(text: &str) -> Result<Events, (u16, Option<usize>)> {
+        let split = split(&Bytes::copy_from_slice(text.as_bytes()), 60, None);
+        split.map_err(|refusal| (refusal.status.as_u16(), refusal.index))
+    }
+
+    #[test]
+    fn one_or_many_or_nothing() {
+        let many = |events: &[&'static str]| {
+            Ok(Events::Many(events.iter().map(|e| Bytes::from_static(e.as_bytes())).collect()))
+        };
+        let check = |text: &str, expected: Result<Events, (u16, Option<usize>)>| {
+            assert_eq!(split_text(text), expected, "{text}");
+        };
+        check(" {\"a\": 1}\n", Ok(Events::One(Bytes::from_static(b"{\"a\": 1}"))));
+        check("[{\"a\": 1} ,{}]", many(&["{\"a\": 1}", "{}"]));
+        check("", Err((400, None)));
+        check("  ", Err((400, None)));
+        check("[]", Err((400, None)));
+        check("7", Err((400, None)));
+        check("{", Err((400, None)));
+        check("[{},", Err((400, None)));
+        check("[{}] x", Err((400, None)));
+        check("[{},7]", Err((400, Some(1))));
+        check("[{},{},[]]", Err((400, Some(2))));
+        check(r#"[{},{"object_type":"A","modification_type":"?"}]"#, Err((400, Some(1))));
+        check(&format!("[{{}},{{\"a\":\"{}\"}}]", "x".repeat(60)), Err((413, Some(1))));
+        check(&format!("{{\"a\":\"{}\"}}", "x".repeat(60)), Err((413, None)));
+        check(&format!("[{}{{}}]", "{},".repeat(EVENTS_IN_REQUEST_MAX)), Err((400, None)));
+        assert!(split_text(&format!("[{}{{}}]", "{},".repeat(EVENTS_IN_REQUEST_MAX - 1))).is_ok());
+    }
+
+    #[test]
+    fn events_are_slices_of_the_body() {
+        let body = Bytes::from_static(b"[{},{\"b\":2}]");
+        let Ok(Events::Many(events)) = split(&body, 100, None) else { panic!() };
+        assert!(body.as_ptr_range().contains(&events[1].as_ptr()));
+    }
+}

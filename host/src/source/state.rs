@@ -1,0 +1,145 @@
+//! What an operator sees of a source: written by the source, read by `/readyz`, `status` and metrics.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// A shared view of one source. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    name: Arc<str>,
+    kind: &'static str,
+    status: Arc<watch::Sender<SourceStatus>>,
+}
+
+/// How a source is.
+#[derive(Clone, Debug, Default)]
+pub struct SourceStatus {
+    /// Whether events can come in now.
+    pub connected: bool,
+    /// Whether its input has ended, so that it is not connected for a good reason.
+    pub ended: bool,
+    /// What went wrong last; gone once it is connected and accepting again.
+    pub last_error: Option<Arc<str>>,
+    /// How often it connected again.
+    pub reconnects: u64,
+    /// Messages that the bus handed over and that were lost, where the bus can't hand them over again. A lower bound.
+    pub messages_lost: u64,
+    /// Where it listens, for those that listen.
+    pub address: Option<SocketAddr>,
+}
+
+impl SourceState {
+    /// The state of a source that has not begun. `kind` is its name in the settings.
+    pub fn new(name: Arc<str>, kind: &'static str) -> Self {
+        Self { name, kind, status: Arc::new(watch::Sender::new(SourceStatus::default())) }
+    }
+
+    /// The source's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The source's kind.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> SourceStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Whether it is ready: connected, or done with its input.
+    pub fn is_ready(&self) -> bool {
+        let status = self.status.borrow();
+        status.connected || status.ended
+    }
+
+    /// Tells of every change from now on.
+    pub fn on_change(&self) -> watch::Receiver<SourceStatus> {
+        self.status.subscribe()
+    }
+
+    pub(super) fn connected(&self) {
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.last_error = None;
+        });
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.connected, false));
+    }
+
+    pub(super) fn reconnected(&self) {
+        self.status.send_modify(|status| status.reconnects += 1);
+    }
+
+    /// Notes and logs a failure that will be tried again; the same failure in a row is logged once.
+    pub(super) fn failed(&self, error: &dyn fmt::Display) {
+        let error: Arc<str> = error.to_string().into();
+        let news = self.status.send_if_modified(|status| {
+            let news = status.last_error.as_ref() != Some(&error);
+            status.last_error = Some(Arc::clone(&error));
+            news
+        });
+        if news {
+            tracing::warn!(source = %self.name, kind = self.kind, error = %error, "the source failed and tries again");
+        }
+    }
+
+    /// Forgets the last error: what failed works again.
+    pub(super) fn recovered(&self) {
+        let recovered = self.status.send_if_modified(|status| status.last_error.take().is_some());
+        if recovered {
+            tracing::info!(source = %self.name, kind = self.kind, "the source works again");
+        }
+    }
+
+    pub(super) fn lost(&self, messages: usize, why: &dyn fmt::Display) {
+        if messages == 0 {
+            return;
+        }
+        self.status.send_modify(|status| status.messages_lost += messages as u64);
+        tracing::error!(source = %self.name, kind = self.kind, messages, error = %why, "messages were lost");
+    }
+
+    pub(super) fn listening(&self, address: SocketAddr) {
+        self.status.send_modify(|status| status.address = Some(address));
+        tracing::info!(source = %self.name, kind = self.kind, %address, "listening");
+    }
+
+    pub(super) fn ended(&self) {
+        self.status.send_modify(|status| {
+            status.connected = false;
+            status.ended = true;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_and_errors_are_forgotten_when_it_works_again() {
+        let state = SourceState::new("bus".into(), "nats");
+        let mut changes = state.on_change();
+        assert!(!state.is_ready());
+        state.failed(&"down");
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(changes.borrow_and_update().last_error.as_deref(), Some("down"));
+        state.failed(&"down");
+        assert!(!changes.has_changed().unwrap());
+        state.connected();
+        assert!(state.is_ready() && state.status().last_error.is_none());
+        state.lost(0, &"nothing");
+        state.lost(3, &"the inbox is closed");
+        assert_eq!(state.status().messages_lost, 3);
+        state.ended();
+        assert!(state.is_ready() && !state.status().connected);
+    }
+}

@@ -1,0 +1,311 @@
+//! The embedded store: one SQLite file, one thread that writes, commits shared by whatever waits.
+
+mod accept;
+mod checkpoint;
+mod claims;
+mod dead_letters;
+mod deliveries;
+mod group;
+mod lock;
+mod open;
+mod queries;
+mod queue;
+mod reader;
+mod runs;
+mod state;
+mod status;
+mod sweep;
+mod tally;
+mod writer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+pub use self::open::{OpenError, SqliteOptions};
+
+use self::checkpoint::Checkpoints;
+use self::claims::Release;
+use self::dead_letters::{Chunk, Range};
+use self::group::Group;
+use self::queue::Queue;
+use self::reader::Readers;
+use self::writer::{Counters, Outcome, Task, Writer};
+use super::{
+    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail, DeadLetterFilter,
+    DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq, KnownPlugin, Redriven,
+    Retention, RunCompletion, Store, StoreError, StoreStatus,
+};
+use crate::clock::Timestamp;
+use crate::delivery::DeliveryId;
+
+/// What a command holds in memory where nothing in it grows, in bytes.
+const SMALL: usize = 256;
+
+/// A store in a SQLite file.
+pub struct SqliteStore {
+    queue: Queue,
+    readers: Arc<Readers>,
+    counters: Arc<Counters>,
+    closed: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer has done since the store was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Commits {
+    /// Groups committed.
+    pub committed: u64,
+    /// Groups that failed; the store reopened after each.
+    pub failed: u64,
+    /// Commands in the groups committed.
+    pub commands: u64,
+}
+
+impl SqliteStore {
+    /// Opens the store and enters this host. Blocks on the disk. Work that an earlier host had claimed is due again.
+    pub fn open(options: SqliteOptions, now: Timestamp) -> Result<Self, OpenError> {
+        let opened = open::open(options)?;
+        let options = opened.options;
+        let path = options.path.clone();
+        let host = claims::enter_host(&opened.connection, now)
+            .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
+        let thread_error = |source| OpenError::Io { action: "start the threads of", path: path.clone(), source };
+        let checkpoints = Checkpoints::start(options.clone()).map_err(thread_error)?;
+        let (queue, receiver) = Queue::new();
+        let counters = Arc::new(Counters::default());
+        let writer = Writer {
+            options: options.clone(),
+            host,
+            receiver,
+            counters: Arc::clone(&counters),
+            checkpoints,
+            lock: opened.lock,
+            pending: Vec::new(),
+            closing: None,
+            disconnected: false,
+        };
+        let connection = opened.connection;
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(connection))
+            .map_err(thread_error)?;
+        Ok(Self {
+            queue,
+            readers: Readers::new(options),
+            counters,
+            closed: AtomicBool::new(false),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Finishes what was asked before, moves everything into the one file and gives up the lock. Whatever is asked
+    /// afterwards is [`StoreError::Closed`]. Closing again does nothing.
+    pub async fn close(&self) {
+        if let Some(done) = self.begin_close() {
+            // The writer drops the other end if it has ended already.
+            let _ended = done.await;
+        }
+    }
+
+    /// What the writer has done so far.
+    pub fn commits(&self) -> Commits {
+        Commits {
+            committed: self.counters.commits.load(Ordering::Relaxed),
+            failed: self.counters.commits_failed.load(Ordering::Relaxed),
+            commands: self.counters.commands.load(Ordering::Relaxed),
+        }
+    }
+
+    fn begin_close(&self) -> Option<oneshot::Receiver<()>> {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        self.readers.close();
+        let (done, ended) = oneshot::channel();
+        self.queue.close(done);
+        Some(ended)
+    }
+
+    /// Has the writer run `work` in its next group; returns after the commit.
+    async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, StoreError>
+    where
+        T: Outcome + 'static,
+        F: FnMut(&mut Group<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (task, answer) = Task::new(work);
+        self.queue.send(task, bytes).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Moves runs chunk by chunk until none is left, so that the writer is never held for long.
+    async fn move_all(
+        &self,
+        some: impl Fn(&mut Group<'_>) -> rusqlite::Result<u64> + Clone + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let mut moved = 0;
+        loop {
+            let some = some.clone();
+            match self.write(SMALL, move |group| some(group)).await? {
+                0 => return Ok(moved),
+                chunk => moved += chunk,
+            }
+        }
+    }
+
+    /// Walks the dead letters that `filter` means, oldest first and chunk by chunk.
+    async fn mend(
+        &self,
+        filter: DeadLetterFilter,
+        some: impl Fn(&mut Group<'_>, &Range<'_>) -> rusqlite::Result<Chunk> + Clone + Send + 'static,
+        mut each: impl FnMut(Chunk) + Send,
+    ) -> Result<(), StoreError> {
+        let filter = Arc::new(filter);
+        let newest = "SELECT max(id) FROM dead_letter";
+        let newest = self.readers.read(move |connection| connection.query_row(newest, (), |row| row.get(0))).await?;
+        let up_to: i64 = Option::unwrap_or(newest, 0);
+        let mut left = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        let mut after = 0;
+        while left > 0 {
+            let limit = left.min(dead_letters::CHUNK);
+            let (filter, some) = (Arc::clone(&filter), some.clone());
+            let chunk =
+                self.write(SMALL, move |group| some(group, &Range { filter: &filter, after, up_to, limit })).await?;
+            let Some(last) = chunk.last else { break };
+            after = last;
+            left -= usize::try_from(chunk.redriven.total() + chunk.discarded).unwrap_or(left).min(left);
+            each(chunk);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Waits for the writer, so that the store can be opened again as soon as this returns.
+    fn drop(&mut self) {
+        drop(self.begin_close());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's writer panicked");
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
+        let bytes = accept::bytes(&arrivals);
+        async move { Ok(self.write(bytes, move |group| group.accept(&arrivals, now)).await?.acceptances) }.boxed()
+    }
+
+    fn claim_runs(
+        &self,
+        plugin: Arc<str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>> {
+        self.write(SMALL, move |group| group.claim_runs(&plugin, limit, now)).boxed()
+    }
+
+    fn complete_runs(
+        &self,
+        completions: Vec<RunCompletion>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<DeliverySeq>>, StoreError>> {
+        let bytes = runs::bytes(&completions);
+        async move { Ok(self.write(bytes, move |group| group.complete_runs(&completions)).await?.deliveries) }.boxed()
+    }
+
+    fn claim_deliveries(
+        &self,
+        endpoint: Arc<str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>> {
+        self.write(SMALL, move |group| group.claim_deliveries(&endpoint, limit, now)).boxed()
+    }
+
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(deliveries::bytes(&records), move |group| group.record_attempts(&records)).boxed()
+    }
+
+    fn release(
+        &self,
+        runs: Vec<(EventSeq, Arc<str>)>,
+        deliveries: Vec<DeliverySeq>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let release = Release { runs, deliveries };
+        self.write(SMALL, move |group| group.release(&release)).boxed()
+    }
+
+    fn known_plugins(&self) -> BoxFuture<'_, Result<Vec<KnownPlugin>, StoreError>> {
+        self.readers.read(queries::known_plugins).boxed()
+    }
+
+    fn remember_plugin(&self, plugin: KnownPlugin) -> BoxFuture<'_, Result<u64, StoreError>> {
+        async move {
+            let name = Arc::clone(&plugin.name);
+            self.write(SMALL, move |group| group.remember_plugin(&plugin)).await?;
+            self.move_all(move |group| group.unpark_some(&name)).await
+        }
+        .boxed()
+    }
+
+    fn park_runs(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.move_all(move |group| group.park_some(&plugin)).boxed()
+    }
+
+    fn status(&self, _now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        self.readers.read(status::status).boxed()
+    }
+
+    fn is_idle(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.readers.read(move |connection| status::is_idle(connection, &endpoints)).boxed()
+    }
+
+    fn list_deliveries(&self, filter: DeliveryFilter) -> BoxFuture<'_, Result<Vec<DeliverySummary>, StoreError>> {
+        self.readers.read(move |connection| queries::list_deliveries(connection, &filter)).boxed()
+    }
+
+    fn show_delivery(&self, id: DeliveryId) -> BoxFuture<'_, Result<Option<DeliveryDetail>, StoreError>> {
+        self.readers.read(move |connection| queries::show_delivery(connection, &id)).boxed()
+    }
+
+    fn list_dead_letters(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<Vec<DeadLetterSummary>, StoreError>> {
+        self.readers.read(move |connection| queries::list_dead_letters(connection, &filter)).boxed()
+    }
+
+    fn show_dead_letter(&self, id: i64) -> BoxFuture<'_, Result<Option<DeadLetterDetail>, StoreError>> {
+        self.readers.read(move |connection| queries::show_dead_letter(connection, id)).boxed()
+    }
+
+    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>> {
+        async move {
+            let mut total = Redriven::default();
+            let some = move |group: &mut Group<'_>, range: &Range<'_>| group.redrive_some(range, now);
+            self.mend(filter, some, |chunk| total.add(chunk.redriven)).await?;
+            Ok(total)
+        }
+        .boxed()
+    }
+
+    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>> {
+        async move {
+            let mut total = 0;
+            let some = |group: &mut Group<'_>, range: &Range<'_>| group.discard_some(range);
+            self.mend(filter, some, |chunk| total += chunk.discarded).await?;
+            Ok(total)
+        }
+        .boxed()
+    }
+
+    fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.write(SMALL, move |group| group.sweep(before)).boxed()
+    }
+
+    fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(SMALL, move |group| group.heartbeat(now)).boxed()
+    }
+}

@@ -1,0 +1,106 @@
+//! Who holds which work: hosts, their heartbeats, and claims given up or taken from hosts that are gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::group::Group;
+use crate::clock::Timestamp;
+use crate::store::{DeliverySeq, EventSeq};
+
+/// A host that was not seen for this long is gone, and its claims are open.
+const HOST_GONE_AFTER: Duration = Duration::from_secs(60);
+
+/// Claims that nobody will work off.
+#[derive(Default)]
+pub(super) struct Release {
+    pub(super) runs: Vec<(EventSeq, Arc<str>)>,
+    pub(super) deliveries: Vec<DeliverySeq>,
+}
+
+impl Release {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.deliveries.is_empty()
+    }
+}
+
+/// Enters this host, alone: whoever holds the store's lock is, so that earlier hosts' claims are nobody's.
+pub(super) fn enter_host(connection: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
+    let transaction = connection.unchecked_transaction()?;
+    let claimed = |kind: &str, free: &str| -> rusqlite::Result<i64> {
+        let open: i64 = transaction.query_row(
+            "SELECT coalesce(sum(count), 0) FROM tally WHERE kind = ?1 AND state IN ('pending', 'retrying')",
+            [kind],
+            |row| row.get(0),
+        )?;
+        Ok(open - transaction.query_row(free, (), |row| row.get::<_, i64>(0))?)
+    };
+    let runs = claimed(
+        "run",
+        "SELECT count(*) FROM run INDEXED BY run_claimable WHERE claimed_by IS NULL AND state IN ('pending', 'retrying')",
+    )?;
+    let deliveries = claimed(
+        "delivery",
+        "SELECT count(*) FROM delivery INDEXED BY delivery_claimable
+         WHERE claimed_by IS NULL AND state IN ('pending', 'retrying')",
+    )?;
+    // How many there are is known, and they are among the newest as a rule: looking back ends early in a long history.
+    transaction.execute(
+        "UPDATE run SET claimed_by = NULL WHERE (event_seq, plugin) IN
+           (SELECT event_seq, plugin FROM run WHERE claimed_by IS NOT NULL ORDER BY event_seq DESC LIMIT ?1)",
+        [runs],
+    )?;
+    transaction.execute(
+        "UPDATE delivery SET claimed_by = NULL WHERE seq IN
+           (SELECT seq FROM delivery WHERE claimed_by IS NOT NULL ORDER BY seq DESC LIMIT ?1)",
+        [deliveries],
+    )?;
+    transaction.execute("DELETE FROM host", ())?;
+    transaction
+        .execute("INSERT INTO host (pid, started_at, seen_at) VALUES (?1, ?2, ?2)", (std::process::id(), now.0))?;
+    let host = transaction.last_insert_rowid();
+    transaction.commit()?;
+    Ok(host)
+}
+
+impl Group<'_> {
+    pub(super) fn heartbeat(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let seen = self.cached("UPDATE host SET seen_at = ?2 WHERE id = ?1")?.execute((self.host, now.0))?;
+        if seen == 0 {
+            // Another host took this one for gone, and has its claims; new ones need the row again.
+            self.cached("INSERT INTO host (id, pid, started_at, seen_at) VALUES (?1, ?2, ?3, ?3)")?.execute((
+                self.host,
+                std::process::id(),
+                now.0,
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the claims of hosts that are gone. Costs a look at a table of one row while there are none.
+    pub(super) fn open_claims_of_the_gone(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let oldest = now.minus(HOST_GONE_AFTER);
+        while let Some(gone) =
+            self.optional::<i64>("SELECT id FROM host WHERE id <> ?1 AND seen_at < ?2 LIMIT 1", (self.host, oldest.0))?
+        {
+            self.cached("UPDATE run SET claimed_by = NULL WHERE claimed_by = ?1")?.execute([gone])?;
+            self.cached("UPDATE delivery SET claimed_by = NULL WHERE claimed_by = ?1")?.execute([gone])?;
+            self.cached("DELETE FROM host WHERE id = ?1")?.execute([gone])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, release: &Release) -> rusqlite::Result<()> {
+        let mut run =
+            self.cached("UPDATE run SET claimed_by = NULL WHERE event_seq = ?1 AND plugin = ?2 AND claimed_by = ?3")?;
+        for (seq, plugin) in &release.runs {
+            run.execute((seq.0, plugin, self.host))?;
+        }
+        let mut delivery = self.cached("UPDATE delivery SET claimed_by = NULL WHERE seq = ?1 AND claimed_by = ?2")?;
+        for seq in &release.deliveries {
+            delivery.execute((seq.0, self.host))?;
+        }
+        Ok(())
+    }
+}

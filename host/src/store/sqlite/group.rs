@@ -1,0 +1,150 @@
+//! One transaction of the writer at a time: the commands of a group run in it and become durable together.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement};
+
+use super::tally::Tally;
+use crate::store::{DeliverySeq, EventSeq};
+
+/// What the writer's commands work with. Lives as long as the writer's connection.
+pub(super) struct Group<'c> {
+    connection: &'c Connection,
+    /// This host's row; what its claims carry.
+    pub(super) host: i64,
+    /// The statements that every event needs.
+    pub(super) hot: Hot<'c>,
+    pub(super) tally: Tally,
+    /// Up to which event the sweep under way has come.
+    pub(super) swept_to: i64,
+    event_last: i64,
+    delivery_last: i64,
+}
+
+/// Statements prepared once for a connection.
+pub(super) struct Hot<'c> {
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    pub(super) dedup_insert: Statement<'c>,
+    pub(super) dedup_digest: Statement<'c>,
+    pub(super) event_insert: Statement<'c>,
+    pub(super) run_insert: Statement<'c>,
+    pub(super) run_open: Statement<'c>,
+    pub(super) run_end: Statement<'c>,
+    pub(super) delivery_insert: Statement<'c>,
+    pub(super) webhook_insert: Statement<'c>,
+    pub(super) delivery_open: Statement<'c>,
+    pub(super) delivery_end: Statement<'c>,
+    pub(super) attempt_insert: Statement<'c>,
+}
+
+impl<'c> Hot<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            begin: connection.prepare("BEGIN IMMEDIATE")?,
+            commit: connection.prepare("COMMIT")?,
+            dedup_insert: connection.prepare(
+                "INSERT INTO dedup (seq, key, body_digest, seen_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING",
+            )?,
+            dedup_digest: connection.prepare("SELECT body_digest FROM dedup WHERE key = ?1")?,
+            event_insert: connection.prepare(
+                "INSERT INTO event (seq, accepted_at, run_count, key, source, subject, entity_type, operation, entity_id,
+                   tenant_id, timestamp, body_digest, attributes, entity, previous)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+            )?,
+            run_insert: connection.prepare(
+                "INSERT INTO run (event_seq, plugin, state, due_at, claimed_by) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO NOTHING",
+            )?,
+            run_open: connection
+                .prepare("SELECT state, attempts FROM run WHERE event_seq = ?1 AND plugin = ?2 AND claimed_by = ?3")?,
+            run_end: connection.prepare(
+                "UPDATE run SET state = ?3, attempts = ?4, due_at = coalesce(?5, due_at), claimed_by = NULL, ended_at = ?6,
+                   delivery_from = ?7, delivery_count = ?8, plugin_digest = ?9, detail = ?10
+                 WHERE event_seq = ?1 AND plugin = ?2",
+            )?,
+            delivery_insert: connection.prepare(
+                "INSERT INTO delivery (seq, id, event_seq, plugin, endpoint, state, due_at, claimed_by, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?7, ?6)",
+            )?,
+            webhook_insert: connection
+                .prepare("INSERT INTO webhook (delivery_seq, content_type, headers, body) VALUES (?1, ?2, ?3, ?4)")?,
+            delivery_open: connection
+                .prepare("SELECT endpoint, state, attempts FROM delivery WHERE seq = ?1 AND claimed_by = ?2")?,
+            delivery_end: connection.prepare(
+                "UPDATE delivery SET state = ?2, attempts = ?3, due_at = coalesce(?4, due_at), claimed_by = NULL,
+                   ended_at = ?5, last_status = ?6, last_error = ?7 WHERE seq = ?1",
+            )?,
+            attempt_insert: connection.prepare(
+                "INSERT INTO attempt (delivery_seq, number, started_at, duration_us, status, error, response)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+            )?,
+        })
+    }
+}
+
+impl<'c> Group<'c> {
+    pub(super) fn new(connection: &'c Connection, host: i64) -> rusqlite::Result<Self> {
+        let hot = Hot::prepare(connection)?;
+        let last = |sql: &str| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
+        let event_last = last(
+            "SELECT max(last, coalesce((SELECT max(seq) FROM event), 0), coalesce((SELECT max(seq) FROM dedup), 0))
+             FROM sequence WHERE name = 'event'",
+        )?;
+        let delivery_last = last(
+            "SELECT max(last, coalesce((SELECT max(seq) FROM delivery), 0)) FROM sequence WHERE name = 'delivery'",
+        )?;
+        Ok(Self { connection, host, hot, tally: Tally::default(), swept_to: 0, event_last, delivery_last })
+    }
+
+    pub(super) fn begin(&mut self) -> rusqlite::Result<()> {
+        self.tally.forget();
+        self.hot.begin.raw_execute().map(drop)
+    }
+
+    pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
+        self.tally.write(self.connection)?;
+        self.hot.commit.raw_execute().map(drop)
+    }
+
+    /// Undoes what a failed group wrote; an error means that SQLite has done so already.
+    pub(super) fn roll_back(&mut self) {
+        if !self.connection.is_autocommit() {
+            let _already_undone = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    /// A position for the next arrival that is kept. One that is not used after all leaves a harmless gap.
+    pub(super) fn event_candidate(&self) -> EventSeq {
+        EventSeq(self.event_last + 1)
+    }
+
+    pub(super) fn take_event(&mut self) {
+        self.event_last += 1;
+    }
+
+    pub(super) fn next_delivery(&mut self) -> DeliverySeq {
+        self.delivery_last += 1;
+        DeliverySeq(self.delivery_last)
+    }
+
+    /// Writes down the positions given so far, before a sweep removes the rows that show them.
+    pub(super) fn keep_sequences(&self) -> rusqlite::Result<()> {
+        let mut update = self.cached("UPDATE sequence SET last = ?2 WHERE name = ?1 AND last < ?2")?;
+        update.execute(("event", self.event_last))?;
+        update.execute(("delivery", self.delivery_last))?;
+        Ok(())
+    }
+
+    /// A statement that not every event needs.
+    pub(super) fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    /// One value of one row, where there is one.
+    pub(super) fn optional<T: rusqlite::types::FromSql>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> rusqlite::Result<Option<T>> {
+        self.cached(sql)?.query_row(params, |row| row.get(0)).optional()
+    }
+}

@@ -1,0 +1,347 @@
+//! From a path to a connection that may write: the file, its lock, its schema. Nothing that is not a store is touched.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::lock::{LockError, LockFile};
+use crate::settings::Synchronous;
+
+/// `PRAGMA application_id` of every store: `WIRE` in ASCII.
+const APPLICATION_ID: i32 = 0x5749_5245;
+
+/// One step for each version of the schema, oldest first; `PRAGMA user_version` counts those that were taken.
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/0001_initial.sql")];
+
+/// The default of [`SqliteOptions::checkpoint_bytes`].
+const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How long a connection waits for another one, such as an operator's `sqlite3`, before its statement fails.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages the writer keeps in memory, in KiB.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+
+/// What is left of the write-ahead log's file when it starts from its beginning, in bytes.
+const WAL_FILE_BYTES_KEPT: i64 = 64 * 1024 * 1024;
+
+/// Where the header of a SQLite file has its application id, and how much of the header that needs.
+const HEADER_APPLICATION_ID: std::ops::Range<usize> = 68..72;
+const HEADER_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The database file. Its lock is `{path}.lock`.
+    pub path: PathBuf,
+    /// How often commits wait for the disk.
+    pub synchronous: Synchronous,
+    /// Whether a store of an older version is brought up to date, or refused.
+    pub migrate: bool,
+    /// Whether a missing store is created, or refused.
+    pub create: bool,
+    /// How much is written to the write-ahead log before a part of it is moved into the database file, in bytes. The
+    /// log's own length stays below 32 times this, or the longest single commit.
+    pub checkpoint_bytes: u64,
+    /// The SQLite VFS under it, where it is not the machine's own; for fault injection.
+    pub vfs: Option<String>,
+}
+
+impl SqliteOptions {
+    /// A store at `path` that waits for the disk at every commit, is created where missing and migrated where old.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            synchronous: Synchronous::Full,
+            migrate: true,
+            create: true,
+            checkpoint_bytes: CHECKPOINT_BYTES,
+            vfs: None,
+        }
+    }
+}
+
+/// Why a store can't be opened. Nothing was changed, unless a message says so.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder of the path is missing.
+    #[error("the folder {folder} of the store {path} does not exist; create it, or mend `[store] path`")]
+    NoFolder {
+        /// The store's path.
+        path: PathBuf,
+        /// The missing folder.
+        folder: PathBuf,
+    },
+    /// There is no store, and it was not to be created.
+    #[error("there is no store at {path}; `wirehook run` creates it, or mend `[store] path`")]
+    Missing {
+        /// The store's path.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{path} is not a Wirehook store and was left as it is; mend `[store] path`, or move that file away")]
+    NotAStore {
+        /// The file's path.
+        path: PathBuf,
+    },
+    /// A later version of Wirehook wrote it.
+    #[error(
+        "the store {path} has schema version {found}, this program knows versions up to {known}; use a later Wirehook"
+    )]
+    Newer {
+        /// The store's path.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The latest version known here.
+        known: usize,
+    },
+    /// An earlier version of Wirehook wrote it, and it was not to be migrated.
+    #[error(
+        "the store {path} has schema version {found}, this program needs version {known}; start `wirehook run` once, which brings it up to date"
+    )]
+    NeedsMigration {
+        /// The store's path.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The version needed.
+        known: usize,
+    },
+    /// Another process has it open.
+    #[error("the store {path} is in use by {holder}; stop that process first, or choose another `[store] path`", holder = holder(*pid))]
+    Locked {
+        /// The store's path.
+        path: PathBuf,
+        /// The process, where its lock file names it.
+        pid: Option<u32>,
+    },
+    /// The operating system refused.
+    #[error("can't {action} {path}: {source}; check the path, its permissions and the space on its disk")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("can't open the store {path}: {source}; if the file is damaged, restore it from a backup")]
+    Sqlite {
+        /// The store's path.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// A store whose lock is held and whose schema is the one known here.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) lock: LockFile,
+    /// The options with the path made absolute.
+    pub(super) options: SqliteOptions,
+}
+
+/// Opens the store, creating or migrating it where the options allow.
+pub(super) fn open(mut options: SqliteOptions) -> Result<Opened, OpenError> {
+    options.path = absolute(&options.path)?;
+    let path = options.path.clone();
+    // An open store has a lock file. Its database must not even be read here: closing a second descriptor of it would
+    // drop this process's locks on it.
+    if !LockFile::path_for(&path).exists() {
+        inspect(&path)?.usable(&path, options.create)?;
+    }
+    let lock = LockFile::acquire(&path).map_err(|error| match error {
+        LockError::Held { pid } => OpenError::Locked { path: path.clone(), pid },
+        LockError::Io(source) => OpenError::Io { action: "lock", path: LockFile::path_for(&path), source },
+    })?;
+    let found = inspect(&path)?;
+    found.usable(&path, options.create)?;
+    if matches!(found, Found::Nothing) {
+        create_file(&path).map_err(|source| OpenError::Io { action: "create", path: path.clone(), source })?;
+    }
+    let connection = connect(&options, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
+    bring_up_to_date(&connection, &options)?;
+    configure_writer(&connection, options.synchronous).map_err(|source| OpenError::Sqlite { path, source })?;
+    Ok(Opened { connection, lock, options })
+}
+
+/// The writer's connection again, after it was closed for a failed commit. The lock is still held.
+pub(super) fn reopen_writer(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = connect(options, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    configure_writer(&connection, options.synchronous)?;
+    Ok(connection)
+}
+
+/// A connection that reads.
+pub(super) fn open_reader(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    connect(options, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// A connection that moves the write-ahead log into the database file.
+pub(super) fn open_checkpointer(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = connect(options, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", synchronous_name(options.synchronous))?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(connection)
+}
+
+fn connect(options: &SqliteOptions, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match &options.vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(&options.path, flags, vfs.as_str())?,
+        None => Connection::open_with_flags(&options.path, flags)?,
+    };
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+fn configure_writer(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+            Some(format!("its disk can't hold a write-ahead log (journal mode {mode}); use a local disk")),
+        ));
+    }
+    connection.pragma_update(None, "synchronous", synchronous_name(synchronous))?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_FILE_BYTES_KEPT, |_| Ok(()))?;
+    Ok(())
+}
+
+fn synchronous_name(synchronous: Synchronous) -> &'static str {
+    match synchronous {
+        Synchronous::Full => "full",
+        Synchronous::Normal => "normal",
+    }
+}
+
+/// The folder resolved, and the file too where it exists, so that two ways to one file share one lock.
+fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    if let Ok(found) = fs::canonicalize(path) {
+        return Ok(found);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or_else(|| OpenError::NotAStore { path: path.to_owned() })?;
+    match fs::canonicalize(folder) {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(OpenError::NoFolder { path: path.to_owned(), folder: folder.to_owned() })
+        }
+        Err(source) => Err(OpenError::Io { action: "look into", path: folder.to_owned(), source }),
+    }
+}
+
+enum Found {
+    Nothing,
+    /// A file of no bytes: what a crash during creation leaves.
+    Empty,
+    Store,
+    SomethingElse,
+}
+
+impl Found {
+    fn usable(&self, path: &Path, create: bool) -> Result<(), OpenError> {
+        match self {
+            Self::Store => Ok(()),
+            Self::Nothing | Self::Empty if create => Ok(()),
+            Self::Nothing | Self::Empty => Err(OpenError::Missing { path: path.to_owned() }),
+            Self::SomethingElse => Err(OpenError::NotAStore { path: path.to_owned() }),
+        }
+    }
+}
+
+/// Reads the header itself: SQLite would take a foreign database for its own and could roll back its journal.
+fn inspect(path: &Path) -> Result<Found, OpenError> {
+    let mut header = [0_u8; 100];
+    let read = match File::open(path) {
+        Ok(file) if file.metadata().is_ok_and(|metadata| !metadata.is_file()) => return Ok(Found::SomethingElse),
+        Ok(file) => read_start(&file, &mut header),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => Err(error),
+    };
+    let read = read.map_err(|source| OpenError::Io { action: "read", path: path.to_owned(), source })?;
+    if read == 0 {
+        return Ok(Found::Empty);
+    }
+    let ours = read == header.len()
+        && header.starts_with(HEADER_MAGIC)
+        && header[HEADER_APPLICATION_ID] == APPLICATION_ID.to_be_bytes();
+    Ok(if ours { Found::Store } else { Found::SomethingElse })
+}
+
+fn read_start(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// An empty file of the owner's, whose name survives a power cut before anything is written into it.
+fn create_file(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.sync_all()?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    File::open(folder)?.sync_all()
+}
+
+fn bring_up_to_date(connection: &Connection, options: &SqliteOptions) -> Result<(), OpenError> {
+    let path = || options.path.clone();
+    let sqlite = |source| OpenError::Sqlite { path: path(), source };
+    let known = MIGRATIONS.len();
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(sqlite)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    let found = usize::try_from(version).map_err(|_| OpenError::NotAStore { path: path() })?;
+    if pages > 0 {
+        let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sqlite)?;
+        match found {
+            _ if id != APPLICATION_ID => return Err(OpenError::NotAStore { path: path() }),
+            _ if found > known => return Err(OpenError::Newer { path: path(), found, known }),
+            _ if found < known && !options.migrate => {
+                return Err(OpenError::NeedsMigration { path: path(), found, known });
+            }
+            _ => {}
+        }
+    }
+    migrate(connection, found).map_err(sqlite)
+}
+
+/// Takes the steps that are missing, all or none.
+fn migrate(connection: &Connection, found: usize) -> rusqlite::Result<()> {
+    let missing = &MIGRATIONS[found..];
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // A new store has a rollback journal until it changes to a write-ahead log. Its removal must survive a power cut,
+    // or the schema would be rolled back under the first events.
+    connection.pragma_update(None, "synchronous", "extra")?;
+    let transaction = connection.unchecked_transaction()?;
+    for step in missing {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
+    transaction.commit()
+}

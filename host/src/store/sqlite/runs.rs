@@ -1,0 +1,304 @@
+//! Runs: claimed, ended with their deliveries, parked and unparked.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::claims::Release;
+use super::dead_letters::Death;
+use super::group::Group;
+use super::state::{RunState, bytes_at, pairs_at, pairs_to_json, readable};
+use super::writer::Outcome;
+use crate::clock::Timestamp;
+use crate::event::{Event, EventKey};
+use crate::store::{
+    Claim, Claimed, ClaimedRun, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq, KnownPlugin, NewDelivery,
+    RunCompletion, RunOutcome,
+};
+
+/// The most work one claim takes, whatever limit the caller names.
+pub(super) const CLAIM_MAX: usize = 1024;
+
+/// A claim ends early when what it took holds this much, in bytes; it always takes one.
+pub(super) const CLAIM_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Parked and unparked runs in one commit.
+pub(super) const PARK_CHUNK: usize = 5_000;
+
+/// The deliveries of each completion, and which of them this host holds now.
+pub(super) struct Completed {
+    pub(super) deliveries: Vec<Vec<DeliverySeq>>,
+    held: Vec<DeliverySeq>,
+}
+
+impl Outcome for Completed {
+    fn unwanted(self) -> Release {
+        Release { runs: Vec::new(), deliveries: self.held }
+    }
+}
+
+impl Outcome for Claimed<ClaimedRun> {
+    fn unwanted(self) -> Release {
+        Release { runs: self.work.into_iter().map(|run| (run.seq, run.plugin)).collect(), deliveries: Vec::new() }
+    }
+}
+
+/// Roughly what completions hold in memory, in bytes.
+pub(super) fn bytes(completions: &[RunCompletion]) -> usize {
+    const FIXED: usize = 512;
+    let of = |completion: &RunCompletion| match &completion.outcome {
+        RunOutcome::Produced(deliveries) => {
+            deliveries.iter().map(|delivery| FIXED + delivery.body.len()).sum::<usize>()
+        }
+        RunOutcome::Retry { detail, .. } | RunOutcome::Dead { detail, .. } => detail.len(),
+        RunOutcome::Parked => 0,
+    };
+    completions.iter().map(|completion| FIXED + of(completion)).sum()
+}
+
+/// What the end of a try writes into its run.
+struct RunEnd<'a> {
+    state: RunState,
+    attempts: u32,
+    due_at: Option<Timestamp>,
+    delivery_from: Option<DeliverySeq>,
+    delivery_count: usize,
+    detail: Option<&'a str>,
+}
+
+impl<'a> RunEnd<'a> {
+    fn new(state: RunState, attempts: u32, detail: Option<&'a str>) -> Self {
+        Self { state, attempts, due_at: None, delivery_from: None, delivery_count: 0, detail }
+    }
+}
+
+impl Group<'_> {
+    pub(super) fn claim_runs(
+        &mut self,
+        plugin: &Arc<str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> rusqlite::Result<Claimed<ClaimedRun>> {
+        self.open_claims_of_the_gone(now)?;
+        let work = self.due_runs(plugin, limit.min(CLAIM_MAX), now)?;
+        let mut claim = self.cached("UPDATE run SET claimed_by = ?3 WHERE event_seq = ?1 AND plugin = ?2")?;
+        for run in &work {
+            claim.execute((run.seq.0, plugin, self.host))?;
+        }
+        let next_due = self
+            .optional::<i64>(
+                "SELECT due_at FROM run INDEXED BY run_claimable
+                 WHERE plugin = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') ORDER BY due_at LIMIT 1",
+                [plugin],
+            )?
+            .map(Timestamp);
+        Ok(Claimed { work, next_due })
+    }
+
+    fn due_runs(&self, plugin: &Arc<str>, limit: usize, now: Timestamp) -> rusqlite::Result<Vec<ClaimedRun>> {
+        let mut select = self.cached(
+            "SELECT r.event_seq, r.attempts - r.attempts_before_budget, e.key, e.source, e.subject, e.entity_type,
+               e.operation, e.entity_id, e.tenant_id, e.timestamp, e.body_digest, e.attributes, e.entity, e.previous
+             FROM run r INDEXED BY run_claimable CROSS JOIN event e ON e.seq = r.event_seq
+             WHERE r.plugin = ?1 AND r.claimed_by IS NULL AND r.state IN ('pending', 'retrying') AND r.due_at <= ?2
+             ORDER BY r.due_at, r.event_seq LIMIT ?3",
+        )?;
+        let mut rows = select.query((plugin, now.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+        let mut work = Vec::new();
+        let mut bytes = 0;
+        while bytes < CLAIM_BYTES_MAX
+            && let Some(row) = rows.next()?
+        {
+            let event = Arc::new(event_at(row)?);
+            bytes += event.entity.as_ref().map_or(0, bytes::Bytes::len)
+                + event.previous.as_ref().map_or(0, bytes::Bytes::len);
+            work.push(ClaimedRun {
+                seq: EventSeq(row.get(0)?),
+                event,
+                plugin: Arc::clone(plugin),
+                attempts_made: row.get(1)?,
+            });
+        }
+        Ok(work)
+    }
+
+    pub(super) fn complete_runs(&mut self, completions: &[RunCompletion]) -> rusqlite::Result<Completed> {
+        let mut completed = Completed { deliveries: Vec::with_capacity(completions.len()), held: Vec::new() };
+        for completion in completions {
+            let deliveries = self.complete_run(completion, &mut completed.held)?;
+            completed.deliveries.push(deliveries);
+        }
+        Ok(completed)
+    }
+
+    /// Nothing happens to a run that is not this host's: a completed run never runs again.
+    fn complete_run(
+        &mut self,
+        completion: &RunCompletion,
+        held: &mut Vec<DeliverySeq>,
+    ) -> rusqlite::Result<Vec<DeliverySeq>> {
+        let open = self
+            .hot
+            .run_open
+            .query_row((completion.seq.0, &completion.plugin, self.host), |row| {
+                Ok((RunState::parse(row.get_ref(0)?.as_str()?)?, row.get::<_, u32>(1)?))
+            })
+            .optional()?;
+        let Some((before @ (RunState::Pending | RunState::Retrying), tried)) = open else { return Ok(Vec::new()) };
+        let attempts = tried.saturating_add(1);
+        let mut written = Vec::new();
+        let end = match &completion.outcome {
+            RunOutcome::Produced(deliveries) if deliveries.is_empty() => {
+                RunEnd::new(RunState::Filtered, attempts, None)
+            }
+            RunOutcome::Produced(deliveries) => {
+                written = self.insert_deliveries(completion, deliveries, held)?;
+                RunEnd {
+                    delivery_from: written.first().copied(),
+                    delivery_count: written.len(),
+                    ..RunEnd::new(RunState::Produced, attempts, None)
+                }
+            }
+            RunOutcome::Retry { due_at, detail } => {
+                RunEnd { due_at: Some(*due_at), ..RunEnd::new(RunState::Retrying, attempts, Some(detail)) }
+            }
+            RunOutcome::Dead { reason, detail } => {
+                self.bury(&Death {
+                    kind: DeadLetterKind::Run,
+                    reason: *reason,
+                    detail,
+                    died_at: completion.ended_at,
+                    event: completion.seq,
+                    plugin: &completion.plugin,
+                    delivery: None,
+                })?;
+                RunEnd::new(RunState::Dead, attempts, Some(detail))
+            }
+            RunOutcome::Parked => RunEnd::new(RunState::Parked, tried, None),
+        };
+        self.end_run(completion, before, &end)?;
+        Ok(written)
+    }
+
+    fn end_run(&mut self, completion: &RunCompletion, before: RunState, end: &RunEnd<'_>) -> rusqlite::Result<()> {
+        self.hot.run_end.execute(params![
+            completion.seq.0,
+            completion.plugin,
+            end.state.as_str(),
+            end.attempts,
+            end.due_at.map(|at| at.0),
+            completion.ended_at.0,
+            end.delivery_from.map(|seq| seq.0),
+            i64::try_from(end.delivery_count).unwrap_or(i64::MAX),
+            completion.plugin_digest,
+            end.detail,
+        ])?;
+        self.tally.run(&completion.plugin, before, -1);
+        self.tally.run(&completion.plugin, end.state, 1);
+        Ok(())
+    }
+
+    /// Writes deliveries one after the other, so that the run needs to name the first only. An id that the same run
+    /// names twice is one delivery.
+    fn insert_deliveries(
+        &mut self,
+        completion: &RunCompletion,
+        deliveries: &[NewDelivery],
+        held: &mut Vec<DeliverySeq>,
+    ) -> rusqlite::Result<Vec<DeliverySeq>> {
+        let mut ids = HashSet::new();
+        let mut written = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            if deliveries.len() > 1 && !ids.insert(delivery.id.as_str()) {
+                continue;
+            }
+            let seq = self.next_delivery();
+            let claimed_by = match delivery.claim {
+                Claim::Here => Some(self.host),
+                Claim::Open => None,
+            };
+            self.hot.delivery_insert.execute(params![
+                seq.0,
+                delivery.id.as_str(),
+                completion.seq.0,
+                completion.plugin,
+                delivery.endpoint,
+                completion.ended_at.0,
+                claimed_by,
+            ])?;
+            let headers = pairs_to_json(&delivery.headers);
+            self.hot.webhook_insert.execute((seq.0, &delivery.content_type, headers, readable(&delivery.body)))?;
+            self.tally.delivery(&delivery.endpoint, DeliveryState::Pending, 1);
+            if claimed_by.is_some() {
+                held.push(seq);
+            }
+            written.push(seq);
+        }
+        Ok(written)
+    }
+
+    /// Parks some runs that nobody holds. Returns how many; none means that no more are left.
+    pub(super) fn park_some(&mut self, plugin: &str) -> rusqlite::Result<u64> {
+        let pending = self.move_runs(plugin, RunState::Pending, RunState::Parked)?;
+        let retrying = self.move_runs(plugin, RunState::Retrying, RunState::Parked)?;
+        Ok(pending + retrying)
+    }
+
+    /// Puts some parked runs back to pending, due since they were accepted or last due.
+    pub(super) fn unpark_some(&mut self, plugin: &str) -> rusqlite::Result<u64> {
+        self.move_runs(plugin, RunState::Parked, RunState::Pending)
+    }
+
+    fn move_runs(&mut self, plugin: &str, from: RunState, to: RunState) -> rusqlite::Result<u64> {
+        let chosen = match from {
+            RunState::Parked => "INDEXED BY run_parked WHERE plugin = ?1 AND state = 'parked'",
+            RunState::Pending => {
+                "INDEXED BY run_claimable WHERE plugin = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying')
+                 AND state = 'pending'"
+            }
+            _ => {
+                "INDEXED BY run_claimable WHERE plugin = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying')
+                 AND state = 'retrying'"
+            }
+        };
+        let moved = self
+            .cached(&format!(
+                "UPDATE run SET state = ?2 WHERE plugin = ?1 AND event_seq IN
+                   (SELECT event_seq FROM run {chosen} LIMIT {PARK_CHUNK})"
+            ))?
+            .execute((plugin, to.as_str()))?;
+        let moved = i64::try_from(moved).unwrap_or(i64::MAX);
+        self.tally.run(plugin, from, -moved);
+        self.tally.run(plugin, to, moved);
+        Ok(moved.unsigned_abs())
+    }
+
+    pub(super) fn remember_plugin(&mut self, plugin: &KnownPlugin) -> rusqlite::Result<()> {
+        let subjects = serde_json::to_string(&plugin.subjects).unwrap_or_else(|_| "[]".to_owned());
+        self.cached(
+            "INSERT INTO plugin (name, subjects, digest) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET subjects = excluded.subjects, digest = excluded.digest",
+        )?
+        .execute((&plugin.name, subjects, &plugin.digest))?;
+        Ok(())
+    }
+}
+
+/// The event of a row that has it from its third column on.
+fn event_at(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        key: EventKey::from_stored(row.get::<_, Arc<str>>(2)?),
+        source: row.get(3)?,
+        subject: row.get(4)?,
+        entity_type: row.get(5)?,
+        operation: row.get(6)?,
+        entity_id: row.get(7)?,
+        tenant_id: row.get(8)?,
+        timestamp: row.get(9)?,
+        body_digest: row.get(10)?,
+        attributes: pairs_at(row, 11)?,
+        entity: bytes_at(row, 12)?,
+        previous: bytes_at(row, 13)?,
+    })
+}

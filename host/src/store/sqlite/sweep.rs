@@ -1,0 +1,142 @@
+//! Retention: what is past its age goes, a bounded part at a time, and never with open work.
+
+use super::group::Group;
+use super::state::{RunState, parse_delivery_state};
+use crate::clock::Timestamp;
+use crate::store::{DeliveryState, Retention};
+
+/// Events deleted in one commit.
+const EVENTS_DELETED_MAX: usize = 500;
+
+/// Events looked at in one commit: those that may not go yet cost a look.
+const EVENTS_SEEN_MAX: usize = 2_000;
+
+/// Event keys deleted in one commit.
+const KEYS_DELETED_MAX: usize = 2_000;
+
+/// An event's run, as far as its end is concerned.
+struct EndedRun {
+    plugin: String,
+    state: RunState,
+    ended_at: i64,
+    delivery_from: i64,
+    delivery_count: i64,
+    deliveries: Vec<EndedDelivery>,
+}
+
+/// A delivery's last words.
+struct EndedDelivery {
+    endpoint: String,
+    state: DeliveryState,
+    ended_at: i64,
+}
+
+impl Group<'_> {
+    pub(super) fn sweep(&mut self, before: Retention) -> rusqlite::Result<bool> {
+        self.keep_sequences()?;
+        let letters = self.discard_expired(before.dead)?;
+        let keys = self.delete_keys(before.dedup)?;
+        let events = self.delete_events(before.delivered)?;
+        Ok(letters || keys || events)
+    }
+
+    /// Keys stand in the order in which they were first seen, so that the oldest are found without an index.
+    fn delete_keys(&mut self, before: Timestamp) -> rusqlite::Result<bool> {
+        let deleted = self
+            .cached(&format!(
+                "DELETE FROM dedup WHERE seen_at < ?1 AND seq IN (SELECT seq FROM dedup ORDER BY seq LIMIT {KEYS_DELETED_MAX})"
+            ))?
+            .execute([before.0])?;
+        Ok(deleted == KEYS_DELETED_MAX)
+    }
+
+    /// Goes on where the last sweep stopped, up to the first event that is too young, then begins anew.
+    fn delete_events(&mut self, before: Timestamp) -> rusqlite::Result<bool> {
+        let candidates: Vec<(i64, i64)> = self
+            .cached("SELECT seq, run_count FROM event WHERE seq > ?1 AND accepted_at < ?2 ORDER BY seq LIMIT ?3")?
+            .query_map((self.swept_to, before.0, EVENTS_SEEN_MAX as i64), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut deleted = 0;
+        let all_seen = candidates.len() < EVENTS_SEEN_MAX;
+        for (seq, run_count) in candidates {
+            if deleted == EVENTS_DELETED_MAX {
+                return Ok(true);
+            }
+            self.swept_to = seq;
+            if let Some(runs) = self.finished_runs(seq, before)? {
+                self.delete_event(seq, run_count, &runs)?;
+                deleted += 1;
+            }
+        }
+        if all_seen {
+            self.swept_to = 0;
+        }
+        Ok(!all_seen)
+    }
+
+    /// The event's runs with their deliveries, where all of them ended before `before`.
+    fn finished_runs(&self, seq: i64, before: Timestamp) -> rusqlite::Result<Option<Vec<EndedRun>>> {
+        let mut select = self.cached(
+            "SELECT plugin, state, coalesce(ended_at, 0), coalesce(delivery_from, 0), delivery_count
+             FROM run WHERE event_seq = ?1",
+        )?;
+        let mut rows = select.query([seq])?;
+        let mut finished = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut run = EndedRun {
+                plugin: row.get(0)?,
+                state: RunState::parse(row.get_ref(1)?.as_str()?)?,
+                ended_at: row.get(2)?,
+                delivery_from: row.get(3)?,
+                delivery_count: row.get(4)?,
+                deliveries: Vec::new(),
+            };
+            let ended = matches!(run.state, RunState::Produced | RunState::Filtered | RunState::Discarded);
+            if !ended || run.ended_at >= before.0 {
+                return Ok(None);
+            }
+            let Some(deliveries) = self.finished_deliveries(&run, before)? else { return Ok(None) };
+            run.deliveries = deliveries;
+            finished.push(run);
+        }
+        Ok(Some(finished))
+    }
+
+    fn finished_deliveries(&self, run: &EndedRun, before: Timestamp) -> rusqlite::Result<Option<Vec<EndedDelivery>>> {
+        let mut select = self
+            .cached("SELECT endpoint, state, coalesce(ended_at, 0) FROM delivery WHERE seq >= ?1 AND seq < ?1 + ?2")?;
+        let mut rows = select.query((run.delivery_from, run.delivery_count))?;
+        let mut finished = Vec::new();
+        while let Some(row) = rows.next()? {
+            let delivery = EndedDelivery {
+                endpoint: row.get(0)?,
+                state: parse_delivery_state(row.get_ref(1)?.as_str()?)?,
+                ended_at: row.get(2)?,
+            };
+            let ended = matches!(delivery.state, DeliveryState::Delivered | DeliveryState::Discarded);
+            if !ended || delivery.ended_at >= before.0 {
+                return Ok(None);
+            }
+            finished.push(delivery);
+        }
+        Ok(Some(finished))
+    }
+
+    fn delete_event(&mut self, seq: i64, run_count: i64, runs: &[EndedRun]) -> rusqlite::Result<()> {
+        for run in runs {
+            let range = (run.delivery_from, run.delivery_count);
+            for (table, column) in [("attempt", "delivery_seq"), ("webhook", "delivery_seq"), ("delivery", "seq")] {
+                self.cached(&format!("DELETE FROM {table} WHERE {column} >= ?1 AND {column} < ?1 + ?2"))?
+                    .execute(range)?;
+            }
+            for delivery in &run.deliveries {
+                self.tally.delivery(&delivery.endpoint, delivery.state, -1);
+            }
+            self.tally.run(&run.plugin, run.state, -1);
+        }
+        self.cached("DELETE FROM run WHERE event_seq = ?1")?.execute([seq])?;
+        self.cached("DELETE FROM event WHERE seq = ?1")?.execute([seq])?;
+        self.tally.event(run_count > 0, -1);
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! The one thread that writes: takes what is queued, commits it as one group, then answers every waiter.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::checkpoint::Checkpoints;
+use super::claims::Release;
+use super::group::Group;
+use super::lock::LockFile;
+use super::open::{self, SqliteOptions};
+use super::queue::{Item, Job, Queued};
+use crate::store::StoreError;
+
+/// The most commands that share a commit.
+const GROUP_COMMANDS_MAX: usize = 256;
+
+/// The most bytes that share a commit, the last command not counted.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The waits between tries to reopen a store that can't be opened.
+const REOPEN_BACKOFF_MIN: Duration = Duration::from_millis(10);
+const REOPEN_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What the writer has done so far.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) commits: AtomicU64,
+    pub(super) commits_failed: AtomicU64,
+    pub(super) commands: AtomicU64,
+}
+
+/// What a command comes to.
+pub(super) trait Outcome: Send {
+    /// The claims in it, for the case that nobody waits for it any more: they would hold for as long as this host
+    /// lives, and nobody would do the work.
+    fn unwanted(self) -> Release;
+}
+
+/// Outcomes without claims.
+macro_rules! claimless {
+    ($($outcome:ty),+) => {
+        $(impl Outcome for $outcome {
+            fn unwanted(self) -> Release {
+                Release::default()
+            }
+        })+
+    };
+}
+claimless!((), u64, bool);
+
+/// A command and its waiter.
+pub(super) struct Task<T, F> {
+    work: F,
+    outcome: Option<T>,
+    waiter: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Task<T, F> {
+    pub(super) fn new(work: F) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
+        let (waiter, answer) = oneshot::channel();
+        (Box::new(Self { work, outcome: None, waiter }), answer)
+    }
+}
+
+impl<T: Outcome, F: FnMut(&mut Group<'_>) -> rusqlite::Result<T> + Send> Job for Task<T, F> {
+    fn perform(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
+        self.outcome = Some((self.work)(group)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) -> Option<Release> {
+        let Self { outcome, waiter, .. } = *self;
+        match waiter.send(committed.and_then(|()| outcome.ok_or(StoreError::Closed))) {
+            Err(Ok(unwanted)) => Some(unwanted.unwanted()).filter(|release| !release.is_empty()),
+            _ => None,
+        }
+    }
+}
+
+/// The writer's thread.
+pub(super) struct Writer {
+    pub(super) options: SqliteOptions,
+    pub(super) host: i64,
+    pub(super) receiver: Receiver<Item>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) checkpoints: Checkpoints,
+    /// Held until the last connection that writes is closed.
+    pub(super) lock: LockFile,
+    pub(super) pending: Vec<Queued>,
+    pub(super) closing: Option<oneshot::Sender<()>>,
+    pub(super) disconnected: bool,
+}
+
+enum End {
+    Closed,
+    Broken,
+}
+
+impl Writer {
+    /// Runs until the store is closed. A failed commit costs its group and the connection, never the thread.
+    pub(super) fn run(mut self, first: Connection) {
+        let mut connection = first;
+        loop {
+            let wal_pages = Arc::new(AtomicI32::new(0));
+            let hook_pages = Arc::clone(&wal_pages);
+            let hooked = connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+                hook_pages.store(pages, Ordering::Relaxed);
+                Ok(())
+            }));
+            if let Err(error) = hooked {
+                tracing::warn!(path = %self.options.path.display(), %error, "the store can't watch its write-ahead log");
+            }
+            match self.serve(&connection, &wal_pages) {
+                End::Closed => break,
+                End::Broken => drop(connection),
+            }
+            match self.reopen() {
+                Some(reopened) => connection = reopened,
+                None => return self.finish(None),
+            }
+        }
+        self.finish(Some(connection));
+    }
+
+    /// Commits groups until one fails or the store is closed.
+    fn serve(&mut self, connection: &Connection, wal_pages: &AtomicI32) -> End {
+        if !self.gather() {
+            return End::Closed;
+        }
+        let mut group = match Group::new(connection, self.host) {
+            Ok(group) => group,
+            Err(error) => return self.fail(&error.to_string()),
+        };
+        loop {
+            let committed = catch_unwind(AssertUnwindSafe(|| perform(&mut group, &mut self.pending)));
+            match committed {
+                Ok(Ok(())) => self.succeed(),
+                Ok(Err(error)) => {
+                    group.roll_back();
+                    return self.fail(&error.to_string());
+                }
+                Err(_panic) => {
+                    group.roll_back();
+                    return self.fail("a command panicked; this is a defect of the program, please report it");
+                }
+            }
+            self.checkpoints.after_commit(connection, wal_pages.load(Ordering::Relaxed));
+            if !self.gather() {
+                return End::Closed;
+            }
+        }
+    }
+
+    fn succeed(&mut self) {
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.counters.commands.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
+        let unwanted: Vec<_> = self.pending.drain(..).filter_map(|queued| queued.job.answer(Ok(()))).collect();
+        for release in unwanted {
+            let (job, _nobody) = Task::new(move |group: &mut Group<'_>| group.release(&release));
+            self.pending.push(Queued::internal(job));
+        }
+    }
+
+    fn fail(&mut self, error: &str) -> End {
+        self.counters.commits_failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            path = %self.options.path.display(), error, commands = self.pending.len(), "a commit failed; the store reopens"
+        );
+        self.answer_failed(error);
+        End::Broken
+    }
+
+    fn answer_failed(&mut self, error: &str) {
+        for queued in self.pending.drain(..) {
+            queued.job.answer(Err(StoreError::Commit(error.to_owned())));
+        }
+    }
+
+    /// Fills the group with what is there, waiting for the first command only. False once closed and empty.
+    fn gather(&mut self) -> bool {
+        let mut bytes = 0;
+        while self.pending.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX {
+            let may_wait = self.pending.is_empty() && self.closing.is_none() && !self.disconnected;
+            let item = if may_wait { self.receiver.recv().ok() } else { self.receiver.try_recv().ok() };
+            match item {
+                Some(Item::Command(queued)) => {
+                    bytes += queued.bytes;
+                    self.pending.push(queued);
+                }
+                Some(Item::Close(done)) => self.closing = Some(done),
+                None if may_wait => self.disconnected = true,
+                None => break,
+            }
+        }
+        !self.pending.is_empty()
+    }
+
+    /// Opens a connection again. While that fails, commands fail too, each after a bounded wait and another try.
+    fn reopen(&mut self) -> Option<Connection> {
+        let mut backoff = REOPEN_BACKOFF_MIN;
+        loop {
+            match open::reopen_writer(&self.options) {
+                Ok(connection) => return Some(connection),
+                Err(error) => {
+                    tracing::error!(path = %self.options.path.display(), %error, "the store could not be reopened");
+                    self.answer_failed(&format!("the store could not be reopened: {error}"));
+                }
+            }
+            if !self.gather() {
+                return None;
+            }
+            // Callers that try again at once must not turn this into a busy loop.
+            std::thread::park_timeout(backoff);
+            backoff = (backoff * 2).min(REOPEN_BACKOFF_MAX);
+        }
+    }
+
+    fn finish(mut self, connection: Option<Connection>) {
+        self.checkpoints.stop();
+        if let Some(connection) = connection {
+            // What is in the write-ahead log is durable there; a checkpoint only makes the next start quicker.
+            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())) {
+                tracing::warn!(path = %self.options.path.display(), %error, "the last checkpoint failed");
+            }
+            drop(connection);
+        }
+        drop(self.lock);
+        if let Some(done) = self.closing {
+            let _nobody_waits = done.send(());
+        }
+    }
+}
+
+fn perform(group: &mut Group<'_>, jobs: &mut [Queued]) -> rusqlite::Result<()> {
+    group.begin()?;
+    for queued in jobs {
+        queued.job.perform(group)?;
+    }
+    group.commit()
+}

@@ -1,0 +1,370 @@
+//! Commands, from their arguments to what they print and how they end.
+
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use clap::{CommandFactory, Parser};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use wirehook::cli::parts::{DemoOptions, DemoReport, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
+use wirehook::cli::{Cli, Console, Exit, Failure, Failures, Parts};
+use wirehook::clock::{Clock, ManualClock, Timestamp};
+use wirehook::logging::{LogFormat, LoggingError};
+use wirehook::ops::access::{OfflineError, OpenOffline};
+use wirehook::settings::{Environment, Settings, StoreSettings};
+use wirehook::store::Store;
+
+mod fake;
+use fake::FakeStore;
+
+struct FakeParts {
+    store: Arc<FakeStore>,
+    plugins: Vec<PluginView>,
+    run: Result<RunReport, Failures>,
+    received: Vec<Received>,
+    statuses: Mutex<Vec<u16>>,
+}
+
+impl OpenOffline for FakeParts {
+    fn open<'a>(&'a self, _: &'a StoreSettings) -> BoxFuture<'a, Result<Arc<dyn Store>, OfflineError>> {
+        let store: Arc<dyn Store> = self.store.clone();
+        async { Ok(store) }.boxed()
+    }
+}
+
+impl Parts for FakeParts {
+    fn begin_logging(&self, _: LogFormat, _: &str) -> Result<(), LoggingError> {
+        Ok(())
+    }
+    fn clock(&self) -> Arc<dyn Clock> {
+        ManualClock::starting_at(Timestamp(5))
+    }
+    fn opener(&self) -> &dyn OpenOffline {
+        self
+    }
+    fn run(&self, _: Settings, _: RunOptions) -> BoxFuture<'_, Result<RunReport, Failures>> {
+        async { self.run.clone() }.boxed()
+    }
+    fn receive<'a>(
+        &'a self,
+        options: ReceiveOptions,
+        print: &'a mut (dyn FnMut(&Received) + Send),
+    ) -> BoxFuture<'a, Result<(), Failures>> {
+        assert_eq!(options.secret.unwrap().expose(), b"s3cret");
+        *self.statuses.lock().unwrap() = options.statuses;
+        self.received.iter().for_each(print);
+        async { Ok(()) }.boxed()
+    }
+    fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
+        async move { Ok(DemoReport { accounted: options.events == 1000 }) }.boxed()
+    }
+    fn inspect(&self, file: &Path) -> PluginView {
+        PluginView { file: file.to_owned(), ..self.plugins[0].clone() }
+    }
+    fn scan(&self, _: &Settings) -> Result<Vec<PluginView>, Failure> {
+        Ok(self.plugins.clone())
+    }
+}
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const SETTINGS: &str = "[[source]]\nname = \"in\"\nkind = \"stdin\"\n\
+    [[endpoint]]\nname = \"shop\"\nurl = \"https://shop.example.com/hooks\"\nsecret = { env = \"SHOP_SECRET\" }\n";
+
+struct Bench {
+    folder: tempfile::TempDir,
+    parts: FakeParts,
+}
+
+struct Ended {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+impl Bench {
+    fn new(settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("wirehook.toml"), settings).unwrap();
+        let orders = PluginView { name: "orders".to_owned(), ok: true, ..PluginView::default() };
+        let broken = PluginView {
+            name: "broken".to_owned(),
+            file: PathBuf::from("plugins/broken.wasm"),
+            error: Some("it does not export on-event".to_owned()),
+            help: Some("build it for the world subscriber".to_owned()),
+            ..PluginView::default()
+        };
+        let received = Received {
+            number: 1,
+            webhook_id: Some("msg_1".to_owned()),
+            verified: Some(true),
+            problem: None,
+            status: 503,
+            attempt: 2,
+            body: "{\"a\":1}".to_owned(),
+        };
+        let parts = FakeParts {
+            store: FakeStore::with_letters(),
+            plugins: vec![orders, broken],
+            run: Ok(RunReport { dead_letters: 2, drained: true }),
+            received: vec![received],
+            statuses: Mutex::default(),
+        };
+        Self { folder, parts }
+    }
+
+    async fn run(&self, arguments: &str) -> Ended {
+        let cli = Cli::try_parse_from(["wirehook"].into_iter().chain(arguments.split_whitespace())).unwrap();
+        let environment = Environment::of(&[("SHOP_SECRET", "s3cret")], self.folder.path());
+        let (out, err) = (Buffer::default(), Buffer::default());
+        let mut console = Console::of(out.clone(), err.clone());
+        let exit = wirehook::cli::run(cli, &environment, &self.parts, &mut console).await;
+        let ended = Ended { exit, out: out.text(), err: err.text() };
+        assert!(!(ended.out.clone() + &ended.err).contains("s3cret"), "{}{}", ended.out, ended.err);
+        ended
+    }
+
+    /// As `run`; checks the exit and gives every line of standard output as JSON.
+    async fn objects(&self, arguments: &str, exit: Exit) -> Vec<serde_json::Value> {
+        let ended = self.run(&format!("{arguments} --json")).await;
+        assert_eq!(ended.exit, exit, "{arguments}: {}", ended.err);
+        ended.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    }
+}
+
+#[test]
+fn the_arguments_are_consistent_and_every_command_has_an_example() {
+    let mut root = Cli::command();
+    root.clone().debug_assert();
+    root.build();
+    for command in root.get_subcommands() {
+        let help = command.get_after_help().unwrap_or_else(|| panic!("{} has no example", command.get_name()));
+        assert!(help.to_string().contains(&format!("wirehook {}", command.get_name())), "{help}");
+        for leaf in command.get_subcommands() {
+            assert!(leaf.get_after_help().is_some(), "{} {} has no example", command.get_name(), leaf.get_name());
+        }
+    }
+    let names: Vec<_> = root.get_subcommands().map(clap::Command::get_name).collect();
+    assert_eq!(
+        names,
+        ["run", "check", "receive", "deliveries", "dead-letters", "plugin", "status", "config", "demo", "completions"]
+    );
+}
+
+#[test]
+fn wrong_arguments_are_refused() {
+    let check = |arguments: &str| {
+        let error = Cli::try_parse_from(["wirehook"].into_iter().chain(arguments.split_whitespace())).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{arguments}");
+    };
+    check("");
+    check("runn");
+    check("dead-letters list --reason nonsense");
+    check("dead-letters redrive --all 3");
+    check("deliveries list --limit 10001");
+    check("deliveries list --state asleep");
+    check("receive --status 99");
+    check("receive --secret-env A --secret-file b");
+    check("receive --count 0");
+}
+
+#[tokio::test]
+async fn errors_say_where_and_what_to_do() {
+    let bench = Bench::new("[store]\npaht = \"x\"\n");
+    for command in ["run", "check", "status", "config show", "plugin list", "dead-letters list", "deliveries list"] {
+        let ended = bench.run(command).await;
+        assert_eq!(ended.exit, Exit::Usage, "{command}");
+        let at = bench.folder.path().join("wirehook.toml");
+        let expected =
+            format!("error: unknown key `paht` in [store]\n  at {}:2:1\n  help: did you mean `path`?\n", at.display());
+        assert_eq!((ended.out.as_str(), ended.err), ("", expected), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_without_a_source_is_refused() {
+    let ended = Bench::new("").run("run").await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.starts_with("error: no [[source]] is configured"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_run_that_was_to_end_idle_fails_for_dead_letters() {
+    let bench = Bench::new(SETTINGS);
+    assert_eq!(bench.run("run").await.exit, Exit::Success);
+    let ended = bench.run("run --exit-when-idle").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(
+        ended.err.contains("2 dead letters came to be") && ended.err.contains("dead-letters list"),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn check_reports_every_plugin_and_the_span_of_retries() {
+    let mut bench = Bench::new(SETTINGS);
+    let ended = bench.run("check").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.out.contains("20 attempts over"), "{}", ended.out);
+    assert_eq!(
+        ended.err,
+        "error: plugin `broken` would not run: it does not export on-event\n  at plugins/broken.wasm\n  \
+         help: build it for the world subscriber\n"
+    );
+    bench.parts.plugins.pop();
+    let ended = bench.run("check").await;
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""));
+    assert!(ended.out.ends_with("all is well\n"), "{}", ended.out);
+    let objects = bench.objects("check", Exit::Success).await;
+    let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["settings", "source", "endpoint", "plugin"]);
+}
+
+#[tokio::test]
+async fn check_warns_where_there_is_nothing_to_deliver_to() {
+    let bench = Bench::new("[[source]]\nname = \"in\"\nkind = \"stdin\"\n");
+    let ended = bench.run("check").await;
+    assert!(ended.err.starts_with("warning: no [[endpoint]] is configured"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn settings_are_shown_with_their_origins() {
+    let bench = Bench::new(SETTINGS);
+    let objects = bench.objects("config show", Exit::Success).await;
+    let find = |key: &str| objects.iter().find(|object| object["key"] == key).unwrap_or_else(|| panic!("{key}"));
+    assert_eq!(find("endpoint.shop.secret")["value"], "<redacted>");
+    assert_eq!(find("endpoint.shop.secret")["origin"], "env SHOP_SECRET");
+    assert_eq!(find("endpoint.shop.timeout")["origin"], "default");
+    assert!(find("endpoint.shop.url")["origin"].as_str().unwrap().ends_with("wirehook.toml:6"));
+    let ended = bench.run("config show").await;
+    assert!(ended.out.lines().any(|l| l.starts_with("limits.event") && l.contains("1.0 MiB")), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn dead_letters_are_filtered() {
+    let bench = Bench::new(SETTINGS);
+    let check = async |arguments: &str, expected: &[i64]| {
+        let objects = bench.objects(&format!("dead-letters list {arguments}"), Exit::Success).await;
+        let ids: Vec<i64> = objects.iter().map(|object| object["id"].as_i64().unwrap()).collect();
+        assert_eq!(ids, expected, "{arguments}");
+    };
+    check("", &[4, 3, 2, 1]).await;
+    check("--endpoint shop", &[3, 2]).await;
+    check("--plugin orders", &[2, 1]).await;
+    check("--reason plugin_trap", &[1]).await;
+    check("--plugin orders --endpoint shop", &[2]).await;
+    check("--limit 1", &[4]).await;
+    let ended = bench.run("dead-letters list --reason status_4xx").await;
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert!(lines[0].starts_with("ID  KIND      REASON      PLUGIN  ENDPOINT  STATUS"), "{}", ended.out);
+    assert!(lines[1].starts_with("2   delivery  status_4xx  orders  shop      400"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn named_dead_letters_are_redriven_without_asking() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("dead-letters redrive 1 2 4").await;
+    assert_eq!(ended.exit, Exit::Success, "{}", ended.err);
+    assert_eq!(ended.out, "1 runs and 1 deliveries put back to work\n");
+    assert!(ended.err.starts_with("warning: 1 dead letters are messages and can't be redriven"), "{}", ended.err);
+    assert_eq!(bench.parts.store.ids(), [3, 4]);
+    let ended = bench.run("dead-letters redrive 1").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.err.contains("1 of the 1 ids are not dead letters any more"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn bulk_verbs_need_a_yes_where_nobody_can_be_asked() {
+    let bench = Bench::new(SETTINGS);
+    for command in ["redrive", "discard"] {
+        let ended = bench.run(&format!("dead-letters {command}")).await;
+        assert_eq!(ended.exit, Exit::Usage);
+        assert!(ended.err.contains("nothing says which dead letters are meant"), "{}", ended.err);
+        let ended = bench.run(&format!("dead-letters {command} --endpoint shop")).await;
+        assert_eq!(ended.exit, Exit::Usage);
+        assert!(ended.err.contains("say --yes"), "{}", ended.err);
+        let dry = bench.objects(&format!("dead-letters {command} --endpoint shop --dry-run"), Exit::Success).await;
+        assert_eq!(dry.len(), 2);
+        assert_eq!(bench.parts.store.ids(), [1, 2, 3, 4], "nothing was done");
+    }
+    let done = bench.objects("dead-letters discard --endpoint shop --yes", Exit::Success).await;
+    assert_eq!(done, [serde_json::json!({ "discarded": 2 })]);
+    assert_eq!(bench.parts.store.ids(), [1, 4]);
+    bench.objects("dead-letters redrive --all --yes", Exit::Success).await;
+    assert_eq!(bench.parts.store.ids(), [4]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("dead-letters show 99").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.err.contains("there is no dead letter 99"), "{}", ended.err);
+    let ended = bench.run("deliveries show msg_nope").await;
+    assert!(ended.err.contains("there is no delivery msg_nope"), "{}", ended.err);
+    let ended = bench.run("dead-letters show 2").await;
+    assert!(ended.out.contains("payload   {\"id\":2}\n"), "{}", ended.out);
+    // The store fails: its words, and exit code 1.
+    let ended = bench.run("deliveries list").await;
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Failure, "error: the store is closed\n"));
+}
+
+#[tokio::test]
+async fn status_speaks_without_a_host_too() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("status").await;
+    assert!(ended.out.starts_with("no host runs on this store\n\n7 events kept"), "{}", ended.out);
+    let objects = bench.objects("status", Exit::Success).await;
+    assert_eq!((objects[0]["host"].is_null(), objects[0]["store"]["events"].as_u64()), (true, Some(7)));
+}
+
+#[tokio::test]
+async fn the_receiver_prints_what_it_takes() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("receive --secret-env SHOP_SECRET --status 503,503,200").await;
+    assert_eq!(ended.out, "1 503 msg_1 attempt 2 verified\n  {\"a\":1}\n");
+    assert_eq!(*bench.parts.statuses.lock().unwrap(), [503, 503, 200]);
+    let objects = bench.objects("receive --secret-env SHOP_SECRET", Exit::Success).await;
+    assert_eq!(objects[0]["webhook_id"], "msg_1");
+    let ended = bench.run("receive --secret-env NOT_SET").await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.contains("--secret-env names the variable NOT_SET, which holds no secret"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn plugins_are_listed_and_inspected() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("plugin list").await;
+    assert_eq!(ended.exit, Exit::Success);
+    assert!(ended.out.contains("orders  ok") && ended.out.contains("broken  refused"), "{}", ended.out);
+    assert_eq!(bench.objects("plugin inspect some.wasm", Exit::Success).await[0]["file"], "some.wasm");
+}
+
+#[tokio::test]
+async fn the_demonstration_and_completions_end_well() {
+    let bench = Bench::new(SETTINGS);
+    assert_eq!(bench.run("demo").await.exit, Exit::Success);
+    assert_eq!(bench.run("demo --events 5").await.exit, Exit::Failure);
+    let ended = bench.run("completions bash").await;
+    assert!(ended.out.contains("dead-letters"), "{}", ended.out);
+}

@@ -1,0 +1,166 @@
+//! A store in memory with dead letters only, for what talks to operators.
+
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use wirehook::clock::Timestamp;
+use wirehook::dead_letter::Reason;
+use wirehook::delivery::DeliveryId;
+use wirehook::store::{
+    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail, DeadLetterFilter,
+    DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
+    KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, Store, StoreError, StoreStatus,
+};
+
+#[derive(Default)]
+pub(crate) struct FakeStore {
+    pub(crate) letters: Mutex<Vec<DeadLetterDetail>>,
+    pub(crate) redriven_at: Mutex<Vec<Timestamp>>,
+}
+
+pub(crate) fn letter(
+    id: i64,
+    kind: DeadLetterKind,
+    reason: Reason,
+    plugin: &str,
+    endpoint: Option<&str>,
+) -> DeadLetterDetail {
+    DeadLetterDetail {
+        summary: DeadLetterSummary {
+            id,
+            kind,
+            reason,
+            detail: format!("detail {id}"),
+            died_at: Timestamp(1_772_460_000_000 + id),
+            event_key: format!("bus/id/{id}"),
+            subject: "fraiseql.order.created".to_owned(),
+            plugin: Some(plugin.to_owned()),
+            endpoint: endpoint.map(str::to_owned),
+            delivery_id: endpoint.map(|_| DeliveryId::from_stored(format!("msg_{id}"))),
+            attempts: 1,
+            last_status: endpoint.map(|_| 400),
+            last_response: None,
+        },
+        payload: format!("{{\"id\":{id}}}"),
+    }
+}
+
+impl FakeStore {
+    pub(crate) fn with_letters() -> Arc<Self> {
+        let letters = vec![
+            letter(1, DeadLetterKind::Run, Reason::PluginTrap, "orders", None),
+            letter(2, DeadLetterKind::Delivery, Reason::Status4xx, "orders", Some("shop")),
+            letter(3, DeadLetterKind::Delivery, Reason::AttemptsExhausted, "ledger", Some("shop")),
+            letter(4, DeadLetterKind::Message, Reason::Undecodable, "", None),
+        ];
+        Arc::new(Self { letters: Mutex::new(letters), ..Self::default() })
+    }
+
+    pub(crate) fn ids(&self) -> Vec<i64> {
+        self.letters.lock().unwrap().iter().map(|letter| letter.summary.id).collect()
+    }
+
+    fn matching(&self, filter: &DeadLetterFilter) -> Vec<DeadLetterDetail> {
+        let matches = |letter: &&DeadLetterDetail| {
+            let summary = &letter.summary;
+            (filter.ids.is_empty() || filter.ids.contains(&summary.id))
+                && filter.endpoint.as_ref().is_none_or(|endpoint| summary.endpoint.as_ref() == Some(endpoint))
+                && filter.plugin.as_ref().is_none_or(|plugin| summary.plugin.as_ref() == Some(plugin))
+                && filter.reason.is_none_or(|reason| summary.reason == reason)
+        };
+        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        self.letters.lock().unwrap().iter().rev().filter(matches).take(limit).cloned().collect()
+    }
+
+    fn remove(&self, ids: &[i64]) {
+        self.letters.lock().unwrap().retain(|letter| !ids.contains(&letter.summary.id));
+    }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+fn no<'a, T: Send + 'a>() -> Answer<'a, T> {
+    async { Err(StoreError::Closed) }.boxed()
+}
+
+impl Store for FakeStore {
+    fn accept(&self, _: Vec<Arrival>, _: Timestamp) -> Answer<'_, Vec<Acceptance>> {
+        no()
+    }
+    fn claim_runs(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
+        no()
+    }
+    fn complete_runs(&self, _: Vec<RunCompletion>) -> Answer<'_, Vec<Vec<DeliverySeq>>> {
+        no()
+    }
+    fn claim_deliveries(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedDelivery>> {
+        no()
+    }
+    fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, ()> {
+        no()
+    }
+    fn release(&self, _: Vec<(EventSeq, Arc<str>)>, _: Vec<DeliverySeq>) -> Answer<'_, ()> {
+        no()
+    }
+    fn known_plugins(&self) -> Answer<'_, Vec<KnownPlugin>> {
+        no()
+    }
+    fn remember_plugin(&self, _: KnownPlugin) -> Answer<'_, u64> {
+        no()
+    }
+    fn park_runs(&self, _: Arc<str>) -> Answer<'_, u64> {
+        no()
+    }
+    fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
+        let dead_letters = vec![ReasonCount { reason: Reason::PluginTrap, count: 1 }];
+        async { Ok(StoreStatus { events: 7, dead_letters, ..StoreStatus::default() }) }.boxed()
+    }
+    fn is_idle(&self, _: Vec<Arc<str>>) -> Answer<'_, bool> {
+        no()
+    }
+    fn list_deliveries(&self, _: DeliveryFilter) -> Answer<'_, Vec<DeliverySummary>> {
+        no()
+    }
+    fn show_delivery(&self, _: DeliveryId) -> Answer<'_, Option<DeliveryDetail>> {
+        async { Ok(None) }.boxed()
+    }
+    fn list_dead_letters(&self, filter: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterSummary>> {
+        let found = self.matching(&filter).into_iter().map(|letter| letter.summary).collect();
+        async { Ok(found) }.boxed()
+    }
+    fn show_dead_letter(&self, id: i64) -> Answer<'_, Option<DeadLetterDetail>> {
+        let found = self.letters.lock().unwrap().iter().find(|letter| letter.summary.id == id).cloned();
+        async { Ok(found) }.boxed()
+    }
+    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> Answer<'_, Redriven> {
+        let found = self.matching(&filter);
+        let of = |kind| found.iter().filter(|letter| letter.summary.kind == kind).count() as u64;
+        let redriven = Redriven {
+            runs: of(DeadLetterKind::Run),
+            deliveries: of(DeadLetterKind::Delivery),
+            refused: of(DeadLetterKind::Message),
+            plugins: found.iter().filter_map(|l| l.summary.plugin.as_deref().map(Arc::from)).collect(),
+            endpoints: found.iter().filter_map(|l| l.summary.endpoint.as_deref().map(Arc::from)).collect(),
+        };
+        let gone: Vec<i64> =
+            found.iter().filter(|l| l.summary.kind != DeadLetterKind::Message).map(|l| l.summary.id).collect();
+        self.remove(&gone);
+        self.redriven_at.lock().unwrap().push(now);
+        async { Ok(redriven) }.boxed()
+    }
+    fn discard(&self, filter: DeadLetterFilter) -> Answer<'_, u64> {
+        let gone: Vec<i64> = self.matching(&filter).iter().map(|letter| letter.summary.id).collect();
+        self.remove(&gone);
+        async move { Ok(gone.len() as u64) }.boxed()
+    }
+    fn sweep(&self, _: Retention) -> Answer<'_, bool> {
+        no()
+    }
+    fn heartbeat(&self, _: Timestamp) -> Answer<'_, ()> {
+        no()
+    }
+}

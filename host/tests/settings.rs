@@ -1,0 +1,187 @@
+//! Settings files and what becomes of them. Each `tests/settings/*.toml` stands beside the `.err` it must give;
+//! `UPDATE_EXPECT=1` writes them anew.
+
+#![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use wirehook::settings::{self, Environment, SettingsError, SourceKind};
+
+fn environment() -> Environment {
+    Environment::of(
+        &[
+            ("SET", "value-of-set"),
+            ("EMPTY", ""),
+            ("NOT_A_URL", "not a url"),
+            ("URL_WITH_PASSWORD", "nats://me:hunter2hunter2@bus:4222"),
+        ],
+        "/nowhere",
+    )
+}
+
+fn refusal(name: &str, text: &str) -> String {
+    match settings::parse(Path::new(name), text, &environment()) {
+        Ok(_) => panic!("{name} was accepted"),
+        Err(error) => format!("{error}\n"),
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_with_the_place_and_what_to_do() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settings");
+    let mut cases: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 20, "the case folder is gone");
+    let mut wrong = Vec::new();
+    for case in cases {
+        let name = case.file_name().unwrap().to_str().unwrap().to_owned();
+        let actual = refusal(&name, &fs::read_to_string(&case).unwrap());
+        let expected_file = case.with_extension("err");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&expected_file, &actual).unwrap();
+        }
+        let expected = fs::read_to_string(&expected_file).unwrap_or_default();
+        if actual != expected {
+            wrong.push(format!("== {name}\n-- expected\n{expected}-- actual\n{actual}"));
+        }
+        assert!(!actual.contains("hunter2hunter2"), "{name} shows a secret:\n{actual}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn example() -> settings::Loaded {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/wirehook.toml");
+    let variables = ["WIREHOOK_HTTP_TOKEN", "ORDERS_SECRET", "ORDERS_BEARER", "LEDGER_SECRET_NEW", "LEDGER_SECRET_OLD"];
+    let variables: Vec<(&str, &str)> = variables.iter().map(|name| (*name, "s3cret")).collect();
+    settings::load(Some(&path), &Environment::of(&variables, "/nowhere")).unwrap()
+}
+
+#[test]
+fn the_example_says_what_the_defaults_are() {
+    let example = example();
+    assert_eq!(example.warnings, []);
+    let nothing = settings::parse(&example.file, "", &environment()).unwrap();
+    for default in &nothing.shown {
+        let said = example.shown.iter().find(|shown| shown.key == default.key).unwrap();
+        assert_eq!(said.value, default.value, "{}", default.key);
+    }
+    let endpoint = &example.settings.endpoints[0];
+    assert_eq!(endpoint.retry, wirehook::delivery::RetryPolicy::default());
+    assert_eq!(endpoint.headers[0].0, "authorization");
+    assert_eq!(example.settings.endpoints[1].secrets.len(), 2);
+    assert_eq!(example.settings.endpoints[1].retry, wirehook::delivery::RetryPolicy::page());
+    assert_eq!(example.settings.store.path, example.file.with_file_name("wirehook.db"));
+}
+
+#[test]
+fn the_documentation_names_every_key() {
+    let page = include_str!("../docs/settings.md");
+    for shown in example().shown {
+        let key = shown.key.rsplit('.').next().unwrap();
+        assert!(page.to_lowercase().contains(&format!("`{key}`")), "docs/settings.md does not explain {}", shown.key);
+    }
+}
+
+#[test]
+fn names_on_the_bus_follow_the_source() {
+    let loaded = settings::parse(
+        Path::new("/etc/wirehook/wirehook.toml"),
+        "[[source]]\nname = \"bus\"\nkind = \"jetstream\"\nurl = \"nats://h:1\"\nstream = \"S\"\nstart = 2026-03-02T14:00:00Z",
+        &environment(),
+    )
+    .unwrap();
+    let SourceKind::Jetstream { durable, start, .. } = &loaded.settings.sources[0].kind else { panic!() };
+    assert_eq!(durable, "wirehook-bus");
+    assert_eq!(*start, settings::Start::At(wirehook::clock::Timestamp(1_772_460_000_000)));
+    assert_eq!(loaded.settings.plugins.dir, Path::new("/etc/wirehook/plugins"));
+    let show = |key: &str| loaded.shown.iter().find(|shown| shown.key == key).unwrap().origin.to_string();
+    assert_eq!(show("source.bus.durable"), "default");
+    assert_eq!(show("source.bus.stream"), "/etc/wirehook/wirehook.toml:5");
+}
+
+#[test]
+fn running_needs_a_source() {
+    let loaded = settings::parse(Path::new("w.toml"), "", &environment()).unwrap();
+    assert_eq!(loaded.warnings.len(), 2, "no source and no endpoint");
+    assert!(loaded.for_run().unwrap_err().to_string().contains("no [[source]]"));
+}
+
+#[test]
+fn the_file_is_searched_for_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = settings::find(None, &Environment::of(&[], folder.path()));
+    if !Path::new(settings::load::SYSTEM_FILE).exists() {
+        let Err(SettingsError::NotFound(places)) = nothing else { panic!("{nothing:?}") };
+        assert_eq!(places, [folder.path().join("wirehook.toml"), "/etc/wirehook/wirehook.toml".into()]);
+    }
+    fs::write(folder.path().join("wirehook.toml"), "").unwrap();
+    let check = |config: Option<&str>, variables: &[(&str, &str)], expected: PathBuf| {
+        let environment = Environment::of(variables, folder.path());
+        assert_eq!(settings::find(config.map(Path::new), &environment).unwrap(), expected);
+    };
+    check(None, &[], folder.path().join("wirehook.toml"));
+    check(None, &[("WIREHOOK_CONFIG", "v.toml")], "v.toml".into());
+    check(Some("c.toml"), &[("WIREHOOK_CONFIG", "v.toml")], "c.toml".into());
+}
+
+#[test]
+fn a_secret_in_a_file_loses_one_newline() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |content: &str, expected: &[u8]| {
+        fs::write(folder.path().join("secret"), content).unwrap();
+        let text = "[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsecret = { file = \"secret\" }";
+        let loaded = settings::parse(&folder.path().join("w.toml"), text, &environment()).unwrap();
+        assert_eq!(loaded.settings.endpoints[0].secrets[0].expose(), expected);
+    };
+    check("s", b"s");
+    check("s\n", b"s");
+    check("s\r\n", b"s");
+    check("s\n\n", b"s\n");
+    check(" s ", b" s ");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whether the settings are good or bad, nothing that is printed holds a secret.
+    #[test]
+    fn no_output_holds_a_secret(secret in "[A-Za-z0-9]{12,40}", also in prop::sample::select(vec![
+        "", "bogus = 1", "[store]\npath = 3", "[limits]\nevent = \"nonsense\"", "not toml",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://h\"\nsecret = \"SECRET\"",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://u:SECRET@h\"\nsecret = { env = \"S\" }",
+        "[[endpoint]]\nname = \"x\"\nurl = { env = \"S\" }\nsecret = { env = \"S\" }",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://h/?key=SECRET\"\nsecret = { env = \"S\", default = \"SECRET\" }",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://h\"\nsecret = { env = \"S\" }\ntimeout = { env = \"S\" }",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://h\"\nsecret = { env = \"S\" }\nheaders = { X-Api-Key = \"SECRET\" }",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://h\"\nsecret = \"SECRET",
+        "[[endpoint]]\nname = \"x\"\nurl = \"http://h\"\nsecret = \"SECRET\" SECRET",
+        "[[source]]\nname = \"y\"\nkind = \"nats\"\nurl = \"nats://SECRET@h\"\nsubjects = [\"a\"]",
+        "[[source]]\nname = \"y\"\nkind = \"nats\"\nurl = \"nats://h\"\nsubjects = [\"a\"]\npassword = \"SECRET\"",
+    ])) {
+        let text = format!(
+            "{}\n[[endpoint]]\nname = \"e\"\nurl = \"https://h/?key={secret}\"\nsecret = [{{ env = \"S\" }}]\n\
+             headers = {{ Authorization = {{ env = \"S\" }}, X-Other = \"{secret}\" }}\n\
+             [[source]]\nname = \"s\"\nkind = \"http\"\ntoken = {{ env = \"S\" }}\n\
+             [[source]]\nname = \"n\"\nkind = \"nats\"\nurl = \"nats://h\"\nsubjects = [\"a\"]\nuser = \"u\"\npassword = {{ env = \"S\" }}\n",
+            also.replace("SECRET", &secret),
+        );
+        let environment = Environment::of(&[("S", &secret)], "/nowhere");
+        let printed = match settings::parse(Path::new("w.toml"), &text, &environment) {
+            Ok(loaded) => {
+                let shown: String = loaded.shown.iter().map(|s| format!("{} {} {}", s.key, s.value, s.origin)).collect();
+                let mut settings = loaded.settings;
+                // A URL is not a secret to the program; where it has a query, only `config show` hides that.
+                settings.endpoints.iter_mut().for_each(|endpoint| endpoint.url.set_query(None));
+                format!("{settings:?} {shown} {:?} {:?}", loaded.warnings, environment)
+            }
+            Err(error) => format!("{error} {error:?}"),
+        };
+        prop_assert!(!printed.contains(&secret), "{printed}");
+    }
+}

@@ -1,0 +1,3 @@
+//! One suite for each trait, run on every implementation of it.
+
+pub mod store;

@@ -1,0 +1,101 @@
+//! Commands beside a running host, and on its store while it is down: the same answers.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
+use wirehook_tests::publisher::HttpPublisher;
+use wirehook_tests::test_host::{PluginFile, TestHost};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A host that delivered orders 0 to 3, and whose orders 4 and 5 are dead letters.
+async fn scene() -> Result<(HttpPublisher, FakeEndpoint, TestHost)> {
+    let source = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .http(source.port, "")
+        .endpoint("orders", &endpoint, "")
+        .plugin(PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders"))
+        .build()?;
+    host.start().await?;
+    source.publish_orders(0..4).await?;
+    endpoint.wait_for("the good webhooks", DEADLINE, |log| log.ids() == 4).await?;
+    for request in endpoint.requests() {
+        host.wait_delivery(request.webhook_id(), "delivered", DEADLINE).await?;
+    }
+    endpoint.set_script(Script::always(Answer::text(422, "no such customer")));
+    source.publish_orders(4..6).await?;
+    host.wait_dead_letters(2, DEADLINE).await?;
+    Ok((source, endpoint, host))
+}
+
+#[tokio::test]
+async fn commands_answer_the_same_beside_the_host_and_while_it_is_down() -> Result<()> {
+    let (_source, _endpoint, mut host) = scene().await?;
+    let lists: &[&[&str]] = &[&["deliveries", "list"], &["dead-letters", "list"], &["plugin", "list"]];
+    let mut beside: Vec<Vec<Value>> = Vec::new();
+    for list in lists {
+        beside.push(host.json(list).await?.objects()?);
+    }
+    assert_eq!((beside[0].len(), beside[1].len(), beside[2].len()), (6, 2, 1));
+    host.stop().await?;
+    for (list, beside) in lists.iter().zip(&beside) {
+        let down: Vec<Value> = host.json(list).await?.objects()?;
+        assert_eq!(&down, beside, "`{}` while the host is down", list.join(" "));
+    }
+    host.expect_all_accounted().await
+}
+
+#[tokio::test]
+async fn a_redrive_while_the_host_is_down_is_delivered_at_its_next_start() -> Result<()> {
+    let (_source, endpoint, mut host) = scene().await?;
+    host.stop().await?;
+    let dead = host.dead_letters().await?;
+    for letter in &dead {
+        host.command(&["dead-letters", "redrive", &letter.id.to_string()]).await?.expect_code(0)?;
+    }
+    endpoint.set_script(Script::ok());
+    host.start().await?;
+    for letter in &dead {
+        let id = letter.delivery_id.as_deref().context("a delivery's dead letter has its id")?;
+        endpoint.wait_for("the redriven webhook", DEADLINE, |log| log.of(id).len() == 2).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_id_is_an_error_that_names_it() -> Result<()> {
+    let (_source, _endpoint, mut host) = scene().await?;
+    for running in [true, false] {
+        if !running {
+            host.stop().await?;
+        }
+        host.command(&["deliveries", "show", "msg_nobody"]).await?.expect_code(1)?.expect_said(&["msg_nobody"])?;
+        host.command(&["dead-letters", "redrive", "999"]).await?.expect_code(1)?.expect_said(&["999"])?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_shown() -> Result<()> {
+    let (_source, endpoint, host) = scene().await?;
+    let id = endpoint.requests()[0].webhook_id().to_owned();
+    let commands: &[&[&str]] = &[&["config", "show"], &["status"], &["check"], &["deliveries", "show", &id]];
+    for command in commands {
+        let output = host.command(command).await?;
+        let said = format!("{}{}{}", output.stdout, output.stderr, host.logs().lines().join("\n"));
+        ensure!(!said.contains(wirehook_tests::fake_endpoint::SECRET), "`{}` shows the secret: {said}", command.join(" "));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_store_is_for_its_owner_only() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let (_source, _endpoint, host) = scene().await?;
+    let mode = std::fs::metadata(host.store_path())?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    Ok(())
+}

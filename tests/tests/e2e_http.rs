@@ -1,0 +1,116 @@
+//! The `http` source: 202 is a promise.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use wirehook_tests::events::{self, order_created};
+use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
+use wirehook_tests::publisher::{HttpPublisher, answer};
+use wirehook_tests::test_host::{PluginFile, TestHost};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Scene {
+    source: HttpPublisher,
+    endpoint: FakeEndpoint,
+    host: TestHost,
+}
+
+async fn scene(limits: &str, source_settings: &str) -> Result<Scene> {
+    let source = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .limits(limits)
+        .http(source.port, source_settings)
+        .endpoint("orders", &endpoint, "")
+        .variable("EVENTS_TOKEN", "a-token-of-sixteen-characters")
+        .plugin(PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders"))
+        .build()?;
+    host.start().await?;
+    Ok(Scene { source, endpoint, host })
+}
+
+#[tokio::test]
+async fn an_accepted_event_survives_a_kill_right_after_its_202() -> Result<()> {
+    let Scene { source, endpoint, mut host } = scene("", "").await?;
+    for number in 0..5 {
+        source.publish_orders([number * 2, number * 2 + 1]).await?;
+        host.kill9().await?;
+        host.start().await?;
+    }
+    endpoint.wait_for("every accepted event's webhook", DEADLINE, |log| log.ids() == 10).await?;
+    host.expect_all_accounted().await
+}
+
+#[tokio::test]
+async fn one_event_or_an_array_is_taken() -> Result<()> {
+    let Scene { source, endpoint, .. } = scene("", "").await?;
+    assert_eq!(source.post(order_created(0).body).await?.0, 202);
+    assert_eq!(source.post(events::array((1..4).map(order_created))).await?.0, 202);
+    endpoint.wait_for("four webhooks", DEADLINE, |log| log.ids() == 4).await?;
+    endpoint.expect_all_signed()
+}
+
+#[tokio::test]
+async fn an_array_is_taken_whole_or_not_at_all() -> Result<()> {
+    let Scene { source, endpoint, host } = scene("", "").await?;
+    let mut broken = order_created(1);
+    // The page's format, without what it needs.
+    broken.body = r#"{"event":"fraiseql.order.created","entity_type":"order","operation":5}"#.into();
+    let (status, text) = source.post(events::array([order_created(0), broken, order_created(2)])).await?;
+    ensure!(status == 400 && !text.is_empty(), "{status}: {text}");
+
+    source.publish_orders([3]).await?;
+    endpoint.wait_for("the later event's webhook", DEADLINE, |log| log.ids() >= 1).await?;
+    host.wait_delivery(endpoint.requests()[0].webhook_id(), "delivered", DEADLINE).await?;
+    assert_eq!(events::order_id(&endpoint.requests()[0].body), Some(events::entity_id(3)));
+    assert_eq!(endpoint.requests().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idempotency_key_makes_a_repeated_post_one_event() -> Result<()> {
+    let Scene { source, endpoint, host } = scene("", "").await?;
+    for _ in 0..3 {
+        let request = source.request(order_created(0).body).header("idempotency-key", "order-0-created");
+        assert_eq!(answer(request).await?.0, 202);
+    }
+    source.publish_orders([1]).await?;
+    endpoint.wait_for("both webhooks", DEADLINE, |log| log.ids() == 2).await?;
+    for request in endpoint.requests() {
+        host.wait_delivery(request.webhook_id(), "delivered", DEADLINE).await?;
+    }
+    assert_eq!(endpoint.requests().len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_not_an_event_is_400_with_a_reason() -> Result<()> {
+    let Scene { source, .. } = scene("", "").await?;
+    for body in ["", "{\"half\": ", "this is not JSON"] {
+        let (status, text) = source.post(body).await?;
+        ensure!(status == 400 && !text.is_empty(), "`{body}` was answered {status}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_413_with_a_reason() -> Result<()> {
+    let Scene { source, .. } = scene("event = \"2KiB\"", "").await?;
+    let mut large = order_created(0).body.to_vec();
+    large.resize(64 << 20, b' ');
+    let (status, text) = source.post(large).await?;
+    ensure!(status == 413 && !text.is_empty(), "{status}: {text}");
+    assert_eq!(source.post(order_created(0).body).await?.0, 202);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_where_one_is_set() -> Result<()> {
+    let Scene { source, endpoint, .. } = scene("", "token = { env = \"EVENTS_TOKEN\" }").await?;
+    let body = || order_created(0).body;
+    assert_eq!(source.post(body()).await?.0, 401);
+    assert_eq!(answer(source.request(body()).bearer_auth("another")).await?.0, 401);
+    assert_eq!(answer(source.request(body()).bearer_auth("a-token-of-sixteen-characters")).await?.0, 202);
+    endpoint.wait_for("the webhook", DEADLINE, |log| log.ids() == 1).await
+}

@@ -1,0 +1,28 @@
+//! The suite of [`Store`], run on SQLite.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use wirehook::store::Store;
+use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
+use wirehook_tests::conformance::store::START;
+
+macro_rules! on_sqlite {
+    ($($property:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $property() {
+                let folder = tempfile::tempdir().unwrap();
+                let opened = Cell::new(0);
+                let factory = || -> Arc<dyn Store> {
+                    opened.set(opened.get() + 1);
+                    let path = folder.path().join(format!("{}.db", opened.get()));
+                    Arc::new(SqliteStore::open(SqliteOptions::new(path), START).unwrap())
+                };
+                wirehook_tests::conformance::store::$property(factory).await;
+            }
+        )+
+    };
+}
+
+wirehook_tests::for_each_store_property!(on_sqlite);
