@@ -97,8 +97,8 @@ fn length(path: &str, lines: usize) -> Option<Finding> {
     let is_listed = LONG_FILES.iter().any(|(listed, _)| *listed == path);
     match lines {
         _ if is_listed => None,
-        0..=LINES_WARN => None,
-        ..=LINES_MAX => {
+        ..=LINES_WARN => None,
+        _ if lines <= LINES_MAX => {
             Some(Finding::warning(path, format!("{lines} lines; from {LINES_WARN} on, look whether it is two things")))
         }
         _ => Some(Finding::error(
