@@ -123,3 +123,8 @@ pub mod __private {
     pub use crate::bindings::wirehook::plugin::types;
     pub use crate::export::{check, run};
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
