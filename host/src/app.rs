@@ -143,13 +143,14 @@ struct Sources {
 
 impl Host {
     async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
-        // What can be wrong with the machine is found out before anything is begun.
-        let admin = admin::bind(settings.admin.listen).await?;
+        // What can be wrong with the machine is found out before anything is begun. The store's lock comes first: whoever
+        // holds it holds the addresses too, and is named.
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
-        let built = settings.sources.iter().map(|source| source::build(source, &settings.limits));
-        let built = built.collect::<Result<Vec<_>, _>>()?;
         let store = Arc::new(SqliteStore::open(store_options(&settings), clock.now())?);
         let socket = OpsSocket::bind(&settings.store.path)?;
+        let admin = admin::bind(settings.admin.listen).await?;
+        let built = settings.sources.iter().map(|source| source::build(source, &settings.limits));
+        let built = built.collect::<Result<Vec<_>, _>>()?;
 
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
         let (intake, drain) = drain::channel();
