@@ -1,5 +1,7 @@
 //! No acknowledgement precedes its sync: whatever the store said was done is there after a power cut at any moment.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The suite of [`Store`], run on SQLite.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+
 use std::cell::Cell;
 use std::sync::Arc;
 

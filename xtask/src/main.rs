@@ -1,1 +1,77 @@
-fn main() {}
+//! The project's own commands: `cargo xtask setup | plugins | demo | test | bench | tidy`.
+
+mod paths;
+mod command;
+mod setup;
+mod plugins;
+mod demo;
+mod test;
+mod bench;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::paths::Paths;
+
+/// Builds, shows, tests and measures Wirehook.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, nats-server, python3.
+    Setup,
+    /// Build the example plugins into target/plugins.
+    Plugins {
+        /// Also build the hostile plugins of the tests into target/guests.
+        #[arg(long)]
+        guests: bool,
+    },
+    /// Build the host and the example plugin, and run the demo. Its exit code is the demo's.
+    Demo {
+        /// Passed on to `wirehook demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Install what is missing, check the code, and run what belongs in every change.
+    Test {
+        /// Also run the long tests: they see the variable WIREHOOK_TEST_FULL=1.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Build with optimisation and measure.
+    Bench {
+        /// Fewer events: a minute instead of several.
+        #[arg(long)]
+        quick: bool,
+        /// Also measure with a large backlog.
+        #[arg(long)]
+        scale: bool,
+    },
+    /// Check the format, clippy, and the rules of the code's style that a program can check.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let paths = Paths::new();
+    let result = match Arguments::parse().task {
+        Task::Setup => setup::run(setup::Needs::Everything).map(|()| ExitCode::SUCCESS),
+        Task::Plugins { guests } => {
+            setup::run(setup::Needs::Build).and_then(|()| plugins::run(&paths, guests)).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Demo { arguments } => demo::run(&paths, &arguments),
+        Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),
+        Task::Bench { quick, scale } => bench::run(&paths, quick, scale).map(|()| ExitCode::SUCCESS),
+        Task::Tidy => tidy::run(&paths).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("\nxtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -72,8 +72,10 @@ impl SqliteStore {
         let opened = open::open(options)?;
         let options = opened.options;
         let path = options.path.clone();
-        let host = claims::enter_host(&opened.connection, now)
-            .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
+        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        // This commit also makes durable what a crash left in the log: a redelivery of it is answered without another.
+        let host = claims::enter_host(&opened.connection, now).map_err(sqlite)?;
+        let anchor = open::open_anchor(&options).map_err(sqlite)?;
         let thread_error = |source| OpenError::Io { action: "start the threads of", path: path.clone(), source };
         let checkpoints = Checkpoints::start(options.clone()).map_err(thread_error)?;
         let (queue, receiver) = Queue::new();
@@ -84,6 +86,7 @@ impl SqliteStore {
             receiver,
             counters: Arc::clone(&counters),
             checkpoints,
+            anchor,
             lock: opened.lock,
             pending: Vec::new(),
             closing: None,

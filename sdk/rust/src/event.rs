@@ -18,7 +18,7 @@ pub struct Event<T = serde_json::Value> {
     pub subject: String,
     /// In snake_case; empty where the format was not recognised.
     pub entity_type: String,
-    /// `created`, `updated`, `deleted` or `custom`; empty where the format was not recognised. Pass by other words.
+    /// `created`, `updated`, `deleted` or `custom`; `custom` too where the format was not recognised. Pass by other words.
     pub operation: String,
     /// The entity's id, where the message has one.
     pub entity_id: Option<String>,
@@ -238,7 +238,7 @@ mod tests {
     fn another_shape_costs_nothing_until_it_is_read() {
         let event: Event<Order> = test::event("a.b").entity_bytes("not json").build();
         assert_eq!(event.entity_json(), Some(&b"not json"[..]));
-        assert!(event.clone().entity().is_err());
+        assert!(event.entity().is_err());
         assert!(event.with_shape::<serde_json::Value>().entity().is_err());
     }
 

@@ -90,6 +90,7 @@ mod tests {
     use crate::bindings::wirehook::plugin::types;
     use crate::{Event, Failure, Webhook, reject, retry};
 
+    #[allow(clippy::needless_pass_by_value, reason = "the contract gives the event away")]
     fn on_event(event: Event) -> Result<Vec<Webhook>, Failure> {
         match event.subject.as_str() {
             "retry" => Err(retry("later")),

@@ -19,12 +19,12 @@ pub enum Failure {
     Reject(String),
 }
 
-/// The event is to be run again later; `reason` is for the operator. The host keeps its first 1 KiB.
+/// The event is to be run again later; `reason` is for the operator. The host keeps its first 2 KiB.
 pub fn retry(reason: impl Into<String>) -> Failure {
     Failure::Retry(reason.into())
 }
 
-/// The event will never work; `reason` is for the operator. The host keeps its first 1 KiB.
+/// The event will never work; `reason` is for the operator. The host keeps its first 2 KiB.
 pub fn reject(reason: impl Into<String>) -> Failure {
     Failure::Reject(reason.into())
 }

@@ -68,9 +68,9 @@ pub fn event(subject: impl Into<String>) -> EventBuilder {
     let subject = subject.into();
     let (entity_type, operation) = match subject.split('.').collect::<Vec<_>>()[..] {
         ["fraiseql", entity_type, operation] => (entity_type.to_owned(), operation.to_owned()),
-        _ => (String::new(), String::new()),
+        _ => (String::new(), "custom".to_owned()),
     };
-    let format = if operation.is_empty() { "other" } else { "page" };
+    let format = if entity_type.is_empty() { "json" } else { "page" };
     EventBuilder(types::Event {
         key: "test/once/1".to_owned(),
         attributes: [("source", "test"), ("format", format), ("raw_subject", &subject)]

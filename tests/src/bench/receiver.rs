@@ -112,7 +112,7 @@ impl Shared {
         self.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, head: &hyper::http::request::Parts, body: &[u8]) {
+    fn count(&self, head: &http::request::Parts, body: &[u8]) {
         let mut round = self.lock();
         round.requests += 1;
         let whole = round.requests % VERIFIED_OF == 1;
@@ -133,7 +133,7 @@ impl Shared {
 }
 
 /// The webhook's id; a refusal where a header is missing, or the signature is wrong and looked at.
-fn inspect(head: &hyper::http::request::Parts, body: &[u8], whole: bool) -> Result<u128, String> {
+fn inspect(head: &http::request::Parts, body: &[u8], whole: bool) -> Result<u128, String> {
     let header = |name: &str| {
         let value = head.headers.get(name).and_then(|value| value.to_str().ok());
         value.ok_or_else(|| format!("{name} is missing"))

@@ -26,7 +26,7 @@ impl Folder {
 
     /// Name and, where it did not load, the error.
     fn scan(&self) -> Vec<(String, Option<String>)> {
-        let scanned = scan(&self.engine, &self.settings, &["orders".into()]).unwrap();
+        let scanned = scan(&self.engine, &self.settings, &["orders".into()], |_| true).unwrap();
         scanned
             .into_iter()
             .map(|one| (one.name.to_string(), one.outcome.err().map(|error| error.to_string())))
@@ -82,7 +82,7 @@ fn a_bad_file_does_not_disturb_the_others() {
 #[test]
 fn a_plugin_has_its_sidecar_and_the_one_endpoint() {
     let folder = Folder::with(&[("a.wasm", &guest("i32.const 1024")), ("a.toml", b"subjects = [\"x.*\"]")]);
-    let scanned = scan(&folder.engine, &folder.settings, &["orders".into()]).unwrap();
+    let scanned = scan(&folder.engine, &folder.settings, &["orders".into()], |_| true).unwrap();
     let plugin = scanned[0].outcome.as_ref().unwrap();
     assert_eq!(plugin.manifest.endpoints, [Arc::from("orders")]);
     assert!(plugin.manifest.subscribes_to("x.y") && !plugin.manifest.subscribes_to("y"));
@@ -121,6 +121,6 @@ fn a_pipe_is_not_waited_for() {
 fn a_folder_that_is_not_there() {
     let mut folder = Folder::with(&[]);
     folder.settings.dir.push("nowhere");
-    let error = scan(&folder.engine, &folder.settings, &[]).unwrap_err();
+    let error = scan(&folder.engine, &folder.settings, &[], |_| true).unwrap_err();
     assert!(matches!(error, ScanError::Missing(_)), "{error}");
 }

@@ -167,20 +167,35 @@ pub(super) fn open(mut options: SqliteOptions) -> Result<Opened, OpenError> {
     })?;
     let found = inspect(&path)?;
     found.usable(&path, options.create)?;
-    if matches!(found, Found::Nothing) {
-        create_file(&path).map_err(|source| OpenError::Io { action: "create", path: path.clone(), source })?;
+    let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+    if !matches!(found, Found::Store) {
+        create(&options)?;
     }
-    let connection = connect(&options, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
-    bring_up_to_date(&connection, &options)?;
-    configure_writer(&connection, options.synchronous).map_err(|source| OpenError::Sqlite { path, source })?;
+    let connection = connect(&options, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
+    let version = version_of(&connection, &options)?;
+    configure_writer(&connection, options.synchronous).map_err(sqlite)?;
+    migrate(&connection, version).map_err(sqlite)?;
     Ok(Opened { connection, lock, options })
 }
 
 /// The writer's connection again, after it was closed for a failed commit. The lock is still held.
+///
+/// Commits once, which shows that the disk works and overwrites what the failed commit left in the write-ahead log: its
+/// frames look committed to whoever recovers the log after a crash, though the disk may never have had them.
 pub(super) fn reopen_writer(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     let connection = connect(options, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure_writer(&connection, options.synchronous)?;
+    connection.execute("UPDATE sequence SET last = last WHERE name = 'event'", ())?;
+    Ok(connection)
+}
+
+/// A connection that does nothing but stay open. While it is, closing the writer's is not the last closing, which would
+/// move the log into the database and remove it, and opening is not the first, which would recover the log: both
+/// would take the frames of a failed commit for committed.
+pub(super) fn open_anchor(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = open_reader(options)?;
+    // A connection meets the log at its first read.
+    connection.query_row("SELECT count(*) FROM host", (), |_| Ok(()))?;
     Ok(connection)
 }
 
@@ -252,7 +267,7 @@ fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
 
 enum Found {
     Nothing,
-    /// A file of no bytes: what a crash during creation leaves.
+    /// A file of no bytes, such as one that a test or a script made for us.
     Empty,
     Store,
     SomethingElse,
@@ -299,33 +314,59 @@ fn read_start(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// An empty file of the owner's, whose name survives a power cut before anything is written into it.
-fn create_file(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.sync_all()?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    File::open(folder)?.sync_all()
-}
-
-fn bring_up_to_date(connection: &Connection, options: &SqliteOptions) -> Result<(), OpenError> {
-    let path = || options.path.clone();
-    let sqlite = |source| OpenError::Sqlite { path: path(), source };
-    let known = MIGRATIONS.len();
-    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(sqlite)?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
-    let found = usize::try_from(version).map_err(|_| OpenError::NotAStore { path: path() })?;
-    if pages > 0 {
-        let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sqlite)?;
-        match found {
-            _ if id != APPLICATION_ID => return Err(OpenError::NotAStore { path: path() }),
-            _ if found > known => return Err(OpenError::Newer { path: path(), found, known }),
-            _ if found < known && !options.migrate => {
-                return Err(OpenError::NeedsMigration { path: path(), found, known });
-            }
+/// Builds a store beside the path, makes it durable, and gives it its name only then: however that ends, there is a
+/// whole store or none. The lock is held, so that whatever stands there is what an earlier try left.
+fn create(options: &SqliteOptions) -> Result<(), OpenError> {
+    let path = &options.path;
+    let building = SqliteOptions { path: beside(path, ".new"), ..options.clone() };
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { action, path, source }
+    };
+    for leftover in ["", "-journal", "-wal", "-shm"] {
+        let leftover = beside(&building.path, leftover);
+        match fs::remove_file(&leftover) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &leftover)(error)),
             _ => {}
         }
     }
-    migrate(connection, found).map_err(sqlite)
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&building.path);
+    let file = file.map_err(io("create", &building.path))?;
+    build(&building).map_err(|source| OpenError::Sqlite { path: building.path.clone(), source })?;
+    file.sync_all().map_err(io("sync", &building.path))?;
+    fs::rename(&building.path, path).map_err(io("create", path))?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+}
+
+fn build(options: &SqliteOptions) -> rusqlite::Result<()> {
+    let connection = connect(options, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // What is not finished is thrown away whole: there is nothing to roll back.
+    connection.pragma_update_and_check(None, "journal_mode", "memory", |_| Ok(()))?;
+    migrate(&connection, 0)?;
+    configure_writer(&connection, Synchronous::Full)?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The schema's version, where this program can work with it.
+fn version_of(connection: &Connection, options: &SqliteOptions) -> Result<usize, OpenError> {
+    let path = || options.path.clone();
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|source| OpenError::Sqlite { path: path(), source })?;
+    let known = MIGRATIONS.len();
+    match usize::try_from(version) {
+        Err(_) => Err(OpenError::NotAStore { path: path() }),
+        Ok(found) if found > known => Err(OpenError::Newer { path: path(), found, known }),
+        Ok(found) if found < known && !options.migrate => Err(OpenError::NeedsMigration { path: path(), found, known }),
+        Ok(found) => Ok(found),
+    }
 }
 
 /// Takes the steps that are missing, all or none.
@@ -334,9 +375,6 @@ fn migrate(connection: &Connection, found: usize) -> rusqlite::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    // A new store has a rollback journal until it changes to a write-ahead log. Its removal must survive a power cut,
-    // or the schema would be rolled back under the first events.
-    connection.pragma_update(None, "synchronous", "extra")?;
     let transaction = connection.unchecked_transaction()?;
     for step in missing {
         transaction.execute_batch(step)?;

@@ -90,6 +90,8 @@ pub(super) struct Writer {
     pub(super) receiver: Receiver<Item>,
     pub(super) counters: Arc<Counters>,
     pub(super) checkpoints: Checkpoints,
+    /// See [`open::open_anchor`].
+    pub(super) anchor: Connection,
     /// Held until the last connection that writes is closed.
     pub(super) lock: LockFile,
     pub(super) pending: Vec<Queued>,
@@ -228,6 +230,7 @@ impl Writer {
             if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())) {
                 tracing::warn!(path = %self.options.path.display(), %error, "the last checkpoint failed");
             }
+            drop(self.anchor);
             drop(connection);
         }
         drop(self.lock);

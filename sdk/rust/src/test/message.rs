@@ -163,7 +163,7 @@ mod tests {
     use super::{from_message, snake_case};
     use crate::Event;
 
-    fn check(message: serde_json::Value, subject: &str, key: &str, format: &str, entity: Option<&str>) {
+    fn check(message: &serde_json::Value, subject: &str, key: &str, format: &str, entity: Option<&str>) {
         let event: Event = from_message(message.to_string());
         assert_eq!(event.subject, subject);
         assert_eq!(event.key, key);
@@ -175,7 +175,7 @@ mod tests {
     fn the_page() {
         let message = json!({"event": "fraiseql.order.created", "entity_type": "order", "operation": "created",
             "entity_id": "550e8400", "entity": {"total": 129.5}, "timestamp": "2026-03-02T14:00:00Z"});
-        check(message.clone(), "fraiseql.order.created", "test/once/1", "page", Some(r#"{"total":129.5}"#));
+        check(&message, "fraiseql.order.created", "test/once/1", "page", Some(r#"{"total":129.5}"#));
         let event: Event = from_message(message.to_string());
         assert_eq!(event.entity_id.as_deref(), Some("550e8400"));
         assert_eq!(event.timestamp.as_deref(), Some("2026-03-02T14:00:00Z"));
@@ -187,14 +187,14 @@ mod tests {
     fn an_entity_event() {
         let message = json!({"id": "2222", "event_type": "INSERT", "entity_type": "OrderLine", "entity_id": "3333",
             "data": {"total": 100}, "changes": null, "user_id": null, "timestamp": "2026-01-22T10:00:00Z"});
-        check(message, "fraiseql.order_line.created", "test/id/2222", "entity_event", Some(r#"{"total":100}"#));
+        check(&message, "fraiseql.order_line.created", "test/id/2222", "entity_event", Some(r#"{"total":100}"#));
     }
 
     #[test]
     fn a_change_event() {
         let message = json!({"seq": 7, "object_type": "Order", "op": "update", "tenant_id": "t", "object_id": "3333",
             "after": {"v": 2}, "before": {"v": 1}, "commit_time": null});
-        check(message.clone(), "fraiseql.order.updated", "test/seq/order:7", "change_event", Some(r#"{"v":2}"#));
+        check(&message, "fraiseql.order.updated", "test/seq/order:7", "change_event", Some(r#"{"v":2}"#));
         let event: Event = from_message(message.to_string());
         assert_eq!(event.previous_json(), Some(&br#"{"v":1}"#[..]));
         assert_eq!(event.tenant_id.as_deref(), Some("t"));
@@ -206,12 +206,12 @@ mod tests {
     fn an_outbox_row() {
         let message = json!({"id": "4444", "object_type": "Order", "modification_type": "DELETE", "object_id": "3333",
             "object_data": null});
-        check(message, "fraiseql.order.deleted", "test/id/4444", "outbox", None);
+        check(&message, "fraiseql.order.deleted", "test/id/4444", "outbox", None);
     }
 
     #[test]
     fn other_json() {
-        check(json!([1, 2]), "test", "test/once/1", "other", Some("[1,2]"));
+        check(&json!([1, 2]), "test", "test/once/1", "json", Some("[1,2]"));
     }
 
     #[test]
