@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use wirehook_tests::events::{self, order_created};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::publisher::{HttpPublisher, answer};
@@ -95,13 +97,23 @@ async fn what_is_not_an_event_is_400_with_a_reason() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_413_with_a_reason() -> Result<()> {
+async fn an_event_over_the_limit_is_413_with_a_reason() -> Result<()> {
     let Scene { source, endpoint: _endpoint, host: _host } = scene("event = \"2KiB\"", "").await?;
-    let mut large = order_created(0).body.to_vec();
-    large.resize(64 << 20, b' ');
+    let large = serde_json::json!({"note": "-".repeat(4096)}).to_string();
     let (status, text) = source.post(large).await?;
     ensure!(status == 413 && !text.is_empty(), "{status}: {text}");
     assert_eq!(source.post(order_created(0).body).await?.0, 202);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_far_over_every_limit_is_413_before_its_body_is_sent() -> Result<()> {
+    let Scene { source, endpoint: _endpoint, host: _host } = scene("", "").await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", source.port)).await?;
+    stream.write_all(b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n").await?;
+    let mut status = [0; 12];
+    tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await??;
+    assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 413");
     Ok(())
 }
 
