@@ -43,7 +43,7 @@ async fn scene(script: Script, endpoint_settings: &str) -> Result<Scene> {
 
 #[tokio::test]
 async fn the_page_example_arrives_as_the_page_has_it() -> Result<()> {
-    let Scene { publisher, endpoint, host, .. } =
+    let Scene { publisher, endpoint, host, _nats } =
         scene(Script::ok(), "[endpoint.headers]\nAuthorization = { env = \"ORDERS_BEARER\" }").await?;
     publisher.publish(order_created(7)).await?;
     endpoint.wait_for("the webhook", DEADLINE, |log| log.ids() == 1).await?;
@@ -69,7 +69,7 @@ async fn the_page_example_arrives_as_the_page_has_it() -> Result<()> {
 #[tokio::test]
 async fn two_503_then_200_are_three_attempts_with_the_policy_s_delays() -> Result<()> {
     let retry = "[endpoint.retry]\ninitial_delay = \"300ms\"\nmultiplier = 4.0\njitter = 0.1\nmax_attempts = 5";
-    let Scene { publisher, endpoint, host, .. } = scene(Script::statuses(&[503, 503, 200]), retry).await?;
+    let Scene { publisher, endpoint, host, _nats } = scene(Script::statuses(&[503, 503, 200]), retry).await?;
     publisher.publish(order_created(1)).await?;
     endpoint.wait_for("three attempts", DEADLINE, |log| log.all().len() == 3).await?;
 
@@ -94,7 +94,7 @@ async fn two_503_then_200_are_three_attempts_with_the_policy_s_delays() -> Resul
 
 #[tokio::test]
 async fn a_400_is_dead_at_once_and_a_redrive_beside_the_running_host_delivers_it() -> Result<()> {
-    let Scene { publisher, endpoint, host, .. } =
+    let Scene { publisher, endpoint, host, _nats } =
         scene(Script::always(Answer::text(400, "the total is negative")), "").await?;
     publisher.publish(order_created(1)).await?;
     let dead = host.wait_dead_letters(1, DEADLINE).await?.remove(0);
@@ -114,7 +114,7 @@ async fn a_400_is_dead_at_once_and_a_redrive_beside_the_running_host_delivers_it
 
 #[tokio::test]
 async fn a_discarded_dead_letter_is_gone() -> Result<()> {
-    let Scene { publisher, endpoint, host, .. } = scene(Script::statuses(&[400]), "").await?;
+    let Scene { publisher, endpoint, host, _nats } = scene(Script::statuses(&[400]), "").await?;
     publisher.publish(order_created(1)).await?;
     let dead = host.wait_dead_letters(1, DEADLINE).await?.remove(0);
     host.command(&["dead-letters", "show", &dead.id.to_string()]).await?.expect_code(0)?;
@@ -127,7 +127,7 @@ async fn a_discarded_dead_letter_is_gone() -> Result<()> {
 #[tokio::test]
 async fn a_last_attempt_is_the_last() -> Result<()> {
     let retry = "[endpoint.retry]\ninitial_delay = \"10ms\"\nmultiplier = 1.0\nmax_attempts = 3";
-    let Scene { publisher, endpoint, host, .. } = scene(Script::statuses(&[500]), retry).await?;
+    let Scene { publisher, endpoint, host, _nats } = scene(Script::statuses(&[500]), retry).await?;
     publisher.publish(order_created(1)).await?;
     let dead = host.wait_dead_letters(1, DEADLINE).await?.remove(0);
     assert_eq!((dead.reason.as_str(), dead.attempts, dead.last_status), ("attempts_exhausted", 3, Some(500)));
@@ -138,7 +138,8 @@ async fn a_last_attempt_is_the_last() -> Result<()> {
 #[tokio::test]
 async fn a_redirect_is_recorded_and_not_followed() -> Result<()> {
     let elsewhere = FakeEndpoint::start(Script::ok()).await?;
-    let Scene { publisher, endpoint, host, .. } = scene(Script::always(Answer::redirect(&elsewhere.url())), "").await?;
+    let Scene { publisher, endpoint, host, _nats } =
+        scene(Script::always(Answer::redirect(&elsewhere.url())), "").await?;
     publisher.publish(order_created(1)).await?;
     let dead = host.wait_dead_letters(1, DEADLINE).await?.remove(0);
     assert_eq!((dead.reason.as_str(), dead.last_status), ("status_3xx", Some(302)));
@@ -156,7 +157,7 @@ async fn the_timeout_covers_the_whole_exchange() -> Result<()> {
         _ => Answer::ok(),
     });
     let settings = "timeout = \"500ms\"\n[endpoint.retry]\ninitial_delay = \"10ms\"\nmultiplier = 1.0";
-    let Scene { publisher, endpoint, host, .. } = scene(script, settings).await?;
+    let Scene { publisher, endpoint, host, _nats } = scene(script, settings).await?;
     publisher.publish(order_created(1)).await?;
     endpoint.wait_for("the fourth attempt", DEADLINE, |log| log.all().len() == 4).await?;
     let id = endpoint.requests()[0].webhook_id().to_owned();
@@ -174,7 +175,7 @@ async fn the_timeout_covers_the_whole_exchange() -> Result<()> {
 
 #[tokio::test]
 async fn a_huge_answer_is_read_no_further_than_its_bound() -> Result<()> {
-    let Scene { publisher, endpoint, host, .. } = scene(Script::always(Answer::Huge(64 << 20)), "").await?;
+    let Scene { publisher, endpoint, host, _nats } = scene(Script::always(Answer::Huge(64 << 20)), "").await?;
     publisher.publish(order_created(1)).await?;
     endpoint.wait_for("the attempt", DEADLINE, |log| log.all().len() == 1).await?;
     let id = endpoint.requests()[0].webhook_id().to_owned();
@@ -190,7 +191,7 @@ async fn retry_after_lengthens_the_delay() -> Result<()> {
         1 => Answer::status(429).with_header("retry-after", "2"),
         _ => Answer::ok(),
     });
-    let Scene { publisher, endpoint, .. } = scene(script, "").await?;
+    let Scene { publisher, endpoint, host: _host, _nats } = scene(script, "").await?;
     publisher.publish(order_created(1)).await?;
     endpoint.wait_for("the second attempt", DEADLINE, |log| log.all().len() == 2).await?;
     let requests = endpoint.requests();
@@ -201,7 +202,7 @@ async fn retry_after_lengthens_the_delay() -> Result<()> {
 
 #[tokio::test]
 async fn many_webhooks_share_few_connections() -> Result<()> {
-    let Scene { publisher, endpoint, .. } = scene(Script::ok(), "concurrency = 4").await?;
+    let Scene { publisher, endpoint, host: _host, _nats } = scene(Script::ok(), "concurrency = 4").await?;
     publisher.publish_orders(0..200).await?;
     endpoint.wait_for("every webhook", DEADLINE, |log| log.ids() == 200).await?;
     ensure!(endpoint.connections() <= 8, "{} connections for concurrency 4", endpoint.connections());

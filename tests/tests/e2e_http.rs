@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use wirehook_tests::events::{self, order_created};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::publisher::{HttpPublisher, answer};
@@ -44,7 +46,7 @@ async fn an_accepted_event_survives_a_kill_right_after_its_202() -> Result<()> {
 
 #[tokio::test]
 async fn one_event_or_an_array_is_taken() -> Result<()> {
-    let Scene { source, endpoint, .. } = scene("", "").await?;
+    let Scene { source, endpoint, host: _host } = scene("", "").await?;
     assert_eq!(source.post(order_created(0).body).await?.0, 202);
     assert_eq!(source.post(events::array((1..4).map(order_created))).await?.0, 202);
     endpoint.wait_for("four webhooks", DEADLINE, |log| log.ids() == 4).await?;
@@ -86,8 +88,8 @@ async fn an_idempotency_key_makes_a_repeated_post_one_event() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_not_an_event_is_400_with_a_reason() -> Result<()> {
-    let Scene { source, .. } = scene("", "").await?;
-    for body in ["", "{\"half\": ", "this is not JSON"] {
+    let Scene { source, endpoint: _endpoint, host: _host } = scene("", "").await?;
+    for body in ["  ", "{\"half\": ", "this is not JSON"] {
         let (status, text) = source.post(body).await?;
         ensure!(status == 400 && !text.is_empty(), "`{body}` was answered {status}: {text}");
     }
@@ -95,10 +97,9 @@ async fn what_is_not_an_event_is_400_with_a_reason() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_413_with_a_reason() -> Result<()> {
-    let Scene { source, .. } = scene("event = \"2KiB\"", "").await?;
-    let mut large = order_created(0).body.to_vec();
-    large.resize(64 << 20, b' ');
+async fn an_event_over_the_limit_is_413_with_a_reason() -> Result<()> {
+    let Scene { source, endpoint: _endpoint, host: _host } = scene("event = \"2KiB\"", "").await?;
+    let large = serde_json::json!({"note": "-".repeat(4096)}).to_string();
     let (status, text) = source.post(large).await?;
     ensure!(status == 413 && !text.is_empty(), "{status}: {text}");
     assert_eq!(source.post(order_created(0).body).await?.0, 202);
@@ -106,8 +107,19 @@ async fn a_body_over_the_limit_is_413_with_a_reason() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_request_far_over_every_limit_is_413_before_its_body_is_sent() -> Result<()> {
+    let Scene { source, endpoint: _endpoint, host: _host } = scene("", "").await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", source.port)).await?;
+    stream.write_all(b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n").await?;
+    let mut status = [0; 12];
+    tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await??;
+    assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 413");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_token_is_asked_for_where_one_is_set() -> Result<()> {
-    let Scene { source, endpoint, .. } = scene("", "token = { env = \"EVENTS_TOKEN\" }").await?;
+    let Scene { source, endpoint, host: _host } = scene("", "token = { env = \"EVENTS_TOKEN\" }").await?;
     let body = || order_created(0).body;
     assert_eq!(source.post(body()).await?.0, 401);
     assert_eq!(answer(source.request(body()).bearer_auth("another")).await?.0, 401);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::receiver::Receiver;
-use super::{IN_FLIGHT, REPETITION_DEADLINE, bare, child};
+use super::{IN_FLIGHT, bare, child, deadline};
 use crate::events::{self, PublishedEvent};
 use crate::nats_server::NatsServer;
 use crate::publisher::{HttpPublisher, StreamPublisher};
@@ -121,7 +121,7 @@ impl Bench<'_> {
             if number % ARRAY == 0 {
                 client.flush().await?;
                 let room = progress.wait_for(|&arrived| arrived + WINDOW > number + ARRAY);
-                tokio::time::timeout(REPETITION_DEADLINE, room)
+                tokio::time::timeout(deadline(self.events.len()), room)
                     .await
                     .context("LOST: the subscriber stands still")??;
             }
@@ -162,7 +162,7 @@ impl Bench<'_> {
         };
         let meter = Meter::start(host.pid()?)?;
         let posts = stream::iter(bodies).map(|body| post_until_taken(&source, body)).buffer_unordered(clients);
-        let posted = tokio::time::timeout(REPETITION_DEADLINE, posts.try_collect::<()>()).await;
+        let posted = tokio::time::timeout(deadline(self.events.len()), posts.try_collect::<()>()).await;
         posted.context("the source takes no events")??;
         let measured = self.finish(&meter).await?;
         retire(host).await?;
@@ -193,7 +193,7 @@ impl Bench<'_> {
     }
 
     async fn finish(&self, meter: &Meter) -> Result<Measured> {
-        let (last_at, requests) = self.receiver.finished(REPETITION_DEADLINE).await?;
+        let (last_at, requests) = self.receiver.finished(deadline(self.events.len())).await?;
         let cpu = child::cpu_time(meter.pid)?.saturating_sub(meter.cpu);
         Ok(Measured { wall: last_at - meter.started, cpu, repeated: requests - self.events.len() })
     }

@@ -1,4 +1,4 @@
-//! `bench [--quick] [--json FILE]`: see [`wirehook_tests::bench`].
+//! `bench [--quick|--scale] [--json FILE]`: see [`wirehook_tests::bench`].
 
 use std::path::PathBuf;
 
@@ -44,8 +44,9 @@ fn arguments() -> Result<(Plan, Option<PathBuf>)> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => plan = Plan::QUICK,
+            "--scale" => plan = Plan::SCALE,
             "--json" => json = Some(arguments.next().context("--json needs a file")?.into()),
-            other => bail!("unknown argument `{other}`; usage: bench [--quick] [--json FILE]"),
+            other => bail!("unknown argument `{other}`; usage: bench [--quick|--scale] [--json FILE]"),
         }
     }
     Ok((plan, json))
