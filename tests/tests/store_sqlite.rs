@@ -307,7 +307,7 @@ async fn the_log_does_not_grow_for_ever() {
         if round == 2 {
             reader.execute_batch("COMMIT").unwrap();
         }
-        for batch in 0..20 {
+        for batch in 0..40 {
             let body = "x".repeat(8 * 1024);
             let arrivals = (0..16).map(|index| {
                 let id = format!("{round}-{batch}-{index}");
