@@ -153,7 +153,7 @@ impl Puller {
         }
         let attached = tokio::select! {
             () = self.drain.begun() => return SessionEnd::Drained,
-            attached = Attached::to(&self.source, &link.client, &mut self.resume) => attached,
+            attached = Attached::to(&self.source, &link.client, &self.resume) => attached,
         };
         let attached = match attached {
             Ok(attached) => attached,

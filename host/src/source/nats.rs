@@ -3,6 +3,7 @@
 pub(super) mod link;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{SelectAll, Stream, StreamExt, select_all};
@@ -18,7 +19,7 @@ use crate::settings::NatsConnection;
 /// How often a batch is offered to the inbox before it is lost; with the delays between, some six seconds.
 pub const ACCEPT_TRIES_MAX: usize = 7;
 /// How long the server may take to hand over the rest once the drain has begun.
-const DRAIN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A queue subscription, shared with other hosts of the same group.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl NatsSource {
             };
             subscriptions.push(subscription.filter(first).map(|message| link::message(message, None)));
         }
-        link.client.flush().await.map_err(|error| format!("the server did not confirm the subscriptions: {error}"))?;
+        link.round_trip().await;
         Ok(select_all(subscriptions))
     }
 
@@ -141,7 +142,8 @@ impl NatsSource {
         batches.begin(batch.0, batch.1).await;
     }
 
-    /// Unsubscribes and accepts what the server had handed over until then.
+    /// Unsubscribes and accepts what the server had handed over until then. What it sends in the instant between the echo
+    /// and the end of the subscriptions is lost: the bus keeps nothing.
     async fn finish(
         &self,
         link: &Link,
@@ -151,6 +153,7 @@ impl NatsSource {
         state: &SourceState,
     ) {
         let rest = async {
+            link.round_trip().await;
             // An error means that the connection is gone, and what was handed over is here already.
             let _ = link.client.drain().await;
             while let Some(chunk) = messages.next().await {

@@ -1,6 +1,6 @@
 //! From a connection to a consumer that can be pulled from.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -47,7 +47,7 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Finds the stream and the consumer; creates the consumer where it is missing, the stream never.
-    pub(super) async fn to(source: &JetstreamSource, client: &Client, resume: &mut Resume) -> Result<Self, String> {
+    pub(super) async fn to(source: &JetstreamSource, client: &Client, resume: &Resume) -> Result<Self, String> {
         let context = jetstream::new(client.clone());
         let stream = match context.get_stream(&source.stream).await {
             Ok(stream) => stream,
@@ -92,7 +92,7 @@ impl Attached {
     }
 
     /// Resolves with the reason when the consumer is not the one it was.
-    pub(super) fn watch(&self, mut resume: Resume) -> impl Future<Output = String> + Send + use<> {
+    pub(super) fn watch(&self, resume: Resume) -> impl Future<Output = String> + Send + use<> {
         let (consumer, stream_created) = (self.consumer.clone(), self.stream_created);
         async move {
             loop {
@@ -120,15 +120,20 @@ impl Attached {
 }
 
 impl Resume {
-    fn note(&mut self, stream_created: i128, info: &consumer::Info) {
-        let floor = Floor { stream_created, sequence: info.ack_floor.stream_sequence };
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(floor);
+    /// Notes the floor of `info`. It only rises: a consumer that has acknowledged nothing yet says 0, wherever it began.
+    fn note(&self, stream_created: i128, info: &consumer::Info) {
+        // With nothing pending, all that was delivered is settled; in a new consumer, all that it leaves out.
+        let delivered = if info.num_ack_pending == 0 { info.delivered.stream_sequence } else { 0 };
+        let sequence = info.ack_floor.stream_sequence.max(delivered);
+        let mut floor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = floor.filter(|floor| floor.stream_created == stream_created).map_or(0, |floor| floor.sequence);
+        *floor = Some(Floor { stream_created, sequence: sequence.max(before) });
     }
 
     /// Where a consumer begins that doesn't exist yet. `start` counts only for the first one: after that nothing may be
     /// left out, and a stream that was made anew is new from its beginning.
     fn policy(&self, start: Start, stream_created: i128) -> Result<DeliverPolicy, String> {
-        match *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(floor) if floor.stream_created == stream_created => {
                 Ok(DeliverPolicy::ByStartSequence { start_sequence: floor.sequence + 1 })
             }
@@ -162,7 +167,7 @@ async fn existing(
             source.durable
         ));
     }
-    let first = resume.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_none();
+    let first = resume.0.lock().unwrap_or_else(PoisonError::into_inner).is_none();
     for danger in first.then(|| dangers(config, &source.subjects)).into_iter().flatten() {
         tracing::warn!(source = %source.name, consumer = source.durable, "{danger}");
     }
