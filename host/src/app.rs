@@ -234,12 +234,8 @@ impl Host {
                 tracing::error!(%error, "the admin listener broke");
             }
         });
-        let hooks = Hooks {
-            pool: Arc::clone(&pool),
-            dispatcher: Arc::clone(&dispatcher),
-            parts,
-            started_at: clock.now(),
-        };
+        let hooks =
+            Hooks { pool: Arc::clone(&pool), dispatcher: Arc::clone(&dispatcher), parts, started_at: clock.now() };
         let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };
         services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
 
@@ -283,7 +279,8 @@ impl Host {
                 accepted = (self.inbox.accepted(), now);
             }
             let quiet = now.saturating_sub(accepted.1) >= SOURCE_IDLE_AFTER;
-            let sources_done = self.sources.states.iter().map(SourceState::status).all(|it| it.ended || (it.connected && quiet));
+            let sources_done =
+                self.sources.states.iter().map(SourceState::status).all(|it| it.ended || (it.connected && quiet));
             if sources_done && self.pool.is_idle() && self.dispatcher.is_idle() {
                 match self.store.is_idle(self.endpoints.clone()).await {
                     // Looked at in this order: what left the memory before is in the store by now.

@@ -51,13 +51,20 @@ pub async fn run(options: DemoOptions, clock: Arc<dyn Clock>) -> Result<DemoRepo
     }
     let config = write_files(&dir, &plugin, &secret, &receivers)?;
     if !options.json {
-        println!("The host reads {} events from standard input, and {} lines that are none.", options.events, BROKEN_LINES.len());
+        println!(
+            "The host reads {} events from standard input, and {} lines that are none.",
+            options.events,
+            BROKEN_LINES.len()
+        );
     }
     let began = clock.monotonic();
     let exit_code = feed_host(&config, &dir, options.events).await?;
     let took = clock.monotonic().saturating_sub(began);
 
-    let store = SqliteStore::open(SqliteOptions { migrate: false, create: false, ..SqliteOptions::new(dir.join("wirehook.db")) }, clock.now());
+    let store = SqliteStore::open(
+        SqliteOptions { migrate: false, create: false, ..SqliteOptions::new(dir.join("wirehook.db")) },
+        clock.now(),
+    );
     let store = store.map_err(|error| Failure::new(error.to_string()))?;
     let status = store.status(clock.now()).await.map_err(|error| Failure::new(error.to_string()))?;
     store.close().await;
@@ -179,7 +186,12 @@ impl Tally {
     }
 
     fn dead_messages(&self) -> u64 {
-        self.status.dead_letters.iter().filter(|count| count.reason.as_str() == "undecodable").map(|count| count.count).sum()
+        self.status
+            .dead_letters
+            .iter()
+            .filter(|count| count.reason.as_str() == "undecodable")
+            .map(|count| count.count)
+            .sum()
     }
 
     /// Every event has one webhook at each receiver, signed rightly, and the store says the same; every other line is a
@@ -202,7 +214,10 @@ impl Tally {
     fn print(&self, config: &Path) {
         let seconds = self.took.as_secs_f64();
         println!("It ran for {seconds:.1} s, the start of the host and the waits between attempts included.\n");
-        println!("{:<10} {:>9} {:>9} {:>10} {:>9} {:>9}   the receiver", "endpoint", "webhooks", "requests", "signatures", "delivered", "dead");
+        println!(
+            "{:<10} {:>9} {:>9} {:>10} {:>9} {:>9}   the receiver",
+            "endpoint", "webhooks", "requests", "signatures", "delivered", "dead"
+        );
         for (stand, counts) in STANDS.iter().zip(&self.counts) {
             let requests = counts.verified + counts.failed + counts.unchecked;
             let signatures = if counts.failed + counts.unchecked == 0 { "all good" } else { "BAD" };

@@ -87,7 +87,8 @@ impl Dispatcher {
     /// Makes the lanes that cause most of the pressure spill.
     pub fn shed(&self, least: usize) {
         for lane in self.lanes.values() {
-            self.pressure.fall(lane.handover(|handover| if handover.pressing() >= least { handover.shed() } else { 0 }));
+            self.pressure
+                .fall(lane.handover(|handover| if handover.pressing() >= least { handover.shed() } else { 0 }));
         }
         self.changed.notify_one();
     }

@@ -1,8 +1,8 @@
 //! Dedup and durable accept, with a pending run for every plugin subscribed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
@@ -75,11 +75,7 @@ impl Once {
 }
 
 impl Accept for Inbox {
-    fn accept(
-        &self,
-        source: &Arc<str>,
-        messages: Vec<Message>,
-    ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
+    fn accept(&self, source: &Arc<str>, messages: Vec<Message>) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
         let source = Arc::clone(source);
         Box::pin(async move { self.accept_all(&source, messages).await })
     }
@@ -170,7 +166,10 @@ impl Inbox {
     fn hand_over(&self, source: &Arc<str>, arrivals: Vec<Arrival>, acceptances: &[Acceptance]) {
         let mut claimed = Vec::new();
         if let Some(intake) = self.sources.get(source) {
-            intake.metrics.accepted.inc_by(acceptances.iter().filter(|it| **it != Acceptance::Duplicate).count() as u64);
+            intake
+                .metrics
+                .accepted
+                .inc_by(acceptances.iter().filter(|it| **it != Acceptance::Duplicate).count() as u64);
         }
         for (arrival, acceptance) in arrivals.into_iter().zip(acceptances) {
             match (arrival, acceptance) {

@@ -10,9 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::{self, AppError};
-use crate::cli::parts::{
-    DemoOptions, DemoReport, Parts, PluginView, ReceiveOptions, Received, RunOptions, RunReport,
-};
+use crate::cli::parts::{DemoOptions, DemoReport, Parts, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
 use crate::cli::{Failure, Failures};
 use crate::clock::{Clock, SystemClock};
 use crate::demo;
@@ -215,7 +213,8 @@ impl OpenOffline for Opener {
                 ..SqliteOptions::new(&settings.path)
             };
             let store = SqliteStore::open(options, self.clock.now());
-            Ok(Arc::new(store.map_err(|error| OfflineError { message: error.to_string(), help: None })?) as Arc<dyn Store>)
+            Ok(Arc::new(store.map_err(|error| OfflineError { message: error.to_string(), help: None })?)
+                as Arc<dyn Store>)
         })
     }
 }

@@ -99,7 +99,10 @@ impl Housekeeping {
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
         let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
         for deliveries in status.deliveries.iter().filter(|deliveries| waiting(deliveries.state)) {
-            self.metrics.endpoint(&deliveries.endpoint).backlog.set(i64::try_from(deliveries.count).unwrap_or(i64::MAX));
+            self.metrics
+                .endpoint(&deliveries.endpoint)
+                .backlog
+                .set(i64::try_from(deliveries.count).unwrap_or(i64::MAX));
         }
         Ok(())
     }

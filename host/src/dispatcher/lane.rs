@@ -142,8 +142,7 @@ impl Lane {
     fn record(&self, delivery: &ClaimedDelivery, started_at: Timestamp, outcome: Outcome) -> AttemptRecord {
         let number = delivery.attempts_made.saturating_add(1);
         let within_budget = number.saturating_sub(delivery.attempts_before_budget);
-        let transition =
-            decide(&self.retry, within_budget, &outcome, self.clock.now(), &mut lock(&self.state).rng);
+        let transition = decide(&self.retry, within_budget, &outcome, self.clock.now(), &mut lock(&self.state).rng);
         let (status, error) = match outcome.result {
             AttemptResult::Status(status) => (Some(status), None),
             AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) => (None, Some(error)),

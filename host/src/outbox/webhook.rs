@@ -123,7 +123,9 @@ fn delivery(
         }
     }
     let distinct = match &webhook.key {
-        Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => return Err(Refused::Key { index, bytes: key.len() }),
+        Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
+            return Err(Refused::Key { index, bytes: key.len() });
+        }
         Some(key) => Distinct::Key(key),
         None => Distinct::Index(u32::try_from(index).unwrap_or(u32::MAX)),
     };

@@ -195,7 +195,8 @@ impl Pool {
         while let Some((run, plugin, charge)) = self.next() {
             let attempt = run.attempts_made.saturating_add(1);
             // A panic of the host's own code on one event must cost neither the worker nor the run.
-            let report = catch_unwind(AssertUnwindSafe(|| plugin.call(&run.event, attempt))).unwrap_or_else(|_| panicked());
+            let report =
+                catch_unwind(AssertUnwindSafe(|| plugin.call(&run.event, attempt))).unwrap_or_else(|_| panicked());
             if let Some(queue) = lock(&self.state).queues.get_mut(&run.plugin) {
                 queue.share.finish(charge, report.cpu);
             }

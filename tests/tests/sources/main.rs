@@ -1,0 +1,8 @@
+//! Sources against real servers, into an inbox that a test can hold, fail and look into.
+
+mod decode;
+mod fake_inbox;
+mod http;
+mod jetstream;
+mod nats;
+mod stdin;
