@@ -1,5 +1,7 @@
 //! `wirehook dead-letters …`
 
+use std::collections::HashSet;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -209,8 +211,23 @@ async fn bulk(session: &mut Session<'_>, verb: Verb, args: BulkArgs) -> Result<E
     if !named_only && !args.yes && !confirmed(session, verb, &filter).await? {
         return Err(Failure::new("not confirmed: nothing was done").into());
     }
-    let asked = filter.ids.len() as u64;
-    carry_out(session, verb, filter, asked).await
+    let missing = missing(session, &filter.ids).await?;
+    carry_out(session, verb, filter).await?;
+    if missing.is_empty() {
+        return Ok(Exit::Success);
+    }
+    let failure = Failure::new(format!("there is no dead letter {}", missing.join(", ")));
+    Err(failure.help("`wirehook dead-letters list` shows those there are").into())
+}
+
+/// The named ids that are no dead letters, or not any more.
+async fn missing(session: &mut Session<'_>, ids: &[i64]) -> Result<Vec<String>, Failures> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let named = DeadLetterFilter { ids: ids.to_vec(), ..DeadLetterFilter::default() };
+    let found: HashSet<i64> = summaries(session, named).await?.iter().map(|letter| letter.id).collect();
+    Ok(ids.iter().filter(|id| !found.contains(id)).map(ToString::to_string).collect())
 }
 
 /// Asks before more than the named ids is affected.
@@ -228,41 +245,26 @@ async fn confirmed(session: &mut Session<'_>, verb: Verb, filter: &DeadLetterFil
     Ok(count == 0 || session.console.confirm(&question)?)
 }
 
-async fn carry_out(
-    session: &mut Session<'_>,
-    verb: Verb,
-    filter: DeadLetterFilter,
-    named: u64,
-) -> Result<Exit, Failures> {
+async fn carry_out(session: &mut Session<'_>, verb: Verb, filter: DeadLetterFilter) -> Result<(), Failures> {
     let request = match verb {
         Verb::Redrive => Request::Redrive(filter),
         Verb::Discard => Request::Discard(filter),
     };
-    let mut missing = 0;
     for reply in session.ask(request).await? {
-        let (done, text, object) = match reply {
+        let (text, object) = match reply {
             Reply::Redriven(redriven) => {
-                let done = redriven.runs + redriven.deliveries + redriven.refused;
                 let text = format!("{} runs and {} deliveries put back to work", redriven.runs, redriven.deliveries);
                 if redriven.refused > 0 {
                     let message = format!("{} dead letters are messages and can't be redriven", redriven.refused);
                     let help = "publish them again once the cause is mended, or discard them";
                     session.console.warning(&Failure::new(message).help(help));
                 }
-                (done, text, json!(redriven))
+                (text, json!(redriven))
             }
-            Reply::Discarded { count } => {
-                (count, format!("{count} dead letters deleted"), json!({ "discarded": count }))
-            }
+            Reply::Discarded { count } => (format!("{count} dead letters deleted"), json!({ "discarded": count })),
             _ => continue,
         };
-        missing = named.saturating_sub(done);
         if session.console.json { session.console.object(&object)? } else { session.console.line(text)? }
     }
-    if missing > 0 {
-        return Err(
-            Failure::new(format!("{missing} of the {named} ids are not dead letters any more, or never were")).into()
-        );
-    }
-    Ok(Exit::Success)
+    Ok(())
 }

@@ -88,10 +88,7 @@ fn a_handler_with_other_types() {
 
 #[test]
 fn an_import_with_other_types() {
-    let other = contract_with(
-        "enum level { trace, debug, info, warn, error }",
-        "enum level { trace, debug, info, warn, fatal }",
-    );
+    let other = contract_with("    error,\n  }", "    fatal,\n  }");
     let error =
         load(&embed(&guest_wat("i32.const 1024"), &other, "wirehook:plugin/subscriber")).unwrap_err().to_string();
     assert!(
