@@ -44,6 +44,11 @@ enum Step {
         file: FileId,
         path: PathBuf,
     },
+    /// A file that has another name now. Names are changed outside the VFS, and taken for durable.
+    Renamed {
+        file: FileId,
+        path: PathBuf,
+    },
     Removed {
         path: PathBuf,
         folder_synced: bool,
@@ -86,6 +91,8 @@ struct Shared {
 struct Journal {
     steps: Vec<Step>,
     names: HashMap<PathBuf, FileId>,
+    /// By inode, to know a file again under another name.
+    inodes: HashMap<u64, FileId>,
     files: FileId,
 }
 
@@ -130,6 +137,13 @@ impl PowerCut {
     /// Has the next `count` openings of a database fail.
     pub fn fail_opens(&self, count: u32) {
         self.shared.faults().opens = count;
+    }
+
+    /// Takes back every failure that is still to come.
+    pub fn heal(&self) {
+        let mut faults = self.shared.faults();
+        faults.syncs.clear();
+        faults.opens = 0;
     }
 
     /// Has every sync wait until [`Self::release_syncs`].

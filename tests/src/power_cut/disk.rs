@@ -138,6 +138,11 @@ impl Disk {
                 self.names.insert(path.clone(), *file);
                 self.file(*file).durable.clone_from(content);
             }
+            Step::Renamed { file, path } => {
+                self.sync_folder();
+                self.names.retain(|_, named| named != file);
+                self.names.insert(path.clone(), *file);
+            }
             Step::Created { file, path } => self.names_pending.push(NameChange::Add(path.clone(), *file)),
             Step::Removed { path, folder_synced } => {
                 self.names_pending.push(NameChange::Remove(path.clone()));

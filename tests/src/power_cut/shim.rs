@@ -1,6 +1,7 @@
 //! The VFS itself: everything goes through to the machine's own VFS, and what changes the disk is journaled.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -143,9 +144,17 @@ fn identify(shared: &Shared, path: &str, existed: bool) -> FileId {
     if existed && let Some(id) = journal.names.get(&path) {
         return *id;
     }
+    let inode = std::fs::metadata(&path).map_or(0, |metadata| metadata.ino());
+    if existed && let Some(file) = journal.inodes.get(&inode).copied() {
+        journal.names.retain(|_, named| *named != file);
+        journal.names.insert(path.clone(), file);
+        journal.steps.push(Step::Renamed { file, path });
+        return file;
+    }
     let file = journal.files;
     journal.files += 1;
     journal.names.insert(path.clone(), file);
+    journal.inodes.insert(inode, file);
     journal.steps.push(if existed {
         let content = std::fs::read(&path).unwrap_or_default();
         Step::Found { file, path, content }
@@ -162,7 +171,10 @@ unsafe extern "C" fn delete(base: *mut ffi::sqlite3_vfs, name: *const c_char, sy
         let deleted = (*vfs.real).xDelete.map_or(ffi::SQLITE_MISUSE, |delete| delete(vfs.real, name, sync_folder));
         let path = PathBuf::from(path_of(name));
         let mut journal = vfs.shared.journal();
-        if deleted == ffi::SQLITE_OK && journal.names.remove(&path).is_some() {
+        if deleted == ffi::SQLITE_OK
+            && let Some(file) = journal.names.remove(&path)
+        {
+            journal.inodes.retain(|_, known| *known != file);
             journal.steps.push(Step::Removed { path, folder_synced: sync_folder != 0 });
         }
         deleted

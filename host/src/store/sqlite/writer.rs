@@ -224,14 +224,16 @@ impl Writer {
     }
 
     fn finish(mut self, connection: Option<Connection>) {
-        self.checkpoints.stop();
-        if let Some(connection) = connection {
-            // What is in the write-ahead log is durable there; a checkpoint only makes the next start quicker.
-            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())) {
-                tracing::warn!(path = %self.options.path.display(), %error, "the last checkpoint failed");
+        match connection {
+            Some(connection) => {
+                self.checkpoints.finish(&connection);
+                drop(self.anchor);
+                drop(connection);
             }
-            drop(self.anchor);
-            drop(connection);
+            None => {
+                self.checkpoints.stop();
+                drop(self.anchor);
+            }
         }
         drop(self.lock);
         if let Some(done) = self.closing {
