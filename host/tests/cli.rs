@@ -290,7 +290,7 @@ async fn named_dead_letters_are_redriven_without_asking() {
     assert_eq!(bench.parts.store.ids(), [3, 4]);
     let ended = bench.run("dead-letters redrive 1").await;
     assert_eq!(ended.exit, Exit::Failure);
-    assert!(ended.err.contains("1 of the 1 ids are not dead letters any more"), "{}", ended.err);
+    assert!(ended.err.contains("there is no dead letter 1"), "{}", ended.err);
 }
 
 #[tokio::test]
