@@ -200,3 +200,6 @@ impl Refill for Dispatcher {
         &self.changed
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -279,3 +279,6 @@ impl Refill for Pool {
         &self.changed
     }
 }
+
+#[cfg(test)]
+mod tests;
