@@ -84,7 +84,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::clock::{Clock as _, SystemClock};
+    use crate::clock::SystemClock;
 
     /// Longer than a busy machine needs to tell.
     const DEADLINE: Duration = Duration::from_secs(60);
