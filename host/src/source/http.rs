@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Body as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -121,7 +122,7 @@ impl Source for HttpSource {
             });
             state.listening(address);
             state.connected();
-            serve(&listener, &receiver, &state, &drain).await;
+            serve(listener, &receiver, &state, &drain).await;
             state.disconnected();
             // The client may have gone before its events were accepted: they are waited for all the same.
             let _ = receiver.requests.acquire_many(REQUESTS_IN_FLIGHT_MAX as u32).await;
@@ -131,7 +132,7 @@ impl Source for HttpSource {
 }
 
 /// Serves connections until the drain begins, and then until their requests are answered.
-async fn serve(listener: &tokio::net::TcpListener, receiver: &Arc<Receiver>, state: &SourceState, drain: &Drain) {
+async fn serve(listener: tokio::net::TcpListener, receiver: &Arc<Receiver>, state: &SourceState, drain: &Drain) {
     let method_not_allowed = || async { Refusal::method_not_allowed() };
     let router = Router::new()
         .route(PATH, post(receive))
@@ -171,6 +172,8 @@ async fn serve(listener: &tokio::net::TcpListener, receiver: &Arc<Receiver>, sta
             let _ = connection.await;
         });
     }
+    // Whoever connects from now on is refused at once, and can go to another host.
+    drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
@@ -206,7 +209,7 @@ impl Receiver {
         let (head, content) = request.into_parts();
         self.authorize(&head.headers)?;
         refusal::content_type(&head.headers)?;
-        let length = refusal::content_length(&head.headers, self.request_bytes_max)?;
+        let length = refusal::content_length(content.size_hint().exact(), self.request_bytes_max)?;
         let room = self.room(length)?;
         let content = read(content, self.request_bytes_max).await?;
         let events = body::split(&content, self.event_bytes_max, self.id_field.as_deref())?;

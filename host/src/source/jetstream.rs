@@ -2,23 +2,22 @@
 
 mod attach;
 mod delivered;
+mod pull;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::pull;
 use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{ReadyChunks, StreamExt};
 use tokio::time::Sleep;
 
 pub use self::attach::{ACK_PENDING_MAX, ACK_WAIT};
 use self::attach::{Attached, Resume};
 use self::delivered::Delivered;
+use self::pull::Pull;
 use super::batches::{Batches, Ended};
 use super::nats::link::Link;
-use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
+use super::{Accept, AcceptError, Backoff, Source, SourceError, SourceState};
 use crate::drain::Drain;
 use crate::settings::{NatsConnection, Start};
 
@@ -35,8 +34,6 @@ pub struct JetstreamSource {
     pub(super) subjects: Vec<String>,
     pub(super) start: Start,
 }
-
-type Messages = ReadyChunks<pull::Stream>;
 
 /// Why the pulling ended.
 enum SessionEnd {
@@ -153,7 +150,7 @@ impl Puller {
         }
         let attached = tokio::select! {
             () = self.drain.begun() => return SessionEnd::Drained,
-            attached = Attached::to(&self.source, &link.client, &mut self.resume) => attached,
+            attached = Attached::to(&self.source, &link.client, &self.resume) => attached,
         };
         let attached = match attached {
             Ok(attached) => attached,
@@ -163,10 +160,10 @@ impl Puller {
                 _ => return SessionEnd::Failed(error),
             },
         };
-        match attached.messages().await {
-            Ok(messages) => {
+        match attached.pull().await {
+            Ok(pull) => {
                 self.state.connected();
-                self.pull(link, &attached, messages.ready_chunks(BATCH_MESSAGES_MAX)).await
+                self.pull(link, &attached, pull).await
             }
             Err(error) => SessionEnd::Failed(error),
         }
@@ -176,7 +173,7 @@ impl Puller {
         SessionEnd::LinkClosed(format!("the connection to {} was closed", self.source.connection.url))
     }
 
-    async fn pull(&mut self, link: &mut Link, attached: &Attached, mut messages: Messages) -> SessionEnd {
+    async fn pull(&mut self, link: &mut Link, attached: &Attached, mut pull: Pull) -> SessionEnd {
         let connects = link.connects();
         let mut watch = Box::pin(attached.watch(self.resume.clone()));
         let mut refused: Option<Pin<Box<Sleep>>> = None;
@@ -185,7 +182,7 @@ impl Puller {
             tokio::select! {
                 biased;
                 () = self.drain.begun() => {
-                    hand_back(&mut messages).await;
+                    hand_back(link, attached, &mut pull).await;
                     return SessionEnd::Drained;
                 }
                 ended = self.batches.next() => match self.batch_ended(ended) {
@@ -200,12 +197,13 @@ impl Puller {
                     false => break self.link_closed(),
                 },
                 error = &mut watch => break SessionEnd::Failed(error),
-                chunk = messages.next(), if fetching => if let Err(error) = self.begin(attached, chunk).await {
-                    break SessionEnd::Failed(error);
+                messages = pull.next(), if fetching => match messages {
+                    Ok(messages) => self.begin(attached, messages).await,
+                    Err(error) => break SessionEnd::Failed(attached.describe(&error)),
                 },
             }
         };
-        self.take_rest(attached, &mut messages).await;
+        self.take_rest(attached, &mut pull).await;
         end
     }
 
@@ -225,43 +223,28 @@ impl Puller {
         }
     }
 
-    /// Begins a batch with the messages before the first error, which it returns.
-    async fn begin(
-        &mut self,
-        attached: &Attached,
-        chunk: Option<Vec<Result<jetstream::Message, pull::MessagesError>>>,
-    ) -> Result<(), String> {
-        let Some(chunk) = chunk else { return Err("the server ended the subscription".to_owned()) };
-        let mut error = None;
-        let mut delivered = Delivered::with_capacity(chunk.len());
-        for message in chunk {
-            match message {
-                Ok(message) => delivered.push(message, attached),
-                Err(found) => error = error.or(Some(attached.describe(&found))),
-            }
-        }
-        if !delivered.is_empty() {
-            self.backoff.reset();
-            let batch =
-                delivered.keep(Arc::clone(&self.source.name), Arc::clone(&self.inbox), self.accept_backoff.clone());
-            self.batches.begin(batch.0, batch.1).await;
-        }
-        error.map_or(Ok(()), Err)
+    async fn begin(&mut self, attached: &Attached, messages: Vec<async_nats::Message>) {
+        self.backoff.reset();
+        let delivered = Delivered::new(messages, attached);
+        let (name, inbox) = (Arc::clone(&self.source.name), Arc::clone(&self.inbox));
+        let (bytes, batch) = delivered.keep(name, inbox, self.accept_backoff.clone());
+        self.batches.begin(bytes, batch).await;
     }
 
     /// Accepts what has come over a subscription that ends: else it would wait for `ack_wait` to pass.
-    async fn take_rest(&mut self, attached: &Attached, messages: &mut Messages) {
-        for _ in 0..attach::PULL_MESSAGES_MAX {
-            let Some(chunk) = messages.next().now_or_never() else { return };
+    async fn take_rest(&mut self, attached: &Attached, pull: &mut Pull) {
+        loop {
+            let messages = pull.take_ready();
+            if messages.is_empty() {
+                return;
+            }
             while !self.batches.has_room() {
-                // A refusal is noted by the batch that comes next; these are delivered again all the same.
+                // What is refused now is delivered again.
                 if let Err(error) = self.batches.next().await {
                     self.state.failed(&error);
                 }
             }
-            if self.begin(attached, chunk).await.is_err() {
-                return;
-            }
+            self.begin(attached, messages).await;
         }
     }
 }
@@ -274,13 +257,25 @@ async fn over(pause: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// Tells the server to deliver at once, to another host or to this one later, what nobody has begun.
-async fn hand_back(messages: &mut Messages) {
-    for _ in 0..attach::PULL_MESSAGES_MAX {
-        let Some(Some(chunk)) = messages.next().now_or_never() else { return };
-        for message in chunk.into_iter().flatten() {
-            // An error means that the client is gone: then the server delivers it when `ack_wait` has passed.
-            let _ = message.ack_with(jetstream::AckKind::Nak(None)).await;
+/// Tells the server to deliver at once, to another host or to this one later, what nobody has begun: what has come, and
+/// what is on its way.
+async fn hand_back(link: &Link, attached: &Attached, pull: &mut Pull) {
+    loop {
+        let messages = pull.take_ready();
+        let quiet = messages.is_empty();
+        Delivered::new(messages, attached).hand_back().await;
+        if !quiet {
+            continue;
+        }
+        if pull.is_fulfilled() {
+            return;
+        }
+        link.round_trip().await;
+        let messages = pull.take_ready();
+        let quiet = messages.is_empty();
+        Delivered::new(messages, attached).hand_back().await;
+        if quiet {
+            return;
         }
     }
 }

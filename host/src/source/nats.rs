@@ -3,7 +3,9 @@
 pub(super) mod link;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_nats::Subscriber;
 use futures::future::BoxFuture;
 use futures::stream::{SelectAll, Stream, StreamExt, select_all};
 
@@ -11,14 +13,12 @@ use self::link::Link;
 use super::batches::{Batches, Ended, weight};
 use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
 use crate::drain::Drain;
-use crate::event::Message;
-use crate::event::subject::SubjectPattern;
 use crate::settings::NatsConnection;
 
 /// How often a batch is offered to the inbox before it is lost; with the delays between, some six seconds.
 pub const ACCEPT_TRIES_MAX: usize = 7;
 /// How long the server may take to hand over the rest once the drain has begun.
-const DRAIN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A queue subscription, shared with other hosts of the same group.
 #[derive(Debug)]
@@ -103,10 +103,8 @@ impl NatsSource {
                 },
             }
         };
-        if matches!(end, SessionEnd::Drained) {
-            self.finish(&link, messages, &mut batches, inbox, state).await;
-        }
-        // What is in flight has nowhere else to come from: it is finished whatever ended the session.
+        // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
+        self.finish(&link, messages, &mut batches, inbox, state).await;
         let ended = batches.finish().await;
         state.lost(link.take_dropped(), &"the inbox is slower than the bus");
         match ended {
@@ -115,42 +113,42 @@ impl NatsSource {
         }
     }
 
-    /// One subscription a subject. A message that several subjects match comes once for each: the first one's counts.
-    async fn subscribe(&self, link: &Link) -> Result<SelectAll<impl Stream<Item = Message> + Unpin + use<>>, String> {
-        let patterns: Arc<[Option<SubjectPattern>]> =
-            self.subjects.iter().map(|subject| subject.parse().ok()).collect();
+    /// One subscription a subject. The server hands a message to one member of a queue group, whatever subjects its
+    /// members have: where subjects overlap, it comes once all the same.
+    async fn subscribe(&self, link: &Link) -> Result<SelectAll<Subscriber>, String> {
         let mut subscriptions = Vec::with_capacity(self.subjects.len());
-        for (index, subject) in self.subjects.iter().enumerate() {
+        for subject in &self.subjects {
             let subscription = link.client.queue_subscribe(subject.clone(), self.queue_group.clone()).await;
-            let subscription = subscription.map_err(|error| format!("can't subscribe to `{subject}`: {error}"))?;
-            let patterns = Arc::clone(&patterns);
-            let first = move |message: &async_nats::Message| {
-                let matches = |pattern: &Option<SubjectPattern>| {
-                    pattern.as_ref().is_some_and(|pattern| pattern.matches(&message.subject))
-                };
-                std::future::ready(!patterns[..index].iter().any(matches))
-            };
-            subscriptions.push(subscription.filter(first).map(|message| link::message(message, None)));
+            subscriptions.push(subscription.map_err(|error| format!("can't subscribe to `{subject}`: {error}"))?);
         }
-        link.client.flush().await.map_err(|error| format!("the server did not confirm the subscriptions: {error}"))?;
+        link.round_trip().await;
         Ok(select_all(subscriptions))
     }
 
-    async fn begin(&self, messages: Vec<Message>, batches: &mut Batches, inbox: &Arc<dyn Accept>, state: &SourceState) {
-        let batch = keep(Arc::clone(&self.name), messages, Arc::clone(inbox), state.clone());
-        batches.begin(batch.0, batch.1).await;
+    async fn begin(
+        &self,
+        messages: Vec<async_nats::Message>,
+        batches: &mut Batches,
+        inbox: &Arc<dyn Accept>,
+        state: &SourceState,
+    ) {
+        let messages = messages.into_iter().map(|message| link::message(message, None)).collect();
+        let (bytes, batch) = keep(Arc::clone(&self.name), messages, Arc::clone(inbox), state.clone());
+        batches.begin(bytes, batch).await;
     }
 
-    /// Unsubscribes and accepts what the server had handed over until then.
+    /// Unsubscribes and accepts what the server had handed over until then. What it sends in the instant between the echo
+    /// and the end of the subscriptions is lost: the bus keeps nothing.
     async fn finish(
         &self,
         link: &Link,
-        mut messages: impl Stream<Item = Vec<Message>> + Unpin,
+        mut messages: impl Stream<Item = Vec<async_nats::Message>> + Unpin,
         batches: &mut Batches,
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
     ) {
         let rest = async {
+            link.round_trip().await;
             // An error means that the connection is gone, and what was handed over is here already.
             let _ = link.client.drain().await;
             while let Some(chunk) = messages.next().await {
@@ -169,7 +167,7 @@ impl NatsSource {
 /// Offers a batch until it is accepted or its tries are spent; then it is counted as lost.
 fn keep(
     name: Arc<str>,
-    messages: Vec<Message>,
+    messages: Vec<crate::event::Message>,
     inbox: Arc<dyn Accept>,
     state: SourceState,
 ) -> (usize, impl Future<Output = Ended> + Send + 'static) {

@@ -1,24 +1,18 @@
 //! From a connection to a consumer that can be pulled from.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::message::Acker;
 use async_nats::jetstream::{self, ErrorCode, stream::Stream};
 
 use super::JetstreamSource;
+use super::pull::Pull;
 use crate::settings::Start;
 
-/// Messages asked for at once; the client asks again when half of them have come.
-pub(super) const PULL_MESSAGES_MAX: usize = 1024;
-/// Bytes asked for at once: NATS allows no larger message, so that every message fits.
-const PULL_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long a pull request waits at the server.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// How often an idle server says that it is alive; two that are missing end the session.
-const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
 /// After which the server delivers again what was not acknowledged, in consumers that Wirehook makes.
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Messages that may be delivered and not acknowledged, over all hosts, in consumers that Wirehook makes.
@@ -39,6 +33,8 @@ struct Floor {
 
 /// A consumer, ready to be pulled from.
 pub(super) struct Attached {
+    client: Client,
+    context: jetstream::Context,
     consumer: Consumer<pull::Config>,
     stream_created: i128,
     /// `{stream}:{created}:`
@@ -47,7 +43,7 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Finds the stream and the consumer; creates the consumer where it is missing, the stream never.
-    pub(super) async fn to(source: &JetstreamSource, client: &Client, resume: &mut Resume) -> Result<Self, String> {
+    pub(super) async fn to(source: &JetstreamSource, client: &Client, resume: &Resume) -> Result<Self, String> {
         let context = jetstream::new(client.clone());
         let stream = match context.get_stream(&source.stream).await {
             Ok(stream) => stream,
@@ -61,15 +57,19 @@ impl Attached {
             }
             Err(error) => return Err(format!("can't look up the consumer `{}`: {error}", source.durable)),
         };
-        let attached =
-            Self { position_prefix: format!("{}:{stream_created}:", source.stream), stream_created, consumer };
+        let position_prefix = format!("{}:{stream_created}:", source.stream);
+        let attached = Self { client: client.clone(), context, consumer, stream_created, position_prefix };
         resume.note(stream_created, attached.consumer.cached_info());
         Ok(attached)
     }
 
-    /// What tells a message from every other of the source, in streams of the same name too.
-    pub(super) fn position(&self, stream_sequence: u64) -> String {
-        format!("{}{stream_sequence}", self.position_prefix)
+    /// A delivered message, its position, which tells it from every other of the source, in streams of the same name
+    /// too, and its ack.
+    pub(super) fn take(&self, message: async_nats::Message) -> (async_nats::Message, Option<String>, Acker) {
+        let message = jetstream::Message { message, context: self.context.clone() };
+        let position = message.info().ok().map(|info| format!("{}{}", self.position_prefix, info.stream_sequence));
+        let (message, acker) = message.split();
+        (message, position, acker)
     }
 
     pub(super) fn ack_wait(&self) -> Duration {
@@ -78,21 +78,12 @@ impl Attached {
     }
 
     /// Begins to pull.
-    pub(super) async fn messages(&self) -> Result<pull::Stream, String> {
-        let config = &self.consumer.cached_info().config;
-        let batch_max = usize::try_from(config.max_batch).ok().filter(|max| *max > 0).unwrap_or(usize::MAX);
-        let bytes_max = usize::try_from(config.max_bytes).ok().filter(|max| *max > 0).unwrap_or(usize::MAX);
-        let expires_max = Some(config.max_expires).filter(|max| !max.is_zero()).unwrap_or(Duration::MAX);
-        let expires = PULL_EXPIRES.min(expires_max);
-        let stream = self.consumer.stream();
-        let stream = stream.max_messages_per_batch(PULL_MESSAGES_MAX.min(batch_max));
-        let stream = stream.max_bytes_per_batch(PULL_BYTES_MAX.min(bytes_max));
-        let stream = stream.expires(expires).heartbeat(PULL_HEARTBEAT.min(expires / 3));
-        stream.messages().await.map_err(|error| format!("can't pull from the consumer: {error}"))
+    pub(super) async fn pull(&self) -> Result<Pull, String> {
+        Pull::new(&self.client, self.consumer.cached_info()).await
     }
 
     /// Resolves with the reason when the consumer is not the one it was.
-    pub(super) fn watch(&self, mut resume: Resume) -> impl Future<Output = String> + Send + use<> {
+    pub(super) fn watch(&self, resume: Resume) -> impl Future<Output = String> + Send + use<> {
         let (consumer, stream_created) = (self.consumer.clone(), self.stream_created);
         async move {
             loop {
@@ -114,21 +105,26 @@ impl Attached {
         }
     }
 
-    pub(super) fn describe(&self, error: &pull::MessagesError) -> String {
+    pub(super) fn describe(&self, error: &str) -> String {
         format!("the consumer `{}` stopped delivering: {error}", self.consumer.cached_info().name)
     }
 }
 
 impl Resume {
-    fn note(&mut self, stream_created: i128, info: &consumer::Info) {
-        let floor = Floor { stream_created, sequence: info.ack_floor.stream_sequence };
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(floor);
+    /// Notes the floor of `info`. It only rises: a consumer that has acknowledged nothing yet says 0, wherever it began.
+    fn note(&self, stream_created: i128, info: &consumer::Info) {
+        // With nothing pending, all that was delivered is settled; in a new consumer, all that it leaves out.
+        let delivered = if info.num_ack_pending == 0 { info.delivered.stream_sequence } else { 0 };
+        let sequence = info.ack_floor.stream_sequence.max(delivered);
+        let mut floor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = floor.filter(|floor| floor.stream_created == stream_created).map_or(0, |floor| floor.sequence);
+        *floor = Some(Floor { stream_created, sequence: sequence.max(before) });
     }
 
     /// Where a consumer begins that doesn't exist yet. `start` counts only for the first one: after that nothing may be
     /// left out, and a stream that was made anew is new from its beginning.
     fn policy(&self, start: Start, stream_created: i128) -> Result<DeliverPolicy, String> {
-        match *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(floor) if floor.stream_created == stream_created => {
                 Ok(DeliverPolicy::ByStartSequence { start_sequence: floor.sequence + 1 })
             }
@@ -162,7 +158,7 @@ async fn existing(
             source.durable
         ));
     }
-    let first = resume.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_none();
+    let first = resume.0.lock().unwrap_or_else(PoisonError::into_inner).is_none();
     for danger in first.then(|| dangers(config, &source.subjects)).into_iter().flatten() {
         tracing::warn!(source = %source.name, consumer = source.durable, "{danger}");
     }

@@ -23,21 +23,18 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    pub(super) fn with_capacity(messages: usize) -> Self {
-        let (messages, ackers) = (Vec::with_capacity(messages), Vec::with_capacity(messages));
-        Self { messages, ackers, ack_wait: Duration::ZERO }
+    pub(super) fn new(messages: Vec<async_nats::Message>, attached: &Attached) -> Self {
+        let settled = messages.into_iter().map(|message| {
+            let (message, position, acker) = attached.take(message);
+            (crate::source::nats::link::message(message, position), acker)
+        });
+        let (messages, ackers) = settled.unzip();
+        Self { messages, ackers, ack_wait: attached.ack_wait() }
     }
 
-    pub(super) fn push(&mut self, message: async_nats::jetstream::Message, attached: &Attached) {
-        let position = message.info().ok().map(|info| attached.position(info.stream_sequence));
-        let (message, acker) = message.split();
-        self.messages.push(crate::source::nats::link::message(message, position));
-        self.ackers.push(acker);
-        self.ack_wait = attached.ack_wait();
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+    /// Asks for delivery at once, to whoever asks for messages.
+    pub(super) async fn hand_back(self) {
+        settle(&self.ackers, AckKind::Nak(None)).await;
     }
 
     /// Its weight, and the way into the inbox: acks after the commit, and asks for redelivery after a refusal.

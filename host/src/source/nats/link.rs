@@ -1,11 +1,12 @@
 //! One connection to a NATS server, which comes back by itself for as long as its client lives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
+use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Interval;
 
@@ -20,6 +21,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that a subscription may hold before the client drops what comes.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 64 * 1024;
 
+/// How long an echo may take. Where the user may not publish to its own inbox there is none, ever.
+const ROUND_TRIP_DEADLINE: Duration = Duration::from_secs(2);
+
 /// A connection, and news of it.
 #[derive(Debug)]
 pub(in crate::source) struct Link {
@@ -28,6 +32,7 @@ pub(in crate::source) struct Link {
     news: watch::Receiver<()>,
     look: Interval,
     dropped: Arc<AtomicUsize>,
+    server_error: Arc<Mutex<Option<String>>>,
     up: bool,
     connects: u64,
 }
@@ -41,22 +46,28 @@ impl Link {
     pub(in crate::source) async fn connect(source: &str, connection: &NatsConnection) -> Result<Self, String> {
         let (sender, news) = watch::channel(());
         let dropped = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&dropped);
+        let server_error = Arc::new(Mutex::new(None));
+        let (counter, said) = (Arc::clone(&dropped), Arc::clone(&server_error));
         let options = credentials(ConnectOptions::new(), connection)
             .name(format!("wirehook-{source}"))
             .ping_interval(PING_INTERVAL)
             .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
             .event_callback(move |event| {
-                match event {
-                    Event::SlowConsumer(_) => drop(counter.fetch_add(1, Ordering::Relaxed)),
-                    _ => drop(sender.send(())),
+                if let Event::SlowConsumer(_) = event {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    if let Event::ServerError(error) = event {
+                        *said.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                    }
+                    let _ = sender.send(());
                 }
                 std::future::ready(())
             });
         let connected = options.connect(connection.url.as_str()).await;
         let client = connected.map_err(|error| format!("can't connect to {}: {error}", connection.url))?;
         let connects = client.statistics().connects.load(Ordering::Relaxed);
-        Ok(Self { client, news, look: tokio::time::interval(LOOK_INTERVAL), dropped, up: true, connects })
+        let look = tokio::time::interval(LOOK_INTERVAL);
+        Ok(Self { client, news, look, dropped, server_error, up: true, connects })
     }
 
     /// Waits for a change of the connection, or [`LOOK_INTERVAL`], and notes it in `state`. `false` where the client has
@@ -71,6 +82,20 @@ impl Link {
         state.lost(self.take_dropped(), &"the inbox is slower than the bus");
         self.look(state);
         true
+    }
+
+    /// Waits for an echo: then the server has done all it was told before, and what it had sent before is here. Without
+    /// an echo the source works all the same; only the instants after its start and before its end are less sharp.
+    pub(in crate::source) async fn round_trip(&self) {
+        let echo = async {
+            let inbox = self.client.new_inbox();
+            let mut echo = self.client.subscribe(inbox.clone()).await.ok()?;
+            self.client.publish(inbox, bytes::Bytes::new()).await.ok()?;
+            echo.next().await
+        };
+        if !matches!(tokio::time::timeout(ROUND_TRIP_DEADLINE, echo).await, Ok(Some(_))) {
+            tracing::debug!("the server sent no echo");
+        }
     }
 
     /// How often it has connected, the first time included.
@@ -91,6 +116,9 @@ impl Link {
     fn look(&mut self, state: &SourceState) {
         let connects = self.client.statistics().connects.load(Ordering::Relaxed);
         let up = self.client.connection_state() == State::Connected;
+        if let Some(error) = self.server_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            state.failed(&format_args!("the server says: {error}"));
+        }
         if connects != self.connects {
             self.connects = connects;
             state.reconnected();

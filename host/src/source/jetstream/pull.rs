@@ -1,0 +1,217 @@
+//! Pull requests over one subscription, written here rather than with the client's stream so that a drain can stop
+//! asking and still take what comes: what reaches a subscription that is gone is delivered again only after `ack_wait`.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer;
+use async_nats::{Client, Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::stream::{ReadyChunks, StreamExt};
+use tokio::time::Sleep;
+
+use crate::source::BATCH_MESSAGES_MAX;
+
+/// Messages asked for and not yet come; asked for again when half of them have come.
+const PULL_MESSAGES_MAX: usize = 1024;
+/// Bytes asked for at once: NATS allows no larger message, so that every message fits.
+const PULL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a pull request waits at the server.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How often an idle server says that it is alive.
+const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How many heartbeats may be missing until the server, the stream or the consumer is thought to be gone.
+const HEARTBEATS_MISSING_MAX: u32 = 3;
+
+/// A subscription that pulls.
+pub(super) struct Pull {
+    client: Client,
+    /// Where requests go.
+    subject: String,
+    inbox: String,
+    delivered: ReadyChunks<Subscriber>,
+    batch_max: usize,
+    bytes_max: u64,
+    expires: Duration,
+    heartbeat: Duration,
+    /// Messages asked for that have not come.
+    outstanding: usize,
+    silence: Pin<Box<Sleep>>,
+    /// Why there will be no more, noted while messages before it are handed out.
+    end: Option<String>,
+}
+
+impl Pull {
+    /// Subscribes; asks for nothing yet.
+    pub(super) async fn new(client: &Client, consumer: &consumer::Info) -> Result<Self, String> {
+        let config = &consumer.config;
+        let inbox = client.new_inbox();
+        let subscriber = client.subscribe(inbox.clone()).await;
+        let subscriber = subscriber.map_err(|error| format!("can't subscribe to be delivered to: {error}"))?;
+        let expires = if config.max_expires.is_zero() { PULL_EXPIRES } else { PULL_EXPIRES.min(config.max_expires) };
+        // The server asks for a heartbeat of at most half the expiry.
+        let heartbeat = PULL_HEARTBEAT.min(expires / 3);
+        Ok(Self {
+            client: client.clone(),
+            subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream_name, consumer.name),
+            inbox,
+            delivered: subscriber.ready_chunks(BATCH_MESSAGES_MAX),
+            batch_max: positive(config.max_batch).map_or(PULL_MESSAGES_MAX, |max| PULL_MESSAGES_MAX.min(max)),
+            bytes_max: positive(config.max_bytes).map_or(PULL_BYTES_MAX, |max| PULL_BYTES_MAX.min(max as u64)),
+            expires,
+            heartbeat,
+            outstanding: 0,
+            silence: Box::pin(tokio::time::sleep(heartbeat * HEARTBEATS_MISSING_MAX)),
+            end: None,
+        })
+    }
+
+    /// The messages that are there, waiting for the first, and asking for more when they run short. Dropping the future
+    /// loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Vec<Message>, String> {
+        loop {
+            if let Some(end) = self.end.take() {
+                return Err(end);
+            }
+            self.ask().await?;
+            let chunk = tokio::select! {
+                biased;
+                chunk = self.delivered.next() => chunk,
+                () = &mut self.silence => return Err("the server sends no heartbeats".to_owned()),
+            };
+            self.silence.set(tokio::time::sleep(self.heartbeat * HEARTBEATS_MISSING_MAX));
+            let messages = self.sort_out(chunk);
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// The messages that are there, without waiting or asking for more; empty when there are none.
+    pub(super) fn take_ready(&mut self) -> Vec<Message> {
+        while let Some(chunk) = self.delivered.next().now_or_never() {
+            let ended = chunk.is_none();
+            let messages = self.sort_out(chunk);
+            if !messages.is_empty() || ended {
+                return messages;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Whether everything asked for has come.
+    pub(super) fn is_fulfilled(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    async fn ask(&mut self) -> Result<(), String> {
+        if self.outstanding > PULL_MESSAGES_MAX / 2 {
+            return Ok(());
+        }
+        let batch = self.batch_max.min(PULL_MESSAGES_MAX - self.outstanding);
+        let request = serde_json::json!({
+            "batch": batch,
+            "max_bytes": self.bytes_max,
+            "expires": u64::try_from(self.expires.as_nanos()).unwrap_or(u64::MAX),
+            "idle_heartbeat": u64::try_from(self.heartbeat.as_nanos()).unwrap_or(u64::MAX),
+        });
+        let sent =
+            self.client.publish_with_reply(self.subject.clone(), self.inbox.clone(), Bytes::from(request.to_string()));
+        sent.await.map_err(|error| format!("can't ask for messages: {error}"))?;
+        self.outstanding += batch;
+        Ok(())
+    }
+
+    /// Keeps the messages of a chunk and follows what the server says between them.
+    fn sort_out(&mut self, chunk: Option<Vec<Message>>) -> Vec<Message> {
+        let Some(chunk) = chunk else {
+            self.end.get_or_insert_with(|| "the connection ended the subscription".to_owned());
+            return Vec::new();
+        };
+        let mut messages = Vec::with_capacity(chunk.len());
+        for message in chunk {
+            match meaning(&message) {
+                Meaning::Delivered => {
+                    self.outstanding = self.outstanding.saturating_sub(1);
+                    messages.push(message);
+                }
+                Meaning::Heartbeat => {}
+                Meaning::RequestOver { unfulfilled } => {
+                    self.outstanding = unfulfilled.map_or(0, |count| self.outstanding.saturating_sub(count));
+                }
+                Meaning::End(error) => drop(self.end.get_or_insert(error)),
+            }
+        }
+        messages
+    }
+}
+
+/// What the server says with one message.
+#[derive(PartialEq, Eq, Debug)]
+enum Meaning {
+    Delivered,
+    Heartbeat,
+    /// A request is over; so many messages of it will not come, where the server says.
+    RequestOver {
+        unfulfilled: Option<usize>,
+    },
+    /// Asking again is in vain.
+    End(String),
+}
+
+fn meaning(message: &Message) -> Meaning {
+    let description = message.description.as_deref().unwrap_or_default();
+    let request_over = || {
+        let pending = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+        Meaning::RequestOver { unfulfilled: pending.and_then(|pending| pending.as_str().parse().ok()) }
+    };
+    match message.status.unwrap_or(StatusCode::OK).as_u16() {
+        200 => Meaning::Delivered,
+        100 => Meaning::Heartbeat,
+        404 | 408 => request_over(),
+        // These end one request and say nothing against the next.
+        409 if ["Message Size Exceeds MaxBytes", "Batch Completed"].contains(&description) => request_over(),
+        503 => Meaning::End("nobody answers for the consumer".to_owned()),
+        status => Meaning::End(format!("the server says: {status} {description}")),
+    }
+}
+
+/// A bound of the consumer's, where it has one.
+fn positive(bound: i64) -> Option<usize> {
+    usize::try_from(bound).ok().filter(|bound| *bound > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_understood() {
+        let check = |status: Option<u16>, description: &str, pending: Option<&str>, expected: Meaning| {
+            let headers = pending.map(|pending| {
+                async_nats::HeaderMap::from_iter([(
+                    "Nats-Pending-Messages".parse::<async_nats::HeaderName>().unwrap(),
+                    pending.parse::<async_nats::HeaderValue>().unwrap(),
+                )])
+            });
+            let message = Message {
+                subject: "s".into(),
+                reply: None,
+                payload: Bytes::new(),
+                headers,
+                status: status.map(|status| StatusCode::from_u16(status).unwrap()),
+                description: Some(description.to_owned()),
+                length: 0,
+            };
+            assert_eq!(meaning(&message), expected);
+        };
+        check(None, "", None, Meaning::Delivered);
+        check(Some(100), "Idle Heartbeat", None, Meaning::Heartbeat);
+        check(Some(408), "Request Timeout", Some("7"), Meaning::RequestOver { unfulfilled: Some(7) });
+        check(Some(404), "No Messages", None, Meaning::RequestOver { unfulfilled: None });
+        check(Some(409), "Message Size Exceeds MaxBytes", Some("x"), Meaning::RequestOver { unfulfilled: None });
+        check(Some(409), "Consumer Deleted", None, Meaning::End("the server says: 409 Consumer Deleted".to_owned()));
+        check(Some(503), "", None, Meaning::End("nobody answers for the consumer".to_owned()));
+    }
+}

@@ -1,0 +1,206 @@
+use std::net::SocketAddr;
+
+use futures::future::join_all;
+use reqwest::{Body, Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wirehook::secret::Secret;
+use wirehook::source::http::{EVENTS_IN_REQUEST_MAX, HttpSource, REQUESTS_IN_FLIGHT_MAX};
+
+use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
+
+const EVENT_BYTES_MAX: usize = 1000;
+
+struct Host {
+    inbox: std::sync::Arc<FakeInbox>,
+    source: Running,
+    address: SocketAddr,
+    client: Client,
+}
+
+impl Host {
+    fn start(mode: Mode, token: Option<&str>) -> Self {
+        wirehook::tls::install_provider();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let source = HttpSource::bind("bus".into(), any, token.map(Secret::new), None, EVENT_BYTES_MAX).unwrap();
+        let address = source.local_addr();
+        let inbox = FakeInbox::new(mode);
+        let source = Running::start(Box::new(source), &inbox);
+        Self { inbox, source, address, client: Client::builder().no_proxy().build().unwrap() }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    fn post(&self, body: impl Into<Body>) -> RequestBuilder {
+        self.request(Method::POST, "/events").header("content-type", "application/json").body(body)
+    }
+}
+
+async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn an_event_is_answered_after_its_commit() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Hold, None);
+    let answered =
+        tokio::spawn(answer(host.post(r#" {"a": 1} "#).header("Idempotency-Key", "k").header("Cookie", "c")));
+    host.inbox.until("the event", |seen| seen.offered == 1).await;
+    assert!(!answered.is_finished());
+    host.inbox.set(Mode::Accept);
+    assert_eq!(answered.await?, (202, json!({"accepted": 1, "duplicates": 0})));
+    let message = host.inbox.seen().accepted.remove(0);
+    assert_eq!((&message.payload[..], &*message.subject), (&br#"{"a": 1}"#[..], "/events"));
+    let headers: Vec<_> = message.headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+    assert_eq!(headers, [("content-type", "application/json"), ("idempotency-key", "k")], "and no cookie");
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_array_is_taken_whole_in_one_go() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let request = host.post(r#"[{"a":1}, {"b":2}]"#).header("Idempotency-Key", "k");
+    assert_eq!(answer(request).await, (202, json!({"accepted": 2, "duplicates": 0})));
+    let accepted = host.inbox.seen().accepted;
+    assert_eq!(accepted.iter().map(|message| &message.payload[..]).collect::<Vec<_>>(), [b"{\"a\":1}", b"{\"b\":2}"]);
+    for (index, message) in accepted.iter().enumerate() {
+        assert!(message.headers.contains(&("idempotency-key".to_owned(), format!("k:{index}"))));
+    }
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_refused_with_its_reason_and_nothing_is_kept() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let check = |request: RequestBuilder, status: u16, word: &'static str, index: Value| async move {
+        let (found, body) = answer(request).await;
+        let error = body["error"].as_str().unwrap_or_default().to_owned();
+        assert!(found == status && error.contains(word) && body["index"] == index, "{found} {body}");
+    };
+    check(host.post(""), 400, "empty", Value::Null).await;
+    check(host.post("[]"), 400, "empty", Value::Null).await;
+    check(host.post("no"), 400, "JSON object", Value::Null).await;
+    check(host.post("{"), 400, "not JSON", Value::Null).await;
+    check(host.post(r#"[{},3]"#), 400, "JSON object", json!(1)).await;
+    let page = r#"[{},{},{"event":"fraiseql.a.created","entity_type":"a"}]"#;
+    check(host.post(page), 400, "`operation` is missing", json!(2)).await;
+    check(host.post(format!("[{}{{}}]", "{},".repeat(EVENTS_IN_REQUEST_MAX))), 400, "more than", Value::Null).await;
+    let large = format!("[{{}},{{\"a\":\"{}\"}}]", "x".repeat(EVENT_BYTES_MAX));
+    check(host.post(large), 413, "the limit is 1000", json!(1)).await;
+    check(host.post(vec![b' '; (16 << 20) + 1]), 413, "several requests", Value::Null).await;
+    let chunks = futures::stream::iter([Ok::<_, std::io::Error>("{}")]);
+    check(host.post(Body::wrap_stream(chunks)), 411, "Content-Length", Value::Null).await;
+    let form = host.request(Method::POST, "/events").header("content-type", "text/plain").body("{}");
+    check(form, 415, "application/json", Value::Null).await;
+    check(host.request(Method::GET, "/events"), 405, "POST /events", Value::Null).await;
+    check(host.request(Method::POST, "/other").body("{}"), 404, "POST /events", Value::Null).await;
+    assert_eq!(host.inbox.seen().offered, 0);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, Some("right"));
+    let check = |authorization: Option<&str>, status: u16| {
+        let request = host.post("{}");
+        let request = match authorization {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        };
+        async move { assert_eq!(answer(request).await.0, status) }
+    };
+    check(None, 401).await;
+    check(Some("Bearer wrong"), 401).await;
+    check(Some("Bearer right "), 202).await;
+    check(Some("Bearer"), 401).await;
+    check(Some("Basic right"), 401).await;
+    check(Some("Bearer right"), 202).await;
+    check(Some("bearer right"), 202).await;
+    assert_eq!(host.inbox.seen().accepted.len(), 3);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_to_come_again() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Hold, None);
+    let held = (0..REQUESTS_IN_FLIGHT_MAX).map(|_| tokio::spawn(answer(host.post("{}")))).collect::<Vec<_>>();
+    host.inbox.until("full", |seen| seen.offered == REQUESTS_IN_FLIGHT_MAX).await;
+    let response = host.post("{}").send().await?;
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"1".parse()?));
+    host.inbox.set(Mode::Accept);
+    assert!(join_all(held).await.into_iter().all(|answer| answer.unwrap().0 == 202));
+    assert_eq!(answer(host.post("{}")).await.0, 202);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_told() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Fail, None);
+    let (status, body) = answer(host.post("{}")).await;
+    assert!(status == 503 && body["error"].as_str().is_some_and(|error| error.contains("the disk is full")));
+    assert!(host.source.state.status().last_error.is_some());
+    host.inbox.set(Mode::Accept);
+    assert_eq!(answer(host.post("{}")).await.0, 202);
+    assert!(host.source.state.status().last_error.is_none());
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_is_in_flight_and_nothing_more() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Hold, None);
+    assert_eq!(host.source.connected().await.address, Some(host.address));
+    let held = tokio::spawn(answer(host.post("{}")));
+    host.inbox.until("the event", |seen| seen.offered == 1).await;
+    host.source.drain.begin();
+    eventually("no more connections", || async { TcpStream::connect(host.address).await.err() }).await;
+    assert!(!host.source.is_finished());
+    host.inbox.set(Mode::Accept);
+    assert_eq!(held.await?.0, 202);
+    host.source.ended().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_stop_its_event() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Hold, None);
+    let mut stream = TcpStream::connect(host.address).await?;
+    stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}").await?;
+    host.inbox.until("the event", |seen| seen.offered == 1).await;
+    drop(stream);
+    host.source.drain.begin();
+    host.inbox.set(Mode::Accept);
+    host.source.ended().await?;
+    assert_eq!(host.inbox.seen().accepted.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_up_a_drain() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let mut stream = TcpStream::connect(host.address).await?;
+    stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}").await?;
+    assert_eq!(stream.read_u8().await?, b'H');
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let error = HttpSource::bind("second".into(), host.address, None, None, 1).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("source `second` can't listen on {}", host.address)), "{error}");
+    host.source.drained().await?;
+    Ok(())
+}

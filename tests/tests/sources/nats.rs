@@ -1,0 +1,137 @@
+use std::collections::HashSet;
+
+use anyhow::Context;
+use futures::StreamExt;
+use wirehook::settings::SourceKind;
+use wirehook::source::Source;
+use wirehook_tests::nats_server::NatsServer;
+
+use crate::fake_inbox::{FakeInbox, Mode, Running};
+use crate::jetstream::{build, connection};
+
+fn nats_source(server: &NatsServer, subjects: &[&str]) -> Box<dyn Source> {
+    build(SourceKind::Nats {
+        connection: connection(server),
+        subjects: subjects.iter().map(ToString::to_string).collect(),
+        queue_group: "wirehook-bus".to_owned(),
+    })
+}
+
+/// Publishes, and waits for an echo: then the server has handed everything over.
+async fn publish(server: &NatsServer, subject: &str, bodies: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
+    let client = server.client().await?;
+    for body in bodies {
+        client.publish(subject.to_owned(), body.to_string().into()).await?;
+    }
+    let mut echo = client.subscribe("echo").await?;
+    client.publish("echo", "".into()).await?;
+    echo.next().await.context("the echo")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn hosts_of_one_group_share_and_overlapping_subjects_count_once() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let inboxes = [FakeInbox::new(Mode::Accept), FakeInbox::new(Mode::Accept)];
+    let subjects = &["e.*", "e.>", "e.a"];
+    let sources = inboxes.each_ref().map(|inbox| Running::start(nats_source(&server, subjects), inbox));
+    for source in &sources {
+        source.connected().await;
+    }
+    publish(&server, "e.a", 0..500).await?;
+    publish(&server, "e.a.b", 500..600).await?;
+    for source in sources {
+        source.drained().await?;
+    }
+    let [first, second] = inboxes.map(|inbox| inbox.seen());
+    assert_eq!(first.accepted.len() + second.accepted.len(), 600);
+    assert_eq!(first.bodies().union(&second.bodies()).collect::<HashSet<_>>().len(), 600);
+    assert!(!first.accepted.is_empty() && !second.accepted.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_come_along() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(nats_source(&server, &["e.>"]), &inbox);
+    source.connected().await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.append("X-B", "2");
+    headers.append("X-A", "1");
+    headers.append("X-B", "3");
+    let client = server.client().await?;
+    client.publish_with_headers("e.a", headers, "{}".into()).await?;
+    client.flush().await?;
+    let seen = inbox.until("the event", |seen| seen.accepted.len() == 1).await;
+    let headers: Vec<_> = seen.accepted[0].headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+    assert_eq!(headers, [("X-A", "1"), ("X-B", "2"), ("X-B", "3")]);
+    assert_eq!(seen.accepted[0].position, None);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_comes_back_after_the_server() -> anyhow::Result<()> {
+    let mut server = NatsServer::start().await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(nats_source(&server, &["e.>"]), &inbox);
+    source.connected().await;
+    server.kill();
+    let down = source.until("disconnected", |status| !status.connected).await;
+    assert_eq!(down.last_error.as_deref(), Some("the connection was lost"));
+    server.restart().await?;
+    let up = source.until("connected again", |status| status.connected && status.reconnects == 1).await;
+    assert_eq!(up.last_error, None);
+    publish(&server, "e.a", 0..10).await?;
+    inbox.until("the events", |seen| seen.accepted.len() == 10).await;
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_batch_is_offered_again() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let inbox = FakeInbox::new(Mode::Fail);
+    let source = Running::start(nats_source(&server, &["e.>"]), &inbox);
+    source.connected().await;
+    publish(&server, "e.a", 0..10).await?;
+    inbox.until("two refusals", |seen| seen.refused >= 2).await;
+    inbox.set(Mode::Accept);
+    inbox.until("the events", |seen| seen.accepted.len() == 10).await;
+    assert_eq!(source.state.status().messages_lost, 0);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_no_inbox_takes_is_counted() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let inbox = FakeInbox::new(Mode::Hold);
+    let source = Running::start(nats_source(&server, &["e.>"]), &inbox);
+    source.connected().await;
+    publish(&server, "e.a", 0..10).await?;
+    inbox.until("the events", |seen| seen.offered == 10).await;
+    let state = source.state.clone();
+    inbox.set(Mode::Closed);
+    assert_eq!(source.ended().await.unwrap_err().to_string(), "source `bus` stopped: the inbox is closed");
+    assert_eq!(state.status().messages_lost, 10);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_inbox_slower_than_the_bus_is_told() -> anyhow::Result<()> {
+    const EVENTS: u32 = 80_000;
+    let server = NatsServer::start().await?;
+    let inbox = FakeInbox::new(Mode::Hold);
+    let source = Running::start(nats_source(&server, &["e.>"]), &inbox);
+    source.connected().await;
+    publish(&server, "e.a", 0..EVENTS).await?;
+    source.until("lost messages", |status| status.messages_lost > 0).await;
+    inbox.set(Mode::Accept);
+    let state = source.state.clone();
+    source.drained().await?;
+    let (accepted, lost) = (inbox.seen().accepted.len() as u64, state.status().messages_lost);
+    assert!(accepted >= 64 * 1024 && accepted + lost <= u64::from(EVENTS), "{accepted} accepted, {lost} lost");
+    Ok(())
+}
