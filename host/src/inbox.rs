@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
-use crate::event::decode::decode;
+use crate::event::decode::{body_digest, decode, fallback_key};
 use crate::event::{Event, EventKey, Message};
 use crate::handover::Pressure;
 use crate::metrics::{Metrics, SourceMetrics};
@@ -145,18 +144,12 @@ impl Inbox {
     }
 
     fn dead(&self, source: &Arc<str>, message: &Message, kept_bytes: usize, reason: Reason, detail: String) -> Arrival {
-        let digest = Sha256::digest(&message.payload);
-        let mut body_digest = [0; 16];
-        body_digest.copy_from_slice(&digest[..16]);
         Arrival::Dead(DeadMessage {
-            key: match &message.position {
-                Some(position) => EventKey::new(source, "position", position),
-                None => EventKey::new(source, "once", self.once.value()),
-            },
+            key: fallback_key(source, message, || self.once.value()),
+            body_digest: body_digest(&message.payload),
             source: Arc::clone(source),
             subject: Arc::clone(&message.subject),
             payload: message.payload.slice(..message.payload.len().min(kept_bytes)),
-            body_digest,
             reason,
             detail,
         })
