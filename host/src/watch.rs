@@ -11,6 +11,9 @@ use tokio::sync::watch;
 /// How long the folder must be quiet before a change counts: a file that is still being written keeps changing.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// A folder that is never quiet is looked into all the same after this; a file that is not whole does not load yet.
+const UNQUIET_MAX: Duration = Duration::from_secs(10);
+
 /// Watches one folder.
 pub struct FolderWatch {
     dir: PathBuf,
@@ -48,7 +51,8 @@ impl FolderWatch {
         if self.changes.changed().await.is_err() {
             return false;
         }
-        while let Ok(Ok(())) = tokio::time::timeout(QUIET, self.changes.changed()).await {}
+        let quiet = async { while let Ok(Ok(())) = tokio::time::timeout(QUIET, self.changes.changed()).await {} };
+        let _unquiet = tokio::time::timeout(UNQUIET_MAX, quiet).await;
         // A folder that was removed or replaced under its name is not the one that is watched.
         self.dir.exists() && !self.removed.load(Ordering::Acquire)
     }

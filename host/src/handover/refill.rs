@@ -17,6 +17,8 @@ pub trait Refill: Send + Sync + 'static {
     fn wants(&self, now: Timestamp) -> Wanted;
     /// Claims at most `limit` for the queue called `name` and takes what came; never fails, the queue notes a retry.
     fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()>;
+    /// Makes every queue look into the store again: it may hold work that nobody told this host of.
+    fn look_again(&self);
     /// Told whenever [`Self::wants`] may answer differently.
     fn changed(&self) -> &Notify;
 }
@@ -41,12 +43,14 @@ impl Wanted {
     }
 }
 
-/// The longest sleep: a wall clock that jumped, or work written by another host, is noticed after this.
+/// How often every queue looks into the store although nothing says that there is work: what another host wrote, what a
+/// wall clock that jumped made due, what a failure left behind. Finding nothing writes nothing.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until the drain begins. At most one claim a queue is under way.
 pub async fn refill<Q: Refill>(queues: Arc<Q>, clock: Arc<dyn Clock>, drain: Drain) {
     let mut claims = FuturesUnordered::new();
+    let mut poll = tokio::time::interval(POLL_INTERVAL);
     loop {
         let now = clock.now();
         let wanted = queues.wants(now);
@@ -59,6 +63,7 @@ pub async fn refill<Q: Refill>(queues: Arc<Q>, clock: Arc<dyn Clock>, drain: Dra
             () = queues.changed().notified() => {}
             Some(()) = claims.next() => {}
             () = tokio::time::sleep(sleep) => {}
+            _ = poll.tick() => queues.look_again(),
         }
     }
 }
