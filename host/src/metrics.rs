@@ -12,8 +12,6 @@ const PLUGIN_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
 ];
 /// From 100 µs, a fast disk's sync, to 10 s.
-const COMMIT_SECONDS: &[f64] =
-    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
 
 /// Every metric, registered once for a host.
 #[derive(Clone, Debug)]
@@ -94,6 +92,11 @@ impl Metrics {
                 "event_conflicts_total",
                 "Messages with a known key and another body.",
             )?,
+            events_unaccounted: gauges(&registry, "events_unaccounted", "Events without an end; must be 0.", &[])?
+                .with_label_values::<&str>(&[]),
+            // In the order of `Reason::ALL`; each is 0 from the start, so that an alert sees the first increase.
+            dead_letters: Reason::ALL.iter().map(|reason| dead_letters.with_label_values(&[reason.as_str()])).collect(),
+            events_accepted: counters(&registry, "events_accepted_total", "Events made durable.", &["source"])?,
             events_lost: counters(
                 &registry,
                 "events_lost_total",
