@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::clock::Clock;
@@ -35,9 +35,12 @@ mod background;
 
 use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_plugins};
 
-/// Work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
+/// The weight of work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
 /// host that is merely busy never spills.
 const PRESSURE_MAX: usize = 1024;
+
+/// How long commands, health and housekeeping may take to end after the drain.
+const SERVICES_DEADLINE: Duration = Duration::from_secs(5);
 
 /// With `--exit-when-idle`: how often idleness is looked at.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -91,6 +94,9 @@ pub enum AppError {
     /// A source can't be, or can't go on.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The outbox, the recorder, a service or the store's writer is gone.
+    #[error("a part of the host ended by itself; the log says why. Start the host again: nothing accepted is lost")]
+    PartEnded,
     /// A source ended with a panic.
     #[error("a source ended with a panic: {0}; please report this")]
     Panicked(#[source] tokio::task::JoinError),
@@ -127,8 +133,8 @@ struct Host {
     /// Ends commands, health and housekeeping; last.
     service: DrainHandle,
     workers: Vec<std::thread::JoinHandle<()>>,
-    outbox: JoinHandle<()>,
-    recorder: JoinHandle<()>,
+    /// The outbox and the recorder; each ends when nothing can come to it any more.
+    path: JoinSet<()>,
     services: JoinSet<()>,
     drain_deadline: Duration,
 }
@@ -220,6 +226,7 @@ impl Host {
             store: Arc::clone(&shared),
             registry: Arc::clone(&registry),
             retention: settings.retention.clone(),
+            endpoints: endpoint_names.clone(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
         };
@@ -239,9 +246,11 @@ impl Host {
         let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };
         services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
 
+        let mut path = JoinSet::new();
+        path.spawn(outbox.run(runs));
+        path.spawn(Arc::clone(&dispatcher).record(attempts));
         Ok(Self {
-            outbox: tokio::spawn(outbox.run(runs)),
-            recorder: tokio::spawn(Arc::clone(&dispatcher).record(attempts)),
+            path,
             store,
             inbox,
             pool,
@@ -260,12 +269,16 @@ impl Host {
 
     async fn until(&mut self, options: RunOptions, signal: impl Future<Output = ()> + Send) -> Result<(), AppError> {
         let mut tasks = std::mem::take(&mut self.sources.tasks);
+        let (mut path, mut services) = (std::mem::take(&mut self.path), std::mem::take(&mut self.services));
         let ended = tokio::select! {
             () = signal => Ok(()),
             failed = first_failure(&mut tasks) => Err(failed),
+            // None of these ends before the drain, unless it panicked or the store's writer is gone.
+            _ = path.join_next() => Err(AppError::PartEnded),
+            _ = services.join_next() => Err(AppError::PartEnded),
             () = self.idle(), if options.exit_when_idle => Ok(()),
         };
-        self.sources.tasks = tasks;
+        (self.sources.tasks, self.path, self.services) = (tasks, path, services);
         ended
     }
 
@@ -301,7 +314,10 @@ impl Host {
             tracing::warn!("the drain's deadline passed; what was in flight is done again after the next start");
         }
         self.service.begin();
-        while self.services.join_next().await.is_some() {}
+        let services = async { while self.services.join_next().await.is_some() {} };
+        if tokio::time::timeout(SERVICES_DEADLINE, services).await.is_err() {
+            self.services.shutdown().await;
+        }
         self.store.close().await;
         tracing::info!(drained = finished, "stopped");
         RunReport { dead_letters: self.metrics.died(), drained: finished }
@@ -315,13 +331,14 @@ impl Host {
         if !joined.await.unwrap_or(false) {
             tracing::error!("a plugin worker ended with a panic");
         }
-        // Each ends when those before it on the path are gone and what they sent is durable.
-        let _ended = (&mut self.outbox).await;
+        // The outbox ends when the workers are gone and what they sent is durable; the recorder when the lanes have
+        // stopped, so not before it.
+        self.path.join_next().await;
         let deliveries = self.dispatcher.stop();
         if let Err(error) = self.store.release(runs, deliveries).await {
             tracing::warn!(%error, "claims could not be given back; the next start does");
         }
-        let _ended = (&mut self.recorder).await;
+        while self.path.join_next().await.is_some() {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -100,13 +101,21 @@ struct Session<'a> {
     console: &'a mut Console,
 }
 
+/// How long threads that block may take to end after a command.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
+
 /// The whole program, given its parts: arguments, one command, an exit code.
 pub fn main(parts: &dyn Parts) -> ExitCode {
     let cli = Cli::parse();
     let environment = Environment::of_process();
     let mut console = Console::of_process(&environment);
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(cli, &environment, parts, &mut console)).into(),
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(cli, &environment, parts, &mut console));
+            // A name lookup or a plugin's call that hangs must not hold up the end of the process.
+            runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+            exit.into()
+        }
         Err(error) => {
             console.failures(&Failure::new(format!("the runtime did not start: {error}")).into());
             Exit::Failure.into()

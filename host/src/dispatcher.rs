@@ -9,8 +9,8 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::Transition;
-use crate::handover::Pressure;
 use crate::handover::refill::{Refill, Wanted};
+use crate::handover::{Pressure, weight};
 use crate::metrics::Metrics;
 use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, Store, StoreError};
 
@@ -51,12 +51,16 @@ impl Dispatcher {
 
     /// Decides, before the commit, who will hold a new delivery to `endpoint`. One to an endpoint that is not configured
     /// stays in the store, parked.
-    pub fn offer(&self, endpoint: &str) -> Claim {
-        let claim = self.lanes.get(endpoint).map_or(Claim::Open, |lane| lane.offer());
-        if claim == Claim::Here {
-            self.pressure.rise();
-        }
-        claim
+    pub fn offer(&self, endpoint: &str, body_bytes: usize) -> Claim {
+        let Some(lane) = self.lanes.get(endpoint) else { return Claim::Open };
+        let weight = weight(body_bytes);
+        lane.handover(|handover| {
+            let claim = handover.offer(weight);
+            if claim == Claim::Here {
+                self.pressure.rise(weight);
+            }
+            claim
+        })
     }
 
     /// Takes a delivery that was offered, written as `Here` and committed.
@@ -75,9 +79,9 @@ impl Dispatcher {
     }
 
     /// A delivery to `endpoint` left the memory.
-    pub fn left(&self, endpoint: &str) {
+    pub fn left(&self, endpoint: &str, body_bytes: usize) {
         let Some(lane) = self.lanes.get(endpoint) else { return };
-        let (relief, spilled) = lane.handover(|handover| (handover.left(), handover.is_spilled()));
+        let (relief, spilled) = lane.handover(|handover| (handover.left(weight(body_bytes)), handover.is_spilled()));
         self.pressure.fall(relief);
         if spilled {
             self.changed.notify_one();
@@ -93,7 +97,7 @@ impl Dispatcher {
         self.changed.notify_one();
     }
 
-    /// The largest number of pieces that one lane contributes to the pressure.
+    /// The most that one lane contributes to the pressure.
     pub fn pressing_most(&self) -> usize {
         self.lanes.values().map(|lane| lane.handover(|handover| handover.pressing())).max().unwrap_or(0)
     }
@@ -142,7 +146,7 @@ impl Dispatcher {
             lane.handover(|handover| handover.due(*due_at));
             self.changed.notify_one();
         }
-        self.left(&delivery.endpoint);
+        self.left(&delivery.endpoint, delivery.body.len());
         self.report(delivery, record);
     }
 
@@ -183,17 +187,23 @@ impl Refill for Dispatcher {
     fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let Some(lane) = self.lanes.get(&name) else { return };
-            match self.store.claim_deliveries(Arc::clone(&name), limit, self.clock.now()).await {
+            let now = self.clock.now();
+            match self.store.claim_deliveries(Arc::clone(&name), limit, now).await {
                 Ok(claimed) => {
-                    lane.handover(|handover| handover.claimed(claimed.work.len(), limit, claimed.next_due));
+                    let weight = claimed.work.iter().map(|delivery| weight(delivery.body.len())).sum();
+                    lane.handover(|handover| handover.claimed(weight, claimed.next_due, now));
                     lane.enqueue(claimed.work);
                 }
                 Err(error) => {
                     tracing::error!(endpoint = %name, %error, "deliveries could not be claimed; trying again");
-                    lane.handover(|handover| handover.claim_failed(self.clock.now().plus(STORE_RETRY_DELAY)));
+                    lane.handover(|handover| handover.claim_failed(now.plus(STORE_RETRY_DELAY)));
                 }
             }
         })
+    }
+
+    fn look_again(&self) {
+        self.lanes.values().for_each(|lane| lane.handover(|handover| handover.spilled()));
     }
 
     fn changed(&self) -> &Notify {

@@ -77,3 +77,10 @@ pub struct Event {
     /// The first 16 bytes of the SHA-256 of the message's body: tells a redelivery from a conflict.
     pub body_digest: [u8; 16],
 }
+
+impl Event {
+    /// Bytes of its entity, before and after the change: what it takes in memory, but for a bounded rest.
+    pub fn content_bytes(&self) -> usize {
+        self.entity.as_ref().map_or(0, Bytes::len) + self.previous.as_ref().map_or(0, Bytes::len)
+    }
+}

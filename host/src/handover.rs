@@ -28,20 +28,20 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// A queue that holds at most `capacity` pieces of work in memory. It begins spilled: nobody has looked yet what
+    /// A queue that holds work of at most `capacity` weight in memory; see [`weight`]. It begins spilled: nobody has looked yet what
     /// the store holds from before.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, in_memory: 0, pressing: 0, spilled: true, claiming: false, next_due: None }
     }
 
     /// Decides, before the commit, who will hold one new piece of work. `Here` takes its place in memory at once.
-    pub fn offer(&mut self) -> Claim {
-        if self.spilled || self.claiming || self.in_memory >= self.capacity {
+    pub fn offer(&mut self, weight: usize) -> Claim {
+        if self.spilled || self.claiming || self.in_memory + weight > self.capacity {
             self.spilled = true;
             return Claim::Open;
         }
-        self.in_memory += 1;
-        self.pressing += 1;
+        self.in_memory += weight;
+        self.pressing += weight;
         Claim::Here
     }
 
@@ -51,9 +51,9 @@ impl Handover {
     }
 
     /// One piece of work left the memory: done, or given up. Returns by how much the pressure falls.
-    pub fn left(&mut self) -> usize {
-        self.in_memory = self.in_memory.saturating_sub(1);
-        let relief = usize::from(self.pressing > 0);
+    pub fn left(&mut self, weight: usize) -> usize {
+        self.in_memory = self.in_memory.saturating_sub(weight);
+        let relief = weight.min(self.pressing);
         self.pressing -= relief;
         relief
     }
@@ -69,7 +69,7 @@ impl Handover {
         std::mem::take(&mut self.pressing)
     }
 
-    /// How many pieces of work to claim now; marks the claim as under way. `None`: nothing to do, or no room yet.
+    /// How many pieces of work to claim now at most; marks the claim as under way. `None`: nothing to do, or no room yet.
     ///
     /// Waits for half of the memory to be free, so that a claim is worth its commit.
     pub fn wants(&mut self, now: Timestamp) -> Option<usize> {
@@ -87,13 +87,15 @@ impl Handover {
         Some(room)
     }
 
-    /// A claim of at most `limit` brought `got`; `next_due` is the earliest that remains in the store.
-    pub fn claimed(&mut self, got: usize, limit: usize, next_due: Option<Timestamp>) {
+    /// A claim brought work of `weight`; `next_due` is the earliest that remains in the store. One that is due already
+    /// means that the claim was cut short.
+    pub fn claimed(&mut self, weight: usize, next_due: Option<Timestamp>, now: Timestamp) {
         self.claiming = false;
-        self.in_memory += got;
-        self.spilled |= got >= limit;
-        if let Some(due_at) = next_due {
-            self.due(due_at);
+        self.in_memory += weight;
+        match next_due {
+            Some(due_at) if due_at <= now => self.spilled = true,
+            Some(due_at) => self.due(due_at),
+            None => {}
         }
     }
 
@@ -113,22 +115,30 @@ impl Handover {
         self.spilled
     }
 
-    /// Pieces of work in memory.
+    /// The weight of the work in memory. A claim may bring it above the capacity by what one claim may bring.
     pub fn in_memory(&self) -> usize {
         self.in_memory
     }
 
-    /// Pieces of work in memory that count as pressure.
+    /// The weight of the work in memory that counts as pressure.
     pub fn pressing(&self) -> usize {
         self.pressing
     }
 }
 
-/// Work in the memory of all direct queues together: what intake waits for.
+/// How much of a queue's memory one piece of work takes: 1, and 1 more for each [`WEIGHT_BYTES`] of its content.
+pub fn weight(content_bytes: usize) -> usize {
+    1 + content_bytes / WEIGHT_BYTES
+}
+
+/// Content that weighs as much as a piece of work without any.
+pub const WEIGHT_BYTES: usize = 16 * 1024;
+
+/// The weight of work in the memory of all direct queues together: what intake waits for.
 #[derive(Debug)]
 pub struct Pressure {
-    pieces: AtomicUsize,
-    pieces_max: usize,
+    weight: AtomicUsize,
+    weight_max: usize,
     relieved: Notify,
 }
 
@@ -136,25 +146,30 @@ pub struct Pressure {
 pub const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Pressure {
-    /// No pressure yet; intake waits from `pieces_max` on.
-    pub fn new(pieces_max: usize) -> Self {
-        Self { pieces: AtomicUsize::new(0), pieces_max, relieved: Notify::new() }
+    /// No pressure yet; intake waits from `weight_max` on.
+    pub fn new(weight_max: usize) -> Self {
+        Self { weight: AtomicUsize::new(0), weight_max, relieved: Notify::new() }
     }
 
-    /// One more piece of work in a direct queue.
-    pub fn rise(&self) {
-        self.pieces.fetch_add(1, Ordering::AcqRel);
+    /// More work in a direct queue. To be called before whoever might take it out can know of it.
+    pub fn rise(&self, weight: usize) {
+        self.weight.fetch_add(weight, Ordering::AcqRel);
     }
 
-    /// `pieces` less.
-    pub fn fall(&self, pieces: usize) {
-        if pieces == 0 {
+    /// Less of it.
+    pub fn fall(&self, weight: usize) {
+        if weight == 0 {
             return;
         }
-        let before = self.pieces.fetch_sub(pieces, Ordering::AcqRel);
-        if before >= self.pieces_max && before - pieces < self.pieces_max {
+        let before = self.weight.fetch_sub(weight, Ordering::AcqRel);
+        if before >= self.weight_max && before.saturating_sub(weight) < self.weight_max {
             self.relieved.notify_waiters();
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        self.weight.load(Ordering::Acquire)
     }
 
     /// Returns once there is room. `false` after [`PATIENCE`] without any: then the caller sheds and goes on.
@@ -164,18 +179,13 @@ impl Pressure {
                 let relieved = self.relieved.notified();
                 tokio::pin!(relieved);
                 relieved.as_mut().enable();
-                if self.pieces.load(Ordering::Acquire) < self.pieces_max {
+                if self.weight.load(Ordering::Acquire) < self.weight_max {
                     return;
                 }
                 relieved.await;
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.is_ok()
-    }
-
-    /// Pieces of work in direct queues now.
-    pub fn pieces(&self) -> usize {
-        self.pieces.load(Ordering::Acquire)
     }
 }
 
@@ -189,44 +199,53 @@ mod tests {
 
     fn direct(capacity: usize) -> Handover {
         let mut handover = Handover::new(capacity);
-        let limit = handover.wants(NOW).expect("a new queue looks into the store");
-        handover.claimed(0, limit, None);
+        assert_eq!(handover.wants(NOW), Some(capacity), "a new queue looks into the store");
+        handover.claimed(0, None, NOW);
         handover
     }
 
     #[test]
     fn a_new_queue_claims_before_it_takes_anything_directly() {
         let mut handover = Handover::new(4);
-        assert_eq!(handover.offer(), Claim::Open);
+        assert_eq!(handover.offer(1), Claim::Open);
         assert_eq!(handover.wants(NOW), Some(4));
-        assert_eq!(handover.offer(), Claim::Open, "a claim under way may still find older work");
+        assert_eq!(handover.offer(1), Claim::Open, "a claim under way may still find older work");
     }
 
     #[test]
     fn a_full_queue_spills_and_is_direct_again_once_the_store_is_empty() {
         let mut handover = direct(2);
-        assert_eq!([handover.offer(), handover.offer(), handover.offer()], [Claim::Here, Claim::Here, Claim::Open]);
+        assert_eq!([handover.offer(1), handover.offer(1), handover.offer(1)], [Claim::Here, Claim::Here, Claim::Open]);
         assert_eq!(handover.wants(NOW), None, "no room");
-        handover.left();
-        assert_eq!(handover.offer(), Claim::Open, "older work waits in the store");
+        handover.left(1);
+        assert_eq!(handover.offer(1), Claim::Open, "older work waits in the store");
         assert_eq!(handover.wants(NOW), Some(1));
-        handover.claimed(1, 1, None);
-        handover.left();
-        handover.left();
-        assert_eq!(handover.wants(NOW), Some(2), "the claim was cut short by its limit");
-        handover.claimed(1, 2, None);
-        handover.left();
-        assert_eq!(handover.offer(), Claim::Here);
+        handover.claimed(1, Some(NOW), NOW);
+        handover.left(1);
+        handover.left(1);
+        assert_eq!(handover.wants(NOW), Some(2), "the claim was cut short");
+        handover.claimed(1, None, NOW);
+        handover.left(1);
+        assert_eq!(handover.offer(1), Claim::Here);
     }
 
     #[test]
     fn what_is_committed_unclaimed_behind_a_claim_is_claimed_again() {
         let mut handover = direct(4);
         handover.shed();
-        let limit = handover.wants(NOW).expect("shed queues claim");
-        assert_eq!(handover.offer(), Claim::Open);
-        handover.claimed(0, limit, None);
+        handover.wants(NOW).expect("shed queues claim");
+        assert_eq!(handover.offer(1), Claim::Open);
+        handover.claimed(0, None, NOW);
         assert!(handover.wants(NOW).is_some(), "the offer above was left to the store");
+    }
+
+    #[test]
+    fn content_takes_room_too() {
+        let mut handover = direct(4);
+        assert_eq!(handover.offer(weight(3 * WEIGHT_BYTES - 1)), Claim::Here);
+        assert_eq!(handover.offer(weight(WEIGHT_BYTES)), Claim::Open);
+        assert_eq!(handover.left(3), 3);
+        assert_eq!((handover.in_memory(), handover.pressing()), (0, 0));
     }
 
     #[test]
@@ -268,10 +287,10 @@ mod tests {
         fn no_work_is_forgotten(steps in prop::collection::vec(step(), 1..200), capacity in 1usize..8) {
             let mut handover = Handover::new(capacity);
             let (mut uncommitted, mut stored, mut in_memory) = (0usize, 0usize, 0usize);
-            let mut claim: Option<(usize, usize)> = None;
+            let mut claim: Option<usize> = None;
             for step in steps {
                 match step {
-                    Step::Offer => match handover.offer() {
+                    Step::Offer => match handover.offer(1) {
                         Claim::Here => in_memory += 1,
                         Claim::Open => uncommitted += 1,
                     },
@@ -282,17 +301,17 @@ mod tests {
                     }
                     Step::Leave if in_memory > 0 => {
                         in_memory -= 1;
-                        handover.left();
+                        handover.left(1);
                     }
                     Step::Shed => { handover.shed(); }
                     Step::BeginClaim if claim.is_none() => if let Some(limit) = handover.wants(NOW) {
                         let got = stored.min(limit);
                         stored -= got;
-                        claim = Some((got, limit));
+                        claim = Some(got);
                     },
-                    Step::EndClaim => if let Some((got, limit)) = claim.take() {
+                    Step::EndClaim => if let Some(got) = claim.take() {
                         in_memory += got;
-                        handover.claimed(got, limit, None);
+                        handover.claimed(got, (stored > 0).then_some(NOW), NOW);
                     },
                     _ => {}
                 }
@@ -300,11 +319,11 @@ mod tests {
                 prop_assert!(in_memory <= capacity);
                 prop_assert!(handover.pressing() <= in_memory);
             }
-            if let Some((got, limit)) = claim.take() {
-                handover.claimed(got, limit, None);
+            if let Some(got) = claim.take() {
+                handover.claimed(got, (stored > 0).then_some(NOW), NOW);
             }
             while handover.in_memory() > 0 {
-                handover.left();
+                handover.left(1);
             }
             if stored > 0 {
                 prop_assert!(handover.wants(NOW).is_some());

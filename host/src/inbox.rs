@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use futures::future::BoxFuture;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
-use crate::event::decode::decode;
+use crate::event::decode::{body_digest, decode, fallback_key};
 use crate::event::{Event, EventKey, Message};
 use crate::handover::Pressure;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::plugin::pool::Pool;
 use crate::routes::{Routes, SharedRoutes};
 use crate::source::{Accept, AcceptError};
-use crate::store::{Acceptance, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, Store};
+use crate::store::{Acceptance, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, Store, StoreError};
 
 /// How much of a message over the limit is kept with its dead letter, in bytes.
 const TOO_LARGE_KEPT_BYTES: usize = 64 * 1024;
@@ -44,7 +44,7 @@ pub struct Inbox {
     pub event_bytes_max: usize,
     /// Tells apart messages without any identity: unique to this start of the host.
     pub once: Once,
-    /// Held by the batch that waits for room.
+    /// Held by one batch at a time until the store has it, so that batches keep their order.
     pub turn: tokio::sync::Mutex<()>,
 }
 
@@ -88,22 +88,33 @@ impl Inbox {
     }
 
     async fn accept_all(&self, source: &Arc<str>, messages: Vec<Message>) -> Result<Vec<Acceptance>, AcceptError> {
+        let turn = self.turn.lock().await;
         let arrivals = self.arrivals(source, &messages).await;
-        match self.store.accept(arrivals.clone(), self.clock.now()).await {
+        let mut accepted = self.store.accept(arrivals.clone(), self.clock.now());
+        // Polled once within the turn: that hands the batch to the store, in its place among the others.
+        let first = futures::poll!(&mut accepted);
+        drop(turn);
+        let accepted = match first {
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => accepted.await,
+        };
+        match accepted {
             Ok(acceptances) => {
                 self.hand_over(source, arrivals, &acceptances);
                 Ok(acceptances)
             }
             Err(error) => {
                 arrivals.iter().for_each(|arrival| self.give_back(arrival));
-                Err(AcceptError::Store(error))
+                Err(match error {
+                    StoreError::Closed => AcceptError::Closed,
+                    error => AcceptError::Store(error),
+                })
             }
         }
     }
 
-    /// Waits for room, one batch after the other, so that batches keep their order.
+    /// Waits for room, then decodes and routes.
     async fn arrivals(&self, source: &Arc<str>, messages: &[Message]) -> Vec<Arrival> {
-        let _turn = self.turn.lock().await;
         if !self.pressure.room().await {
             self.shed();
         }
@@ -139,24 +150,22 @@ impl Inbox {
     fn route(&self, event: Event, routes: &Routes) -> Arrival {
         let runs = routes.subscribed(&event.subject).map(|route| NewRun {
             plugin: Arc::clone(&route.plugin),
-            start: if route.loaded { RunStart::Pending(self.pool.offer(&route.plugin)) } else { RunStart::Parked },
+            start: match route.loaded {
+                true => RunStart::Pending(self.pool.offer(&route.plugin, &event)),
+                false => RunStart::Parked,
+            },
         });
-        Arrival::Event { runs: runs.collect(), event: Arc::new(event) }
+        let runs = runs.collect();
+        Arrival::Event { runs, event: Arc::new(event) }
     }
 
     fn dead(&self, source: &Arc<str>, message: &Message, kept_bytes: usize, reason: Reason, detail: String) -> Arrival {
-        let digest = Sha256::digest(&message.payload);
-        let mut body_digest = [0; 16];
-        body_digest.copy_from_slice(&digest[..16]);
         Arrival::Dead(DeadMessage {
-            key: match &message.position {
-                Some(position) => EventKey::new(source, "position", position),
-                None => EventKey::new(source, "once", self.once.value()),
-            },
+            key: fallback_key(source, message, || self.once.value()),
+            body_digest: body_digest(&message.payload),
             source: Arc::clone(source),
             subject: Arc::clone(&message.subject),
             payload: message.payload.slice(..message.payload.len().min(kept_bytes)),
-            body_digest,
             reason,
             detail,
         })
@@ -209,9 +218,9 @@ impl Inbox {
     }
 
     fn give_back(&self, arrival: &Arrival) {
-        let Arrival::Event { runs, .. } = arrival else { return };
+        let Arrival::Event { runs, event } = arrival else { return };
         let reserved = runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Here));
-        reserved.for_each(|run| self.pool.left(&run.plugin));
+        reserved.for_each(|run| self.pool.left(&run.plugin, event));
     }
 }
 

@@ -12,8 +12,6 @@ const PLUGIN_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
 ];
 /// From 100 µs, a fast disk's sync, to 10 s.
-const COMMIT_SECONDS: &[f64] =
-    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
 
 /// Every metric, registered once for a host.
 #[derive(Clone, Debug)]
@@ -23,8 +21,6 @@ pub struct Metrics {
     pub events_unrouted: IntCounter,
     /// `wirehook_event_conflicts_total`: messages with the key of an earlier one and another body.
     pub event_conflicts: IntCounter,
-    /// `wirehook_commit_duration_seconds`: commits of the store's writer, the sync included.
-    pub commit_duration: Histogram,
     /// `wirehook_events_unaccounted`: events for which nothing says what became of them; must be 0.
     pub events_unaccounted: IntGauge,
     dead_letters: Vec<IntCounter>,
@@ -96,14 +92,6 @@ impl Metrics {
                 "event_conflicts_total",
                 "Messages with a known key and another body.",
             )?,
-            commit_duration: histogram(
-                &registry,
-                "commit_duration_seconds",
-                "Commits of the store.",
-                COMMIT_SECONDS,
-                &[],
-            )?
-            .with_label_values::<&str>(&[]),
             events_unaccounted: gauges(&registry, "events_unaccounted", "Events without an end; must be 0.", &[])?
                 .with_label_values::<&str>(&[]),
             // In the order of `Reason::ALL`; each is 0 from the start, so that an alert sees the first increase.
@@ -240,7 +228,6 @@ mod tests {
         metrics.endpoint("orders").delivered.inc();
         metrics.endpoint("orders").backlog.set(7);
         metrics.dead_letter(Reason::AttemptsExhausted);
-        metrics.commit_duration.observe(0.001);
         let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
         let check = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         check(r#"wirehook_events_accepted_total{source="bus"} 3"#);
@@ -252,7 +239,6 @@ mod tests {
         check(r#"wirehook_backlog{endpoint="orders"} 7"#);
         check(r#"wirehook_dead_letters_total{reason="attempts_exhausted"} 1"#);
         check(r#"wirehook_dead_letters_total{reason="undecodable"} 0"#);
-        check("wirehook_commit_duration_seconds_count 1");
         check("wirehook_events_unrouted_total 0");
         check("wirehook_event_conflicts_total 0");
         check("wirehook_events_unaccounted 0");

@@ -81,7 +81,7 @@ impl Outbox {
         let mut outcome = judge(ran, &self.endpoints, now);
         if let RunOutcome::Produced(deliveries) = &mut outcome {
             for delivery in deliveries {
-                delivery.claim = self.dispatcher.offer(&delivery.endpoint);
+                delivery.claim = self.dispatcher.offer(&delivery.endpoint, delivery.body.len());
             }
         }
         RunCompletion {
@@ -104,12 +104,12 @@ impl Outbox {
             // The run was not this host's to complete any more: whoever has it hands its deliveries over.
             RunOutcome::Produced(deliveries) => {
                 let reserved = deliveries.iter().filter(|delivery| delivery.claim == Claim::Here);
-                reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint));
+                reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint, delivery.body.len()));
             }
             RunOutcome::Retry { due_at, .. } => self.pool.due(&ran.run.plugin, due_at),
             RunOutcome::Dead { .. } | RunOutcome::Parked => {}
         }
-        self.pool.left(&ran.run.plugin);
+        self.pool.left(&ran.run.plugin, &ran.run.event);
     }
 
     fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq) {

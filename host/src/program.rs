@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{self, AppError};
 use crate::cli::parts::{DemoOptions, DemoReport, Parts, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
@@ -19,7 +19,7 @@ use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, scan};
 use crate::receiver::{self, Receiver, ReceiverSettings, Script, Verdict};
 use crate::settings::{Settings, StoreSettings};
 use crate::store::Store;
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 /// Webhooks received and not printed yet at most; then they are counted and not printed.
 const UNPRINTED_MAX: usize = 1024;
@@ -59,8 +59,9 @@ impl Parts for Program {
 
     fn run(&self, settings: Settings, options: RunOptions) -> BoxFuture<'_, Result<RunReport, Failures>> {
         Box::pin(async move {
-            let signals = Signals::new()?;
-            Ok(app::run(settings, options, self.clock(), signals.first_then_exit()).await?)
+            let stop = Signals::new()?.first_then_exit();
+            let stop = async { stop.await.unwrap_or_default() };
+            Ok(app::run(settings, options, self.clock(), stop).await?)
         })
     }
 
@@ -223,7 +224,6 @@ impl From<AppError> for Failures {
     fn from(error: AppError) -> Self {
         let failure = Failure::new(error.to_string());
         match error {
-            AppError::Store(OpenError::Locked { .. }) => failure.into(),
             AppError::Endpoint(_) => failure.into_usage(),
             _ => failure.into(),
         }
@@ -252,13 +252,18 @@ impl Signals {
         }
     }
 
-    /// Returns at the first signal; the second one ends the process at once, wherever it is.
-    async fn first_then_exit(mut self) {
-        self.next().await;
+    /// Tells of the first signal; the next one ends the process at once, wherever it is. So does the first one while
+    /// the host drains by itself and nobody waits for it.
+    fn first_then_exit(mut self) -> oneshot::Receiver<()> {
+        let (first, told) = oneshot::channel();
         tokio::spawn(async move {
             self.next().await;
+            if first.send(()).is_ok() {
+                self.next().await;
+            }
             tracing::warn!("stopped by a second signal; what was in flight is done again after the next start");
             process::exit(1);
         });
+        told
     }
 }

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 /// How long the folder must be quiet before a change counts: a file that is still being written keeps changing.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// How long a folder that is never quiet is waited for: then what it holds is looked at all the same.
-const UNQUIET_MAX: Duration = Duration::from_secs(5);
+/// A folder that is never quiet is looked into all the same after this; a file that is not whole does not load yet.
+const UNQUIET_MAX: Duration = Duration::from_secs(10);
 
 /// Device and inode: what a watch is on, whatever its name becomes.
 type Identity = (u64, u64);
@@ -70,7 +70,6 @@ impl FolderWatch {
 
 async fn settle(changes: &mut watch::Receiver<u64>) {
     let quiet = async { while let Ok(Ok(())) = tokio::time::timeout(QUIET, changes.changed()).await {} };
-    // Late is better than never: a file that is still being written won't load, and is looked at again.
     let _unquiet = tokio::time::timeout(UNQUIET_MAX, quiet).await;
 }
 

@@ -55,8 +55,11 @@ pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: 
         // What came between the last look and the first watch.
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            if let Err(error) = registry.scan().await {
-                tracing::error!(%error, "the plugins folder changed and the store could not be told");
+            while let Err(error) = registry.scan().await {
+                tracing::error!(%error, "the plugins folder changed and the store could not be told; trying again");
+                if !wait(WATCH_RETRY_DELAY, &drain).await {
+                    return;
+                }
             }
             tokio::select! {
                 () = drain.begun() => return,
@@ -71,6 +74,7 @@ pub(super) struct Housekeeping {
     pub(super) store: Arc<dyn Store>,
     pub(super) registry: Arc<Registry>,
     pub(super) retention: RetentionSettings,
+    pub(super) endpoints: Vec<Arc<str>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -94,15 +98,14 @@ impl Housekeeping {
         while self.store.sweep(before).await? && !drain.is_draining() {
             tokio::task::yield_now().await;
         }
-        self.registry.unpark().await?;
+        self.registry.settle().await?;
         let status = self.store.status(now).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
-        let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
-        for deliveries in status.deliveries.iter().filter(|deliveries| waiting(deliveries.state)) {
-            self.metrics
-                .endpoint(&deliveries.endpoint)
-                .backlog
-                .set(i64::try_from(deliveries.count).unwrap_or(i64::MAX));
+        for endpoint in &self.endpoints {
+            let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
+            let rows = status.deliveries.iter().filter(|row| *row.endpoint == **endpoint && waiting(row.state));
+            let backlog: u64 = rows.map(|row| row.count).sum();
+            self.metrics.endpoint(endpoint).backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         }
         Ok(())
     }

@@ -34,6 +34,9 @@ pub(super) async fn run(session: &mut Session<'_>, args: RunArgs) -> Result<Exit
         let message = format!("{} dead letters came to be during the run", report.dead_letters);
         return Err(Failure::new(message).help("look at them with `wirehook dead-letters list`").into());
     }
-    // What the drain's deadline cut off is in the store and goes on at the next run: that is a clean end.
+    if !report.drained {
+        let failure = Failure::new("the drain's deadline passed before everything in flight had ended");
+        return Err(failure.help("nothing is lost: the next run goes on with it").into());
+    }
     Ok(Exit::Success)
 }

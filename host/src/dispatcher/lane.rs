@@ -15,10 +15,10 @@ use crate::endpoint::Endpoint;
 use crate::handover::Handover;
 use crate::metrics::EndpointMetrics;
 use crate::settings::EndpointSettings;
-use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq};
+use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq};
 use crate::sync::lock;
 
-/// Deliveries of one lane in memory at most; the rest wait in the store.
+/// The weight of one lane's deliveries in memory at most, see [`crate::handover::weight`]; the rest wait in the store.
 pub const DELIVERIES_IN_MEMORY_MAX: usize = 2048;
 
 /// An attempt that ended, on its way to the store.
@@ -75,11 +75,6 @@ impl Lane {
             state: Mutex::new(state),
             clock,
         })
-    }
-
-    /// Decides, before the commit, who will hold a new delivery.
-    pub fn offer(&self) -> Claim {
-        lock(&self.state).handover.offer()
     }
 
     /// Takes deliveries that this host holds; starts workers for them.

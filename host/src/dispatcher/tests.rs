@@ -133,8 +133,8 @@ async fn scene_on(clock: Arc<dyn Clock>, concurrency: usize, open: usize, first:
 impl Scene {
     /// Hands over a delivery as the outbox does.
     fn hand_over(&self, seq: i64) {
-        assert_eq!(self.dispatcher.offer("shop"), Claim::Here);
         let delivery = delivery(seq, "shop");
+        assert_eq!(self.dispatcher.offer("shop", delivery.body.len()), Claim::Here);
         self.store.hold(&delivery);
         self.dispatcher.enqueue(delivery);
     }
@@ -169,7 +169,7 @@ async fn an_endpoint_s_concurrency_is_used_and_never_exceeded() {
     let mut ids = scene.receiver.ids();
     ids.sort_by_key(|id| id[4..].parse::<u32>().unwrap());
     assert_eq!(ids, (1..=10).map(|seq| format!("msg_{seq}")).collect::<Vec<_>>());
-    assert_eq!(scene.pressure.pieces(), 0, "what is done presses nobody");
+    assert_eq!(scene.pressure.weight(), 0, "what is done presses nobody");
 }
 
 #[tokio::test]
@@ -246,11 +246,11 @@ async fn a_claim_that_fails_is_tried_again() {
 #[tokio::test]
 async fn a_delivery_to_an_endpoint_that_is_not_configured_stays_in_the_store() {
     let scene = scene(1, 10, StatusCode::OK).await;
-    assert_eq!(scene.dispatcher.offer("billing"), Claim::Open);
+    assert_eq!(scene.dispatcher.offer("billing", 1), Claim::Open);
     scene.dispatcher.spilled("billing");
-    scene.dispatcher.left("billing");
+    scene.dispatcher.left("billing", 1);
     scene.dispatcher.enqueue(delivery(1, "billing"));
-    assert_eq!((scene.dispatcher.is_idle(), scene.pressure.pieces()), (true, 0));
+    assert_eq!((scene.dispatcher.is_idle(), scene.pressure.weight()), (true, 0));
     scene.hand_over(2);
     scene.until_idle().await;
     assert_eq!(scene.receiver.ids(), ["msg_2"]);
@@ -261,14 +261,14 @@ async fn a_lane_that_is_shed_presses_nobody_and_takes_nothing_directly() {
     let scene = scene(1, 0, StatusCode::OK).await;
     (1..=4).for_each(|seq| scene.hand_over(seq));
     scene.receiver.wait_for(1).await;
-    assert_eq!((scene.dispatcher.pressing_most(), scene.pressure.pieces()), (4, 4));
+    assert_eq!((scene.dispatcher.pressing_most(), scene.pressure.weight()), (4, 4));
     scene.dispatcher.shed(5);
-    assert_eq!(scene.pressure.pieces(), 4, "it presses less than that");
+    assert_eq!(scene.pressure.weight(), 4, "it presses less than that");
     scene.dispatcher.shed(4);
-    assert_eq!((scene.dispatcher.pressing_most(), scene.pressure.pieces()), (0, 0));
+    assert_eq!((scene.dispatcher.pressing_most(), scene.pressure.weight()), (0, 0));
     scene.receiver.gate.add_permits(4);
     scene.until_idle().await;
-    assert_eq!(scene.pressure.pieces(), 0);
+    assert_eq!(scene.pressure.weight(), 0);
 }
 
 /// Panics once, in the middle of an attempt.

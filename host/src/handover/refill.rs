@@ -17,6 +17,8 @@ pub trait Refill: Send + Sync + 'static {
     fn wants(&self, now: Timestamp) -> Wanted;
     /// Claims at most `limit` for the queue called `name` and takes what came; never fails, the queue notes a retry.
     fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()>;
+    /// Makes every queue look into the store again: it may hold work that nobody told this host of.
+    fn look_again(&self);
     /// Told whenever [`Self::wants`] may answer differently.
     fn changed(&self) -> &Notify;
 }
@@ -41,12 +43,14 @@ impl Wanted {
     }
 }
 
-/// The longest sleep: a wall clock that jumped, or work written by another host, is noticed after this.
+/// How often every queue looks into the store although nothing says that there is work: what another host wrote, what a
+/// wall clock that jumped made due, what a failure left behind. Finding nothing writes nothing.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until the drain begins. At most one claim a queue is under way.
 pub async fn refill<Q: Refill>(queues: Arc<Q>, clock: Arc<dyn Clock>, drain: Drain) {
     let mut claims = FuturesUnordered::new();
+    let mut poll = tokio::time::interval(POLL_INTERVAL);
     loop {
         let now = clock.now();
         let wanted = queues.wants(now);
@@ -59,6 +63,7 @@ pub async fn refill<Q: Refill>(queues: Arc<Q>, clock: Arc<dyn Clock>, drain: Dra
             () = queues.changed().notified() => {}
             Some(()) = claims.next() => {}
             () = tokio::time::sleep(sleep) => {}
+            _ = poll.tick() => queues.look_again(),
         }
     }
 }
@@ -113,16 +118,20 @@ mod tests {
             wanted
         }
 
-        fn claim(self: Arc<Self>, _: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
+        fn claim(self: Arc<Self>, _: Arc<str>, _: usize) -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 lock(&self.claims).push(self.clock.now().since(START));
                 let fails = self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                 let mut handover = lock(&self.handover);
                 match fails {
                     Ok(_) => handover.claim_failed(self.clock.now().plus(CLAIM_RETRY_DELAY)),
-                    Err(_) => handover.claimed(0, limit, None),
+                    Err(_) => handover.claimed(0, None, self.clock.now()),
                 }
             })
+        }
+
+        fn look_again(&self) {
+            lock(&self.handover).spilled();
         }
 
         fn changed(&self) -> &Notify {
@@ -131,13 +140,16 @@ mod tests {
     }
 
     impl Queue {
+        /// When claims were made; the first poll may double the first one.
         fn claims_ms(&self) -> Vec<u128> {
-            lock(&self.claims).iter().map(Duration::as_millis).collect()
+            let mut claims: Vec<_> = lock(&self.claims).iter().map(Duration::as_millis).collect();
+            claims.dedup();
+            claims
         }
     }
 
     #[allow(clippy::disallowed_methods, reason = "the paused clock of the runtime is the test's own")]
-    fn queue(failing: usize) -> (Arc<Queue>, drain::DrainHandle, tokio::task::JoinHandle<()>) {
+    fn queue() -> (Arc<Queue>, drain::DrainHandle, tokio::task::JoinHandle<()>) {
         let clock = PausedClock { started: tokio::time::Instant::now(), manual: ManualClock::starting_at(START) };
         let clock = Arc::new(clock);
         let queue = Arc::new(Queue {
@@ -146,7 +158,7 @@ mod tests {
             changed: Notify::new(),
             looks: AtomicUsize::new(0),
             claims: Mutex::default(),
-            failing: AtomicUsize::new(failing),
+            failing: AtomicUsize::new(0),
         });
         let (handle, drain) = drain::channel();
         let task = tokio::spawn(refill(Arc::clone(&queue), clock, drain));
@@ -155,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_is_claimed_at_the_start_and_when_it_falls_due() {
-        let (queue, _handle, _task) = queue(0);
+        let (queue, _handle, _task) = queue();
         tokio::time::sleep(Duration::from_secs(1)).await;
         lock(&queue.handover).due(START.plus(Duration::from_secs(5)));
         queue.changed.notify_one();
@@ -165,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_that_is_left_to_the_store_is_claimed_at_once() {
-        let (queue, _handle, _task) = queue(0);
+        let (queue, _handle, _task) = queue();
         tokio::time::sleep(Duration::from_secs(1)).await;
         lock(&queue.handover).spilled();
         queue.changed.notify_one();
@@ -175,35 +187,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_that_fails_is_tried_again_after_its_delay() {
-        let (queue, _handle, _task) = queue(3);
+        let (queue, _handle, _task) = queue();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue.failing.store(3, Ordering::SeqCst);
+        lock(&queue.handover).spilled();
+        queue.changed.notify_one();
         tokio::time::sleep(Duration::from_secs(20)).await;
-        assert_eq!(queue.claims_ms(), [0, 1_000, 2_000, 3_000]);
+        assert_eq!(queue.claims_ms(), [0, 1_000, 2_000, 3_000, 4_000]);
     }
 
     /// A loop that looked without waiting would never let the paused clock move, or look far more often.
     #[tokio::test(start_paused = true)]
     async fn nothing_to_do_is_looked_at_now_and_then_only() {
-        let (queue, _handle, _task) = queue(0);
-        tokio::time::sleep(POLL_INTERVAL * 10 + Duration::from_secs(1)).await;
+        let (queue, _handle, _task) = queue();
+        tokio::time::sleep(POLL_INTERVAL * 3 + Duration::from_secs(1)).await;
+        assert_eq!(queue.claims_ms(), [0, 30_000, 60_000, 90_000]);
         let looks = queue.looks.load(Ordering::SeqCst);
-        assert!((11..=13).contains(&looks), "{looks} looks");
+        assert!(looks <= 4 * 4, "{looks} looks");
     }
 
     #[tokio::test(start_paused = true)]
     async fn work_that_is_due_while_there_is_no_room_is_no_reason_to_turn_in_circles() {
-        let (queue, _handle, _task) = queue(0);
+        let (queue, _handle, _task) = queue();
         tokio::time::sleep(Duration::from_secs(1)).await;
         for _ in 0..8 {
-            lock(&queue.handover).offer();
+            lock(&queue.handover).offer(1);
         }
         lock(&queue.handover).due(START);
         queue.changed.notify_one();
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(queue.claims_ms(), [0]);
         let looks = queue.looks.load(Ordering::SeqCst);
-        assert!(looks <= 4, "{looks} looks");
+        assert!(looks <= 6, "{looks} looks");
         for _ in 0..4 {
-            lock(&queue.handover).left();
+            lock(&queue.handover).left(1);
         }
         queue.changed.notify_one();
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -212,7 +229,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_when_the_drain_begins() {
-        let (_queue, handle, task) = queue(0);
+        let (_queue, handle, task) = queue();
         handle.begin();
         tokio::time::timeout(Duration::from_secs(1), task).await.expect("it ends at once").unwrap();
     }

@@ -87,8 +87,13 @@ impl Scene {
         }
     }
 
-    fn pieces(&self) -> usize {
-        self.inbox.pressure.pieces()
+    /// A run of `orders` is over.
+    fn left(&self) {
+        self.inbox.pool.left("orders", &fixture::event("{}"));
+    }
+
+    fn weight(&self) -> usize {
+        self.inbox.pressure.weight()
     }
 
     fn arrival(&self, index: usize) -> Arrival {
@@ -120,7 +125,7 @@ async fn a_fresh_event_goes_to_the_pool_in_accept_order() {
     let scene = scene().await;
     let accepted = scene.accept(vec![message("a.x", Some("1"), "{}"), message("a.y", Some("2"), "{}")]).await.unwrap();
     assert_eq!(accepted, [Acceptance::Fresh(EventSeq(1)), Acceptance::Fresh(EventSeq(2))]);
-    assert_eq!(scene.pieces(), 2);
+    assert_eq!(scene.weight(), 2);
     assert_eq!(scene.inbox.accepted(), 2);
     let left = scene.inbox.pool.stop();
     assert_eq!(left, [(EventSeq(1), "orders".into()), (EventSeq(2), "orders".into())]);
@@ -130,14 +135,14 @@ async fn a_fresh_event_goes_to_the_pool_in_accept_order() {
 async fn a_duplicate_and_a_conflict_give_their_place_back() {
     let scene = scene().await;
     scene.accept_one("a.x", Some("1"), "{}").await;
-    scene.inbox.pool.left("orders");
-    assert_eq!(scene.pieces(), 0);
+    scene.left();
+    assert_eq!(scene.weight(), 0);
 
     assert_eq!(scene.accept_one("a.x", Some("1"), "{}").await, Acceptance::Duplicate);
-    assert_eq!((scene.pieces(), scene.inbox.accepted()), (0, 1), "a duplicate is not counted");
+    assert_eq!((scene.weight(), scene.inbox.accepted()), (0, 1), "a duplicate is not counted");
 
     assert_eq!(scene.accept_one("a.x", Some("1"), "{\"other\":1}").await, Acceptance::Conflict);
-    assert_eq!((scene.pieces(), scene.inbox.pool.is_idle()), (0, true));
+    assert_eq!((scene.weight(), scene.inbox.pool.is_idle()), (0, true));
     assert_eq!(scene.inbox.metrics.event_conflicts.get(), 1);
     assert!(scene.dead_letters(Reason::IdConflict));
 }
@@ -148,15 +153,36 @@ async fn where_the_store_fails_nothing_is_handed_over_and_every_place_is_given_b
     scene.store.fail("accept", 1);
     let failed = scene.accept(vec![message("a.x", Some("1"), "{}"), message("a.y", Some("2"), "{}")]).await;
     assert!(matches!(failed, Err(AcceptError::Store(_))), "{failed:?}");
-    assert_eq!((scene.pieces(), scene.inbox.pool.is_idle(), scene.inbox.accepted()), (0, true, 0));
+    assert_eq!((scene.weight(), scene.inbox.pool.is_idle(), scene.inbox.accepted()), (0, true, 0));
     assert_eq!(scene.accept_one("a.x", Some("1"), "{}").await, Acceptance::Fresh(EventSeq(1)), "it comes again");
+}
+
+/// Batches that wait for room keep the order in which they came.
+#[tokio::test]
+async fn batches_reach_the_store_in_the_order_in_which_they_came() {
+    let scene = scene().await;
+    let batches = (0..20).map(|number| scene.accept(vec![message("c.x", Some(&number.to_string()), "{}")]));
+    futures::future::try_join_all(batches.collect::<Vec<_>>()).await.unwrap();
+    let keys: Vec<_> = (0..20).map(|index| event_key(&scene.arrival(index)).to_string()).collect();
+    assert_eq!(keys, (0..20).map(|number| format!("bus/position/{number}")).collect::<Vec<_>>());
+}
+
+/// A large event takes the room of several, and gives all of it back.
+#[tokio::test]
+async fn an_event_presses_by_its_size() {
+    let scene = scene().await;
+    let large = format!("{{\"fill\":\"{}\"}}", "x".repeat(2 * crate::handover::WEIGHT_BYTES));
+    scene.accept_one("a.x", Some("1"), large.clone()).await;
+    assert_eq!(scene.weight(), 3);
+    assert_eq!(scene.accept_one("a.x", Some("1"), large).await, Acceptance::Duplicate);
+    assert_eq!(scene.weight(), 3);
 }
 
 #[tokio::test]
 async fn an_event_that_nobody_subscribes_to_is_counted() {
     let scene = scene().await;
     assert_eq!(scene.accept_one("c.x", Some("1"), "{}").await, Acceptance::Fresh(EventSeq(1)));
-    assert_eq!((scene.inbox.metrics.events_unrouted.get(), scene.pieces()), (1, 0));
+    assert_eq!((scene.inbox.metrics.events_unrouted.get(), scene.weight()), (1, 0));
     assert_eq!(scene.starts(0), []);
     scene.accept_one("a.x", Some("2"), "{}").await;
     assert_eq!(scene.inbox.metrics.events_unrouted.get(), 1);
@@ -167,7 +193,7 @@ async fn a_run_of_a_plugin_that_is_not_loaded_is_parked() {
     let scene = scene().await;
     scene.accept_one("b.x", Some("1"), "{}").await;
     assert_eq!(scene.starts(0), [("gone".into(), RunStart::Parked)]);
-    assert_eq!((scene.pieces(), scene.inbox.metrics.events_unrouted.get()), (0, 0));
+    assert_eq!((scene.weight(), scene.inbox.metrics.events_unrouted.get()), (0, 0));
 }
 
 #[tokio::test]
@@ -179,12 +205,12 @@ async fn a_message_over_the_limit_is_a_dead_letter_with_its_beginning() {
     let dead = scene.dead(0);
     assert_eq!((dead.reason, dead.key.as_str()), (Reason::TooLarge, "bus/position/1"));
     assert_eq!(dead.payload, &payload[..64 * 1024]);
-    assert_eq!(dead.body_digest[..], Sha256::digest(&payload)[..16], "the digest is the whole message's");
+    assert_eq!(dead.body_digest, body_digest(&payload), "the digest is the whole message's");
     for part in ["102401 bytes", "102400 bytes", "[limits] event"] {
         assert!(dead.detail.contains(part), "`{}` does not say `{part}`", dead.detail);
     }
     assert!(scene.dead_letters(Reason::TooLarge));
-    assert_eq!((scene.pieces(), scene.inbox.accepted()), (0, 1));
+    assert_eq!((scene.weight(), scene.inbox.accepted()), (0, 1));
 
     let at_the_limit = format!("{{\"fill\":\"{}\"}}", "x".repeat(EVENT_BYTES_MAX - 11));
     assert_eq!(at_the_limit.len(), EVENT_BYTES_MAX);
@@ -235,10 +261,10 @@ async fn intake_waits_for_room_and_then_leaves_the_rest_to_the_store() {
     for number in 0..PRESSURE_MAX {
         scene.accept_one("a.x", Some(&number.to_string()), "{}").await;
     }
-    assert_eq!(scene.pieces(), PRESSURE_MAX);
+    assert_eq!(scene.weight(), PRESSURE_MAX);
     scene.accept_one("a.x", Some("one more"), "{}").await;
     assert_eq!(scene.starts(PRESSURE_MAX), [("orders".into(), RunStart::Pending(Claim::Open))]);
-    assert_eq!(scene.pieces(), 0, "the queue was shed");
+    assert_eq!(scene.weight(), 0, "the queue was shed");
 }
 
 #[tokio::test]
@@ -248,7 +274,7 @@ async fn intake_goes_on_directly_as_soon_as_there_is_room() {
         scene.accept_one("a.x", Some(&number.to_string()), "{}").await;
     }
     let (accepted, ()) = tokio::join!(scene.accept_one("a.x", Some("one more"), "{}"), async {
-        scene.inbox.pool.left("orders");
+        scene.left();
     });
     assert!(matches!(accepted, Acceptance::Fresh(_)));
     assert_eq!(scene.starts(PRESSURE_MAX), [("orders".into(), RunStart::Pending(Claim::Here))]);

@@ -106,7 +106,7 @@ async fn scene() -> Scene {
     for (name, limit) in pool.wants(NOW).claims {
         Arc::clone(&pool).claim(name, limit).await;
     }
-    assert_eq!(pool.offer("orders"), Claim::Here);
+    assert_eq!(pool.offer("orders", &fixture::event("{}")), Claim::Here);
     let dispatcher = Dispatcher::new(
         HashMap::new(),
         Arc::clone(&shared),
@@ -156,7 +156,7 @@ async fn a_completion_that_can_not_be_committed_is_kept_and_tried_again() {
     let scene = scene.complete(Ok(vec![webhook(Vec::new())])).await;
     assert_eq!(scene.store.calls("complete_runs"), 4);
     assert_eq!(scene.store.look(|seen| seen.completions.len()), 1);
-    assert_eq!((scene.pool.is_idle(), scene.pressure.pieces()), (true, 0));
+    assert_eq!((scene.pool.is_idle(), scene.pressure.weight()), (true, 0));
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn a_run_to_be_tried_again_is_claimed_when_it_falls_due() {
     assert_eq!(wanted.next_due, Some(NOW.plus(Duration::from_secs(1))));
     assert!(wanted.claims.is_empty());
     assert_eq!(scene.pool.wants(NOW.plus(Duration::from_secs(1))).claims.len(), 1);
-    assert_eq!(scene.pressure.pieces(), 0);
+    assert_eq!(scene.pressure.weight(), 0);
 }
 
 #[tokio::test]
@@ -208,5 +208,5 @@ async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
     });
     assert_eq!(claims, [Claim::Here], "there was room in the lane");
     assert!(scene.outbox.dispatcher.is_idle());
-    assert_eq!(scene.pressure.pieces(), 0);
+    assert_eq!(scene.pressure.weight(), 0);
 }

@@ -3,32 +3,48 @@
 use std::time::Duration;
 
 /// One plugin's share of the workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     /// Time consumed, with an estimate for calls under way. Only differences between plugins mean anything.
     consumed: Duration,
-    /// What a call takes: the mean of recent calls, the newest weighing an eighth.
+    /// What a call may take: rises at once to the longest, falls by an eighth with each call that is shorter.
     typical: Duration,
     /// Calls under way.
     running: usize,
 }
 
-/// A call longer than this makes its plugin leave one worker to the others.
+/// A call longer than this counts as long.
 const QUICK_CALL_MAX: Duration = Duration::from_millis(5);
 
+impl Default for Share {
+    /// A plugin that was never called counts as one of long calls until it has shown that it is quick.
+    fn default() -> Self {
+        Self { consumed: Duration::ZERO, typical: 2 * QUICK_CALL_MAX, running: 0 }
+    }
+}
+
+/// Whether a call of typically `typical` may start on one of `workers`, of which `long_running` have long calls.
+///
+/// Long calls, of whichever plugins, never hold all of the workers, where there is more than one: so a plugin of quick
+/// calls waits for quick calls at most, and never for another's deadline.
+pub(super) fn may_start(typical: Duration, long_running: usize, workers: usize) -> bool {
+    !is_long(typical) || long_running < workers.saturating_sub(1).max(1)
+}
+
+/// Whether a call of typically `typical` counts as long.
+pub(super) fn is_long(typical: Duration) -> bool {
+    typical > QUICK_CALL_MAX
+}
+
 impl Share {
-    /// Whether the plugin may start another call on one of `workers`.
-    ///
-    /// A plugin with long calls never holds all of the workers, where there is more than one, so that the others wait
-    /// for one of their own calls at most and never for its deadline.
-    pub(super) fn may_start(&self, workers: usize) -> bool {
-        let limit = if self.typical > QUICK_CALL_MAX { workers.saturating_sub(1).max(1) } else { workers };
-        self.running < limit
+    /// What a call may take.
+    pub(super) fn typical(&self) -> Duration {
+        self.typical
     }
 
-    /// A plugin that was idle gets no credit for it: it joins at `floor`, the least consumed of those with work.
-    pub(super) fn join(&mut self, floor: Duration) {
-        self.consumed = self.consumed.max(floor);
+    /// A plugin that was idle gets no credit for it: it joins at `turn_at`, the most that anyone had consumed at their turn.
+    pub(super) fn join(&mut self, turn_at: Duration) {
+        self.consumed = self.consumed.max(turn_at);
     }
 
     /// A call begins: its plugin is charged what calls typically take, so that two workers don't both choose it.
@@ -43,7 +59,7 @@ impl Share {
     pub(super) fn finish(&mut self, charge: Duration, took: Duration) {
         self.running = self.running.saturating_sub(1);
         self.consumed = self.consumed.saturating_sub(charge) + took;
-        self.typical = self.typical - self.typical / 8 + took / 8;
+        self.typical = took.max(self.typical - self.typical / 8);
     }
 
     /// The order in which plugins come: the least consumed first.
@@ -87,23 +103,38 @@ mod tests {
 
     #[test]
     fn long_calls_leave_a_worker_free() {
+        let check = |typical, long_running, workers, expected| {
+            assert_eq!(may_start(typical, long_running, workers), expected, "{typical:?} {long_running}/{workers}");
+        };
+        check(100 * MS, 0, 2, true);
+        check(100 * MS, 1, 2, false);
+        check(100 * MS, 1, 3, true);
+        check(MS, 1, 2, true);
+        check(100 * MS, 0, 1, true);
+    }
+
+    #[test]
+    fn one_long_call_is_remembered_and_quick_ones_are_proven() {
         let mut share = Share::default();
-        assert!(share.may_start(2));
-        for _ in 0..8 {
+        assert!(is_long(share.typical()), "nothing is proven yet");
+        let call = |share: &mut Share, took| {
             let charge = share.start();
-            share.finish(charge, 100 * MS);
-        }
-        share.start();
-        assert!(!share.may_start(2));
-        assert!(share.may_start(3));
-        assert!(Share::default().may_start(1));
+            share.finish(charge, took);
+        };
+        (0..8).for_each(|_| call(&mut share, MS / 50));
+        assert!(!is_long(share.typical()));
+        call(&mut share, 100 * MS);
+        (0..8).for_each(|_| call(&mut share, MS / 50));
+        assert!(is_long(share.typical()));
     }
 
     #[test]
     fn idle_time_is_not_saved_up() {
         let mut share = Share::default();
-        share.join(Duration::from_secs(5));
-        assert_eq!(share.consumed(), Duration::from_secs(5));
+        for (turn_at, expected) in [(5, 5), (3, 5), (9, 9)] {
+            share.join(Duration::from_secs(turn_at));
+            assert_eq!(share.consumed(), Duration::from_secs(expected));
+        }
     }
 
     #[test]

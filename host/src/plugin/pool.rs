@@ -10,14 +10,15 @@ use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, Timestamp};
+use crate::event::Event;
 use crate::handover::refill::{Refill, Wanted};
-use crate::handover::{Handover, Pressure};
-use crate::plugin::fair::Share;
+use crate::handover::{Handover, Pressure, weight};
+use crate::plugin::fair::{Share, is_long, may_start};
 use crate::plugin::{CallFailure, CallReport, Plugin};
 use crate::store::{Claim, ClaimedRun, EventSeq, Store};
 use crate::sync::lock;
 
-/// Runs of one plugin in memory at most; the rest wait in the store.
+/// The weight of one plugin's runs in memory at most, see [`weight`]; the rest wait in the store.
 pub const RUNS_IN_MEMORY_MAX: usize = 2048;
 
 /// After a claim that failed, how long until the next.
@@ -48,6 +49,10 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     queues: BTreeMap<Arc<str>, Queue>,
+    /// The most that a plugin had consumed at its turn; never goes back, whoever is idle.
+    turn_at: Duration,
+    /// Calls under way that count as long.
+    long_running: usize,
     stopping: bool,
 }
 
@@ -101,11 +106,13 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// Decides, before the commit, who will hold a new run of `plugin`.
-    pub fn offer(&self, plugin: &str) -> Claim {
-        let claim = lock(&self.state).queues.get_mut(plugin).map_or(Claim::Open, |queue| queue.handover.offer());
+    /// Decides, before the commit, who will hold a new run of `plugin` for `event`.
+    pub fn offer(&self, plugin: &str, event: &Event) -> Claim {
+        let mut state = lock(&self.state);
+        let weight = weight(event.content_bytes());
+        let claim = state.queues.get_mut(plugin).map_or(Claim::Open, |queue| queue.handover.offer(weight));
         if claim == Claim::Here {
-            self.pressure.rise();
+            self.pressure.rise(weight);
         }
         claim
     }
@@ -114,11 +121,11 @@ impl Pool {
     pub fn enqueue(&self, runs: impl IntoIterator<Item = ClaimedRun>) {
         let mut added = 0;
         let mut state = lock(&self.state);
-        let floor = state.queues.values().filter(|queue| queue.is_active()).map(|queue| queue.share.consumed()).min();
+        let turn_at = state.turn_at;
         for run in runs {
             let Some(queue) = state.queues.get_mut(&run.plugin) else { continue };
-            if let (false, Some(floor)) = (queue.is_active(), floor) {
-                queue.share.join(floor);
+            if !queue.is_active() {
+                queue.share.join(turn_at);
             }
             queue.waiting.push_back(run);
             added += 1;
@@ -147,11 +154,11 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// A run of `plugin` left the memory: its outcome is durable, or it was never committed.
-    pub fn left(&self, plugin: &str) {
+    /// A run of `plugin` for `event` left the memory: its outcome is durable, or it was never committed.
+    pub fn left(&self, plugin: &str, event: &Event) {
         let mut state = lock(&self.state);
         let Some(queue) = state.queues.get_mut(plugin) else { return };
-        let relief = queue.handover.left();
+        let relief = queue.handover.left(weight(event.content_bytes()));
         let spilled = queue.handover.is_spilled();
         drop(state);
         self.pressure.fall(relief);
@@ -170,7 +177,7 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// The largest number of pieces that one queue contributes to the pressure.
+    /// The most that one queue contributes to the pressure.
     pub fn pressing_most(&self) -> usize {
         lock(&self.state).queues.values().map(|queue| queue.handover.pressing()).max().unwrap_or(0)
     }
@@ -197,14 +204,21 @@ impl Pool {
             // A panic of the host's own code on one event must cost neither the worker nor the run.
             let report =
                 catch_unwind(AssertUnwindSafe(|| plugin.call(&run.event, attempt))).unwrap_or_else(|_| panicked());
-            if let Some(queue) = lock(&self.state).queues.get_mut(&run.plugin) {
-                queue.share.finish(charge, report.cpu);
-            }
+            self.finish(&run.plugin, charge, report.duration);
             // A plugin that had to leave a worker free may have a turn for it now.
             self.work.notify_one();
             if ran.blocking_send(Ran { run, plugin, report }).is_err() {
                 return;
             }
+        }
+    }
+
+    /// A worker is what is scarce, so a plugin is charged the time it held one, whether it computed or slept.
+    fn finish(&self, plugin: &str, charge: Duration, took: Duration) {
+        let mut state = lock(&self.state);
+        state.long_running -= usize::from(is_long(charge));
+        if let Some(queue) = state.queues.get_mut(plugin) {
+            queue.share.finish(charge, took);
         }
     }
 
@@ -215,12 +229,17 @@ impl Pool {
             if state.stopping {
                 return None;
             }
+            let (long_running, workers) = (state.long_running, self.workers);
             let ready = state.queues.values_mut().filter(|queue| !queue.waiting.is_empty());
-            let ready = ready.filter(|queue| queue.share.may_start(self.workers));
+            let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
             if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
                 && let Some(run) = queue.waiting.pop_front()
             {
-                return Some((run, Arc::clone(&queue.plugin), queue.share.start()));
+                let (turn_at, plugin) = (queue.share.consumed(), Arc::clone(&queue.plugin));
+                let charge = queue.share.start();
+                state.turn_at = state.turn_at.max(turn_at);
+                state.long_running += usize::from(is_long(charge));
+                return Some((run, plugin, charge));
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -256,23 +275,29 @@ impl Refill for Pool {
 
     fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let claimed = self.store.claim_runs(Arc::clone(&name), limit, self.clock.now()).await;
+            let now = self.clock.now();
+            let claimed = self.store.claim_runs(Arc::clone(&name), limit, now).await;
             let mut state = lock(&self.state);
             let Some(queue) = state.queues.get_mut(&name) else { return };
             let runs = match claimed {
                 Ok(claimed) => {
-                    queue.handover.claimed(claimed.work.len(), limit, claimed.next_due);
+                    let weight = claimed.work.iter().map(|run| weight(run.event.content_bytes())).sum();
+                    queue.handover.claimed(weight, claimed.next_due, now);
                     claimed.work
                 }
                 Err(error) => {
                     tracing::error!(plugin = %name, %error, "runs could not be claimed; trying again");
-                    queue.handover.claim_failed(self.clock.now().plus(CLAIM_RETRY_DELAY));
+                    queue.handover.claim_failed(now.plus(CLAIM_RETRY_DELAY));
                     Vec::new()
                 }
             };
             drop(state);
             self.enqueue(runs);
         })
+    }
+
+    fn look_again(&self) {
+        lock(&self.state).queues.values_mut().for_each(|queue| queue.handover.spilled());
     }
 
     fn changed(&self) -> &Notify {

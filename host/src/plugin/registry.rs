@@ -1,6 +1,6 @@
 //! Which plugins are known, and which of them can be called: keeps the pool, the routes and the store agreed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::plugin::pool::Pool;
@@ -48,29 +48,28 @@ impl Registry {
     /// Looks into the folder, and puts to work what is there and was not running yet. A plugin that runs is left alone
     /// whatever became of its file.
     pub async fn scan(&self) -> Result<(), StoreError> {
-        let newly_loaded = self.load();
+        self.load().await;
         let mut known = self.store.known_plugins().await?;
-        for plugin in &newly_loaded {
+        for plugin in self.loaded() {
             known.retain(|other| other.name != plugin.name);
-            known.push(as_known(plugin));
-            self.pool.install(Arc::clone(plugin));
+            known.push(as_known(&plugin));
+            self.pool.install(plugin);
         }
         self.mark_missing(&known);
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
         self.routes.set(Routes::new(&known, |name| self.is_loaded(name)));
-        for plugin in &known {
-            if !self.is_loaded(&plugin.name) {
-                self.store.park_runs(Arc::clone(&plugin.name)).await?;
-            }
-        }
-        self.unpark().await
+        self.settle().await
     }
 
-    /// Puts parked runs of loaded plugins back to work. Called now and then too: an event that was accepted while its
-    /// plugin came back may have been parked a moment after the plugin was remembered.
-    pub async fn unpark(&self) -> Result<(), StoreError> {
+    /// Puts parked runs of loaded plugins back to work, and parks those of the others. Called now and then too: an event
+    /// that was accepted while its plugin came back may have been parked a moment after the plugin was remembered, and a
+    /// redrive gives work to plugins that are gone.
+    pub async fn settle(&self) -> Result<(), StoreError> {
         for (name, status) in self.statuses() {
-            let Status::Loaded(plugin) = status else { continue };
+            let Status::Loaded(plugin) = status else {
+                self.store.park_runs(name).await?;
+                continue;
+            };
             let unparked = self.store.remember_plugin(as_known(&plugin)).await?;
             if unparked > 0 {
                 tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
@@ -89,30 +88,39 @@ impl Registry {
         matches!(lock(&self.plugins).get(name), Some(Status::Loaded(_)))
     }
 
-    fn load(&self) -> Vec<Arc<Plugin>> {
-        let scanned = match scan(&self.engine, &self.settings, &self.endpoints, |name| !self.is_loaded(name)) {
-            Ok(scanned) => scanned,
-            Err(error) => {
-                tracing::error!(%error, "the plugins folder can't be read");
-                return Vec::new();
-            }
-        };
-        let mut newly_loaded = Vec::new();
-        let mut plugins = lock(&self.plugins);
-        for Scanned { name, outcome, .. } in scanned {
-            match outcome {
-                Ok(plugin) => {
-                    tracing::info!(plugin = %name, plugin_digest = %plugin.digest, "the plugin is loaded");
-                    newly_loaded.push(Arc::clone(&plugin));
-                    plugins.insert(name, Status::Loaded(plugin));
-                }
-                Err(error) => {
-                    tracing::error!(plugin = %name, %error, "the plugin won't load; its runs are parked");
-                    plugins.insert(name, Status::Broken(error.to_string()));
-                }
-            }
+    fn loaded(&self) -> Vec<Arc<Plugin>> {
+        let statuses = self.statuses().into_iter().map(|(_, status)| status);
+        statuses.filter_map(|status| if let Status::Loaded(plugin) = status { Some(plugin) } else { None }).collect()
+    }
+
+    /// Loads what is not loaded yet, on a thread that may be busy for a while: compiling takes seconds.
+    async fn load(&self) {
+        let (engine, settings, endpoints) = (Arc::clone(&self.engine), self.settings.clone(), self.endpoints.clone());
+        let loaded: HashSet<_> = self.loaded().iter().map(|plugin| Arc::clone(&plugin.name)).collect();
+        let scan = move || scan(&engine, &settings, &endpoints, |name| !loaded.contains(name));
+        match tokio::task::spawn_blocking(scan).await {
+            Ok(Ok(scanned)) => scanned.into_iter().for_each(|scanned| self.take(scanned)),
+            Ok(Err(error)) => tracing::error!(%error, "the plugins folder can't be read"),
+            Err(panicked) => tracing::error!(error = %panicked, "loading the plugins panicked; please report this"),
         }
-        newly_loaded
+    }
+
+    fn take(&self, Scanned { name, outcome, .. }: Scanned) {
+        let status = match outcome {
+            Ok(plugin) => {
+                tracing::info!(plugin = %name, plugin_digest = %plugin.digest, "the plugin is loaded");
+                Status::Loaded(plugin)
+            }
+            Err(error) => Status::Broken(error.to_string()),
+        };
+        let before = lock(&self.plugins).insert(Arc::clone(&name), status.clone());
+        match (before, status) {
+            (Some(Status::Broken(before)), Status::Broken(now)) if before == now => {}
+            (_, Status::Broken(error)) => {
+                tracing::error!(plugin = %name, error, "the plugin won't load; its runs are parked")
+            }
+            _ => {}
+        }
     }
 
     fn mark_missing(&self, known: &[KnownPlugin]) {

@@ -103,10 +103,8 @@ impl NatsSource {
                 },
             }
         };
-        if matches!(end, SessionEnd::Drained) {
-            self.finish(&link, messages, &mut batches, inbox, state).await;
-        }
-        // What is in flight has nowhere else to come from: it is finished whatever ended the session.
+        // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
+        self.finish(&link, messages, &mut batches, inbox, state).await;
         let ended = batches.finish().await;
         state.lost(link.take_dropped(), &"the inbox is slower than the bus");
         match ended {

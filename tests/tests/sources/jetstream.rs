@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -7,10 +8,11 @@ use futures::StreamExt;
 use wirehook::clock::Timestamp;
 use wirehook::secret::Secret;
 use wirehook::settings::{LimitsSettings, NatsConnection, SourceKind, SourceSettings, Start};
+use wirehook::source::jetstream::ACK_WAIT;
 use wirehook::source::{self, BATCHES_IN_FLIGHT_MAX, Source};
 use wirehook_tests::nats_server::NatsServer;
 
-use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
+use crate::fake_inbox::{DEADLINE, FakeInbox, Mode, Running, eventually};
 
 pub(crate) fn connection(server: &NatsServer) -> NatsConnection {
     NatsConnection { url: server.url().parse().unwrap(), user: None, password: None, token: None }
@@ -32,11 +34,17 @@ fn jetstream_source(server: &NatsServer, subjects: &[&str], start: Start) -> Box
     })
 }
 
+/// The client itself waits for ever when there are 5,000.
+const PUBLISHES_IN_FLIGHT_MAX: usize = 1000;
+
 async fn publish(server: &NatsServer, subject: &str, bodies: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
     let context = jetstream::new(server.client().await?);
-    let mut acks = Vec::new();
+    let mut acks = VecDeque::new();
     for body in bodies {
-        acks.push(context.publish(subject.to_owned(), body.to_string().into()).await?);
+        acks.push_back(context.publish(subject.to_owned(), body.to_string().into()).await?);
+        if acks.len() == PUBLISHES_IN_FLIGHT_MAX {
+            acks.pop_front().context("an ack")?.await?;
+        }
     }
     for ack in acks {
         ack.await?;
@@ -101,7 +109,8 @@ async fn a_commit_that_takes_long_is_not_delivered_again() -> anyhow::Result<()>
     let inbox = FakeInbox::new(Mode::Hold);
     let source = Running::start(jetstream_source(&server, &[], Start::All), &inbox);
     for _ in 0..5 {
-        assert_eq!(acks.next().await.context("an ack")?.payload, "+WPI");
+        let ack = tokio::time::timeout(DEADLINE, acks.next()).await.context("no ack in progress")?;
+        assert_eq!(ack.context("an ack")?.payload, "+WPI");
     }
     let held = info(&stream).await.context("the consumer")?;
     assert_eq!((held.num_redelivered, held.num_ack_pending), (0, 1));
@@ -250,7 +259,8 @@ async fn a_drain_finishes_what_is_in_flight_and_hands_back_the_rest() -> anyhow:
     let other_inbox = FakeInbox::new(Mode::Accept);
     let other = Running::start(jetstream_source(&server, &["e.>"], Start::All), &other_inbox);
     let rest = EVENTS as usize - inbox.seen().offered;
-    other_inbox.until("the rest", |seen| seen.bodies().len() >= rest).await;
+    let rest_has_come = other_inbox.until("the rest", |seen| seen.bodies().len() >= rest);
+    tokio::time::timeout(ACK_WAIT / 2, rest_has_come).await.context("the rest waited for `ack_wait`")?;
     assert!(!source.is_finished(), "the batches in flight are not settled");
     inbox.set(Mode::Accept);
     source.ended().await?;
