@@ -210,3 +210,6 @@ impl Refill for Dispatcher {
         &self.changed
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

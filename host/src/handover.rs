@@ -167,6 +167,11 @@ impl Pressure {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        self.weight.load(Ordering::Acquire)
+    }
+
     /// Returns once there is room. `false` after [`PATIENCE`] without any: then the caller sheds and goes on.
     pub async fn room(&self) -> bool {
         let wait = async {

@@ -230,3 +230,6 @@ fn event_key(arrival: &Arrival) -> &EventKey {
         Arrival::Dead(dead) => &dead.key,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,3 +179,6 @@ fn retry(plugin: &Plugin, attempt: u32, detail: &str, now: Timestamp) -> RunOutc
     }
     RunOutcome::Retry { due_at: now.plus(policy.delay_after(attempt)), detail: detail.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

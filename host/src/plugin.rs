@@ -27,7 +27,7 @@ mod call;
 mod scan;
 mod inspect;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 pub use cache::CacheError;
 pub use engine::{Engine, EngineError, WORKERS_MAX};

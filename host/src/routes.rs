@@ -54,3 +54,51 @@ impl SharedRoutes {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(name: &str, subjects: &[&str]) -> KnownPlugin {
+        let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        KnownPlugin { name: name.into(), subjects, digest: "d".into() }
+    }
+
+    fn routes() -> Routes {
+        let known = [
+            known("orders", &["fraiseql.order.*", "fraiseql.order.created"]),
+            known("audit", &[">"]),
+            known("gone", &["fraiseql.invoice.>"]),
+            known("broken", &["fraiseql..created"]),
+        ];
+        Routes::new(&known, |name| name != "gone")
+    }
+
+    #[test]
+    fn every_subscribed_plugin_is_named_once() {
+        let routes = routes();
+        let check = |subject: &str, expected: &[(&str, bool)]| {
+            let found: Vec<_> = routes.subscribed(subject).map(|route| (&*route.plugin, route.loaded)).collect();
+            assert_eq!(found, expected, "{subject}");
+        };
+        check("fraiseql.order.created", &[("orders", true), ("audit", true)]);
+        check("fraiseql.order.line.created", &[("audit", true)]);
+        check("fraiseql.invoice.deleted", &[("audit", true), ("gone", false)]);
+        check("fraiseql..created", &[("audit", true)]);
+    }
+
+    #[test]
+    fn nobody_is_subscribed_where_nobody_is_known() {
+        assert_eq!(SharedRoutes::default().get().subscribed("fraiseql.order.created").count(), 0);
+    }
+
+    #[test]
+    fn routes_are_replaced_whole_and_those_in_use_stay() {
+        let shared = SharedRoutes::default();
+        shared.set(routes());
+        let in_use = shared.get();
+        shared.set(Routes::default());
+        assert_eq!(in_use.subscribed("fraiseql.order.created").count(), 2);
+        assert_eq!(shared.get().subscribed("fraiseql.order.created").count(), 0);
+    }
+}

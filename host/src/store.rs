@@ -16,6 +16,8 @@ use crate::delivery::{DeliveryId, Transition};
 use crate::event::{Event, EventKey};
 
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod fake;
 
 /// The position of an event in accept order; names its runs and deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

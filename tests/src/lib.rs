@@ -5,6 +5,7 @@ pub mod publisher;
 pub mod fake_endpoint;
 pub mod raw_endpoint;
 pub mod test_host;
+pub mod whole_path;
 pub mod python_verifier;
 pub mod store_file;
 pub mod nats_server;

@@ -168,3 +168,6 @@ fn check_value(index: usize, name: &str, value: &str) -> Result<(), Refused> {
         Err(_) => Err(Refused::HeaderInvalid { index, what: format!("the value of `{name}`") }),
     }
 }
+
+#[cfg(test)]
+mod tests;

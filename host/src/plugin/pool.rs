@@ -304,3 +304,6 @@ impl Refill for Pool {
         &self.changed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::delivery::RetryPolicy;
+use crate::drain::{self, DrainHandle};
+use crate::endpoint::Endpoints;
+use crate::handover::refill::refill;
+use crate::secret::Secret;
+use crate::settings::{EgressSettings, EndpointSettings, SignatureProfile};
+use crate::store::fake::{DEADLINE, FakeStore, delivery};
+use crate::sync::lock;
+
+/// A lane without work to `url`.
+pub(crate) fn lane(
+    name: &str,
+    url: &str,
+    concurrency: usize,
+    clock: &Arc<dyn Clock>,
+    attempted: mpsc::Sender<Attempted>,
+) -> Arc<Lane> {
+    let settings = EndpointSettings {
+        name: name.into(),
+        url: url.parse().unwrap(),
+        secrets: vec![Secret::new("s")],
+        signature: SignatureProfile::Fraiseql,
+        timeout: DEADLINE,
+        concurrency,
+        headers: Vec::new(),
+        retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
+    };
+    let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+    let endpoints = Endpoints::new(std::slice::from_ref(&settings), &egress).unwrap();
+    let endpoint = Arc::clone(endpoints.get(name).unwrap());
+    let metrics = Metrics::new("test").unwrap().endpoint(name);
+    Lane::new(endpoint, &settings, metrics, Arc::clone(clock), fastrand::Rng::with_seed(1), attempted)
+}
+
+/// A receiver that lets requests wait at a gate.
+struct Receiver {
+    gate: Semaphore,
+    under_way: AtomicUsize,
+    under_way_most: AtomicUsize,
+    ids: Mutex<Vec<String>>,
+    arrived: watch::Sender<()>,
+    /// The first request of each id is answered so.
+    first: StatusCode,
+}
+
+async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap) -> StatusCode {
+    let under_way = receiver.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+    receiver.under_way_most.fetch_max(under_way, Ordering::SeqCst);
+    let id = headers["webhook-id"].to_str().unwrap().to_owned();
+    let seen = lock(&receiver.ids).contains(&id);
+    lock(&receiver.ids).push(id);
+    receiver.arrived.send_replace(());
+    receiver.gate.acquire().await.unwrap().forget();
+    receiver.under_way.fetch_sub(1, Ordering::SeqCst);
+    if seen { StatusCode::OK } else { receiver.first }
+}
+
+impl Receiver {
+    fn ids(&self) -> Vec<String> {
+        lock(&self.ids).clone()
+    }
+
+    async fn wait_for(&self, requests: usize) {
+        let mut arrived = self.arrived.subscribe();
+        let wait = async {
+            while lock(&self.ids).len() < requests {
+                arrived.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{:?}", self.ids()));
+    }
+}
+
+/// A dispatcher at work over a fake store, with one lane called `shop`.
+struct Scene {
+    receiver: Arc<Receiver>,
+    store: Arc<FakeStore>,
+    dispatcher: Arc<Dispatcher>,
+    pressure: Arc<Pressure>,
+    recorder: JoinHandle<()>,
+    _drain: DrainHandle,
+    _tasks: JoinSet<()>,
+}
+
+async fn scene(concurrency: usize, open: usize, first: StatusCode) -> Scene {
+    scene_on(SystemClock::shared(), concurrency, open, first).await
+}
+
+/// `open` requests pass the gate; the first of each id is answered `first`.
+async fn scene_on(clock: Arc<dyn Clock>, concurrency: usize, open: usize, first: StatusCode) -> Scene {
+    let receiver = Arc::new(Receiver {
+        gate: Semaphore::new(open),
+        under_way: AtomicUsize::new(0),
+        under_way_most: AtomicUsize::new(0),
+        ids: Mutex::default(),
+        arrived: watch::Sender::new(()),
+        first,
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let router = Router::new().route("/hook", post(receive)).with_state(Arc::clone(&receiver));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+
+    let store = FakeStore::new();
+    let pressure = Arc::new(Pressure::new(1024));
+    let (attempted, attempts) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
+    let lanes = HashMap::from([("shop".into(), lane("shop", &url, concurrency, &clock, attempted))]);
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
+    let dispatcher = Dispatcher::new(lanes, shared, Arc::clone(&clock), Arc::clone(&pressure), metrics);
+    let (handle, drain) = drain::channel();
+    tasks.spawn(refill(Arc::clone(&dispatcher), clock, drain));
+    let recorder = tokio::spawn(Arc::clone(&dispatcher).record(attempts));
+    store.wait_for("the first look into the store", |seen| seen.calls.contains_key("claim_deliveries")).await;
+    let scene = Scene { receiver, store, dispatcher, pressure, recorder, _drain: handle, _tasks: tasks };
+    scene.until("the lane to be direct", |it| !it.is_spilled() && it.wants(Timestamp(0)).is_none()).await;
+    scene
+}
+
+impl Scene {
+    /// Hands over a delivery as the outbox does.
+    fn hand_over(&self, seq: i64) {
+        let delivery = delivery(seq, "shop");
+        assert_eq!(self.dispatcher.offer("shop", delivery.body.len()), Claim::Here);
+        self.store.hold(&delivery);
+        self.dispatcher.enqueue(delivery);
+    }
+
+    /// Polls the lane's handover, which gives no signal of its own.
+    async fn until(&self, what: &str, mut condition: impl FnMut(&mut crate::handover::Handover) -> bool) {
+        let wait = async {
+            while !self.dispatcher.lanes["shop"].handover(&mut condition) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"));
+    }
+
+    async fn until_idle(&self) {
+        self.until("the lane to be empty", |handover| handover.in_memory() == 0).await;
+        assert!(self.dispatcher.is_idle());
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_s_concurrency_is_used_and_never_exceeded() {
+    let scene = scene(3, 0, StatusCode::OK).await;
+    (1..=10).for_each(|seq| scene.hand_over(seq));
+    for arrived in 3..=10 {
+        scene.receiver.wait_for(arrived).await;
+        scene.receiver.gate.add_permits(1);
+    }
+    scene.receiver.gate.add_permits(2);
+    scene.until_idle().await;
+    assert_eq!(scene.receiver.under_way_most.load(Ordering::SeqCst), 3);
+    let mut ids = scene.receiver.ids();
+    ids.sort_by_key(|id| id[4..].parse::<u32>().unwrap());
+    assert_eq!(ids, (1..=10).map(|seq| format!("msg_{seq}")).collect::<Vec<_>>());
+    assert_eq!(scene.pressure.weight(), 0, "what is done presses nobody");
+}
+
+#[tokio::test]
+async fn after_a_stop_no_attempt_begins_and_those_under_way_are_recorded() {
+    let scene = scene(2, 0, StatusCode::OK).await;
+    (1..=5).for_each(|seq| scene.hand_over(seq));
+    scene.receiver.wait_for(2).await;
+    assert_eq!(scene.dispatcher.stop(), [3, 4, 5].map(DeliverySeq));
+    scene.dispatcher.enqueue(delivery(6, "shop"));
+    scene.receiver.gate.add_permits(10);
+    tokio::time::timeout(DEADLINE, scene.recorder).await.expect("the recorder ends with the last attempt").unwrap();
+    let mut recorded = scene.store.look(|seen| seen.attempts.iter().map(|it| it.delivery.0).collect::<Vec<_>>());
+    recorded.sort_unstable();
+    assert_eq!((recorded, scene.receiver.ids().len()), (vec![1, 2], 2));
+}
+
+#[tokio::test]
+async fn an_attempt_that_can_not_be_recorded_is_kept_and_not_made_again() {
+    let scene = scene(1, 10, StatusCode::OK).await;
+    scene.store.fail("record_attempts", 2);
+    scene.hand_over(1);
+    scene.until_idle().await;
+    assert_eq!(scene.store.calls("record_attempts"), 3);
+    assert_eq!(scene.store.look(|seen| seen.attempts.len()), 1);
+    assert_eq!(scene.receiver.ids(), ["msg_1"]);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_claimed_again_when_due_and_repeated_under_its_id() {
+    let scene = scene(1, 10, StatusCode::SERVICE_UNAVAILABLE).await;
+    scene.hand_over(1);
+    scene.store.wait_for("both attempts", |seen| seen.attempts.len() == 2).await;
+    let attempts = scene.store.look(|seen| seen.attempts.clone());
+    assert_eq!(attempts.iter().map(|it| (it.number, it.status)).collect::<Vec<_>>(), [(1, Some(503)), (2, Some(200))]);
+    assert_eq!(attempts[1].transition, Transition::Delivered);
+    assert!(attempts[1].started_at.since(attempts[0].started_at) >= Duration::from_millis(10));
+    assert_eq!(scene.receiver.ids(), ["msg_1", "msg_1"]);
+    let counts = &scene.dispatcher.lanes["shop"].metrics;
+    scene.until_idle().await;
+    assert_eq!((counts.retrying.get(), counts.delivered.get(), counts.dead.get()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_final_answer_is_a_dead_letter_and_is_counted() {
+    let scene = scene(1, 10, StatusCode::BAD_REQUEST).await;
+    scene.hand_over(1);
+    scene.until_idle().await;
+    let attempts = scene.store.look(|seen| seen.attempts.clone());
+    assert!(matches!(attempts[..], [AttemptRecord { transition: Transition::Dead { .. }, .. }]), "{attempts:?}");
+    assert_eq!(scene.dispatcher.metrics.died(), 1);
+}
+
+/// Attempts of earlier budgets count for the number, not for the policy.
+#[tokio::test]
+async fn a_redriven_delivery_has_a_new_budget_and_goes_on_counting() {
+    let scene = scene(1, 10, StatusCode::SERVICE_UNAVAILABLE).await;
+    let redriven = ClaimedDelivery { attempts_made: 30, attempts_before_budget: 30, ..delivery(1, "shop") };
+    scene.store.look(|seen| seen.deliveries.push_back((Timestamp(0), redriven)));
+    scene.dispatcher.spilled("shop");
+    scene.store.wait_for("both attempts", |seen| seen.attempts.len() == 2).await;
+    assert_eq!(scene.store.look(|seen| seen.attempts.iter().map(|it| it.number).collect::<Vec<_>>()), [31, 32]);
+}
+
+#[tokio::test]
+async fn a_claim_that_fails_is_tried_again() {
+    let scene = scene(1, 10, StatusCode::OK).await;
+    scene.store.look(|seen| seen.deliveries.push_back((Timestamp(0), delivery(1, "shop"))));
+    scene.store.fail("claim_deliveries", 1);
+    scene.dispatcher.spilled("shop");
+    scene.receiver.wait_for(1).await;
+    scene.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_delivery_to_an_endpoint_that_is_not_configured_stays_in_the_store() {
+    let scene = scene(1, 10, StatusCode::OK).await;
+    assert_eq!(scene.dispatcher.offer("billing", 1), Claim::Open);
+    scene.dispatcher.spilled("billing");
+    scene.dispatcher.left("billing", 1);
+    scene.dispatcher.enqueue(delivery(1, "billing"));
+    assert_eq!((scene.dispatcher.is_idle(), scene.pressure.weight()), (true, 0));
+    scene.hand_over(2);
+    scene.until_idle().await;
+    assert_eq!(scene.receiver.ids(), ["msg_2"]);
+}
+
+#[tokio::test]
+async fn a_lane_that_is_shed_presses_nobody_and_takes_nothing_directly() {
+    let scene = scene(1, 0, StatusCode::OK).await;
+    (1..=4).for_each(|seq| scene.hand_over(seq));
+    scene.receiver.wait_for(1).await;
+    assert_eq!((scene.dispatcher.pressing_most(), scene.pressure.weight()), (4, 4));
+    scene.dispatcher.shed(5);
+    assert_eq!(scene.pressure.weight(), 4, "it presses less than that");
+    scene.dispatcher.shed(4);
+    assert_eq!((scene.dispatcher.pressing_most(), scene.pressure.weight()), (0, 0));
+    scene.receiver.gate.add_permits(4);
+    scene.until_idle().await;
+    assert_eq!(scene.pressure.weight(), 0);
+}
+
+/// Panics once, in the middle of an attempt.
+struct FaultyClock {
+    clock: Arc<dyn Clock>,
+    faulty: AtomicBool,
+}
+
+impl Clock for FaultyClock {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        assert!(!self.faulty.swap(false, Ordering::SeqCst), "a fault of the host's own");
+        self.clock.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn a_panic_during_an_attempt_is_an_attempt_that_failed_and_costs_no_worker() {
+    let clock = Arc::new(FaultyClock { clock: SystemClock::shared(), faulty: AtomicBool::new(false) });
+    let scene = scene_on(clock.clone(), 1, 10, StatusCode::OK).await;
+    clock.faulty.store(true, Ordering::SeqCst);
+    scene.hand_over(1);
+    scene.hand_over(2);
+    scene.store.wait_for("three attempts", |seen| seen.attempts.len() == 3).await;
+    let attempts = scene.store.look(|seen| seen.attempts.clone());
+    assert!(attempts[0].error.as_deref().is_some_and(|error| error.contains("panicked")), "{attempts:?}");
+    assert_eq!(scene.store.look(|seen| seen.attempts.iter().filter(|it| it.status == Some(200)).count()), 2);
+}

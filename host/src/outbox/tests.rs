@@ -1,0 +1,212 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::{ManualClock, SystemClock};
+use crate::handover::Pressure;
+use crate::handover::refill::Refill as _;
+use crate::plugin::{CallReport, Manifest, Webhook, fixture};
+use crate::settings::EgressSettings;
+use crate::store::fake::FakeStore;
+use crate::store::{ClaimedRun, EventSeq};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+fn endpoints() -> Endpoints {
+    Endpoints::new(&[], &EgressSettings::default()).unwrap()
+}
+
+/// A plugin called `orders` whose default endpoint is `shop`.
+fn plugin() -> Arc<Plugin> {
+    let (engine, _dir) = fixture::engine();
+    let manifest = Manifest { endpoints: vec!["shop".into()], ..Manifest::default() };
+    Arc::new(Plugin::load(&engine, "orders", &fixture::guest("(i32.const 1024)"), manifest).unwrap())
+}
+
+fn ran(plugin: &Arc<Plugin>, attempts_made: u32, result: Result<Vec<Webhook>, CallFailure>) -> Ran {
+    let event = Arc::new(fixture::event("{}"));
+    Ran {
+        run: ClaimedRun { seq: EventSeq(1), event, plugin: Arc::clone(&plugin.name), attempts_made },
+        plugin: Arc::clone(plugin),
+        report: CallReport {
+            result,
+            duration: Duration::ZERO,
+            cpu: Duration::ZERO,
+            memory_peak_bytes: 0,
+            log_lines_dropped: 0,
+        },
+    }
+}
+
+fn webhook(headers: Vec<(String, String)>) -> Webhook {
+    Webhook { endpoint: None, key: None, content_type: None, headers, body: Bytes::new() }
+}
+
+/// What a failure on its n-th try leads to: a wait, or a reason.
+#[test]
+fn every_failure_has_its_end() {
+    let plugin = plugin();
+    let check = |failure: fn(String) -> CallFailure, attempt: u32, expected: Result<Duration, Reason>| {
+        let outcome = judge(&ran(&plugin, attempt - 1, Err(failure("why".to_owned()))), &endpoints(), NOW);
+        let (found, detail) = match outcome {
+            RunOutcome::Retry { due_at, detail } => (Ok(due_at.since(NOW)), detail),
+            RunOutcome::Dead { reason, detail } => (Err(reason), detail),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((found, detail.as_str()), (expected, "why"), "{:?}, try {attempt}", failure(String::new()));
+    };
+    check(CallFailure::Trap, 1, Err(Reason::PluginTrap));
+    check(CallFailure::Memory, 1, Err(Reason::PluginMemory));
+    check(CallFailure::Output, 1, Err(Reason::PluginOutput));
+    check(CallFailure::Reject, 1, Err(Reason::PluginRejected));
+
+    check(CallFailure::Deadline, 1, Ok(Duration::from_secs(1)));
+    check(CallFailure::Deadline, 2, Ok(Duration::from_secs(10)));
+    check(CallFailure::Deadline, 3, Err(Reason::PluginDeadline));
+    check(CallFailure::Deadline, u32::MAX, Err(Reason::PluginDeadline));
+
+    // The plugin's own policy: 5 tries, from a second on, doubling.
+    check(CallFailure::Retry, 1, Ok(Duration::from_secs(1)));
+    check(CallFailure::Retry, 2, Ok(Duration::from_secs(2)));
+    check(CallFailure::Retry, 4, Ok(Duration::from_secs(8)));
+    check(CallFailure::Retry, 5, Err(Reason::PluginRetriesExhausted));
+    check(CallFailure::Retry, 6, Err(Reason::PluginRetriesExhausted));
+}
+
+#[test]
+fn webhooks_become_deliveries_or_a_dead_letter_with_the_refusal() {
+    let plugin = plugin();
+    let judged = |webhooks| judge(&ran(&plugin, 0, Ok(webhooks)), &endpoints(), NOW);
+    assert!(matches!(judged(vec![webhook(Vec::new())]), RunOutcome::Produced(made) if made.len() == 1));
+    assert!(matches!(judged(Vec::new()), RunOutcome::Produced(made) if made.is_empty()));
+    let reserved = webhook(vec![("host".to_owned(), "elsewhere".to_owned())]);
+    match judged(vec![webhook(Vec::new()), reserved]) {
+        RunOutcome::Dead { reason: Reason::HeaderReserved, detail } => assert!(detail.contains("host"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An outbox over a fake store, with one run in the pool's memory.
+struct Scene {
+    store: Arc<FakeStore>,
+    pool: Arc<Pool>,
+    pressure: Arc<Pressure>,
+    plugin: Arc<Plugin>,
+    outbox: Outbox,
+}
+
+async fn scene() -> Scene {
+    let store = FakeStore::new();
+    let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
+    let clock: Arc<dyn Clock> = ManualClock::starting_at(NOW);
+    let pressure = Arc::new(Pressure::new(16));
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let plugin = plugin();
+    let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), 1);
+    pool.install(Arc::clone(&plugin));
+    for (name, limit) in pool.wants(NOW).claims {
+        Arc::clone(&pool).claim(name, limit).await;
+    }
+    assert_eq!(pool.offer("orders", &fixture::event("{}")), Claim::Here);
+    let dispatcher = Dispatcher::new(
+        HashMap::new(),
+        Arc::clone(&shared),
+        Arc::clone(&clock),
+        Arc::clone(&pressure),
+        Arc::clone(&metrics),
+    );
+    let outbox = Outbox {
+        store: shared,
+        pool: Arc::clone(&pool),
+        dispatcher,
+        endpoints: Arc::new(endpoints()),
+        metrics,
+        plugin_metrics: HashMap::new(),
+        clock,
+    };
+    Scene { store, pool, pressure, plugin, outbox }
+}
+
+impl Scene {
+    /// Completes one run of that result, to its end.
+    async fn complete(self, result: Result<Vec<Webhook>, CallFailure>) -> Self {
+        let Self { store, pool, pressure, plugin, outbox } = self;
+        let (metrics, endpoints) = (Arc::clone(&outbox.metrics), Arc::clone(&outbox.endpoints));
+        let (dispatcher, clock) = (Arc::clone(&outbox.dispatcher), Arc::clone(&outbox.clock));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.send(ran(&plugin, 0, result)).await.unwrap();
+        drop(sender);
+        outbox.run(receiver).await;
+        let outbox = Outbox {
+            store: Arc::<FakeStore>::clone(&store),
+            pool: Arc::clone(&pool),
+            dispatcher,
+            endpoints,
+            metrics,
+            plugin_metrics: HashMap::new(),
+            clock,
+        };
+        Self { store, pool, pressure, plugin, outbox }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_that_can_not_be_committed_is_kept_and_tried_again() {
+    let scene = scene().await;
+    scene.store.fail("complete_runs", 3);
+    let scene = scene.complete(Ok(vec![webhook(Vec::new())])).await;
+    assert_eq!(scene.store.calls("complete_runs"), 4);
+    assert_eq!(scene.store.look(|seen| seen.completions.len()), 1);
+    assert_eq!((scene.pool.is_idle(), scene.pressure.weight()), (true, 0));
+}
+
+#[tokio::test]
+async fn a_run_to_be_tried_again_is_claimed_when_it_falls_due() {
+    let scene = scene().await.complete(Err(CallFailure::Deadline("why".to_owned()))).await;
+    let wanted = scene.pool.wants(NOW);
+    assert_eq!(wanted.next_due, Some(NOW.plus(Duration::from_secs(1))));
+    assert!(wanted.claims.is_empty());
+    assert_eq!(scene.pool.wants(NOW.plus(Duration::from_secs(1))).claims.len(), 1);
+    assert_eq!(scene.pressure.weight(), 0);
+}
+
+#[tokio::test]
+async fn outcomes_are_counted_by_name() {
+    let count = |scene: &Scene, look: fn(&PluginMetrics) -> u64| look(&scene.outbox.metrics.plugin("orders"));
+    let scene = scene().await.complete(Ok(vec![webhook(Vec::new())])).await;
+    let scene = scene.complete(Ok(Vec::new())).await;
+    let scene = scene.complete(Err(CallFailure::Retry("later".to_owned()))).await;
+    let scene = scene.complete(Err(CallFailure::Trap("broken".to_owned()))).await;
+    assert_eq!(count(&scene, |it| it.produced.get()), 1);
+    assert_eq!(count(&scene, |it| it.filtered.get()), 1);
+    assert_eq!(count(&scene, |it| it.retrying.get()), 1);
+    assert_eq!(count(&scene, |it| it.dead.get()), 1);
+    assert_eq!(count(&scene, |it| it.duration.get_sample_count()), 4);
+    assert_eq!(scene.outbox.metrics.died(), 1);
+}
+
+/// The run was claimed by another host meanwhile: what it wrote is that host's to deliver.
+#[tokio::test]
+async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
+    let (attempted, _attempts) = mpsc::channel(1);
+    let mut scene = scene().await;
+    let lane = crate::dispatcher::tests::lane("shop", "http://127.0.0.1:9/hook", 1, &SystemClock::shared(), attempted);
+    scene.outbox.dispatcher = Dispatcher::new(
+        HashMap::from([("shop".into(), lane)]),
+        Arc::<FakeStore>::clone(&scene.store),
+        SystemClock::shared(),
+        Arc::clone(&scene.pressure),
+        Arc::clone(&scene.outbox.metrics),
+    );
+    for (name, limit) in scene.outbox.dispatcher.wants(NOW).claims {
+        Arc::clone(&scene.outbox.dispatcher).claim(name, limit).await;
+    }
+    scene.store.look(|seen| seen.disowned = true);
+    let scene = scene.complete(Ok(vec![webhook(Vec::new())])).await;
+    let claims = scene.store.look(|seen| match &seen.completions[0].outcome {
+        RunOutcome::Produced(deliveries) => deliveries.iter().map(|delivery| delivery.claim).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(claims, [Claim::Here], "there was room in the lane");
+    assert!(scene.outbox.dispatcher.is_idle());
+    assert_eq!(scene.pressure.weight(), 0);
+}

@@ -1,0 +1,229 @@
+use super::*;
+use crate::clock::{ManualClock, SystemClock};
+use crate::plugin::limits::Limits;
+use crate::plugin::{Engine, Manifest, fixture};
+use crate::store::fake::{DEADLINE, FakeStore};
+use tempfile::TempDir;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+/// Instructions that return no webhook at once.
+const QUICK: &str = "(i32.const 1024)";
+/// Instructions that only the deadline ends.
+const LOOP: &str = "(loop (br 0)) (unreachable)";
+/// How long they loop, in CPU time: as long as hundreds of quick calls.
+const LOOP_DEADLINE: Duration = Duration::from_millis(200);
+
+struct Scene {
+    pool: Arc<Pool>,
+    store: Arc<FakeStore>,
+    pressure: Arc<Pressure>,
+    clock: Arc<ManualClock>,
+    engine: Arc<Engine>,
+    _cache: TempDir,
+}
+
+fn scene(workers: usize) -> Scene {
+    let cache = tempfile::tempdir().unwrap();
+    let engine = Engine::new(workers, &cache.path().join("compiled"), SystemClock::shared()).unwrap();
+    let (store, clock) = (FakeStore::new(), ManualClock::starting_at(NOW));
+    let pressure = Arc::new(Pressure::new(16));
+    let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
+    let pool = Pool::new(shared, Arc::<ManualClock>::clone(&clock), Arc::clone(&pressure), workers);
+    Scene { pool, store, pressure, clock, engine, _cache: cache }
+}
+
+impl Scene {
+    fn install(&self, name: &str, body: &str) {
+        let limits = Limits { deadline: LOOP_DEADLINE, ..Limits::default() };
+        let manifest = Manifest { limits, ..Manifest::default() };
+        self.pool.install(Arc::new(Plugin::load(&self.engine, name, &fixture::guest(body), manifest).unwrap()));
+    }
+
+    /// Lets every queue look into the store, so that it is direct.
+    async fn look(&self) {
+        for (name, limit) in self.pool.wants(NOW).claims {
+            Arc::clone(&self.pool).claim(name, limit).await;
+        }
+    }
+
+    /// Hands over runs as the inbox does.
+    fn hand_over(&self, plugin: &str, seqs: std::ops::Range<i64>) {
+        let runs: Vec<_> = seqs.map(|seq| run(plugin, seq)).collect();
+        runs.iter().for_each(|_| assert_eq!(self.pool.offer(plugin, &event()), Claim::Here));
+        self.pool.enqueue(runs);
+    }
+}
+
+fn event() -> Event {
+    fixture::event("{}")
+}
+
+fn run(plugin: &str, seq: i64) -> ClaimedRun {
+    let event = Arc::new(event());
+    ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 0 }
+}
+
+async fn next(reports: &mut mpsc::Receiver<Ran>) -> Ran {
+    tokio::time::timeout(DEADLINE, reports.recv()).await.expect("a call ends").expect("the workers are up")
+}
+
+async fn join(threads: Vec<JoinHandle<()>>) {
+    let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap()));
+    tokio::time::timeout(DEADLINE, joined).await.expect("the workers end").unwrap();
+}
+
+/// Counted in calls, so that a busy machine changes nothing.
+#[tokio::test]
+async fn a_plugin_that_loops_gets_no_more_time_than_one_that_is_quick() {
+    let scene = scene(1);
+    scene.install("a-loop", LOOP);
+    scene.install("quick", QUICK);
+    scene.look().await;
+    scene.hand_over("a-loop", 0..20);
+    scene.hand_over("quick", 100..120);
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    let (mut loops, mut quick) = (0, 0);
+    while quick < 20 {
+        match &*next(&mut reports).await.run.plugin {
+            "quick" => quick += 1,
+            _ => loops += 1,
+        }
+    }
+    // One before anything is known of either, and one more should the quick calls together have taken as long.
+    assert!(loops <= 2, "{loops} loops ran before 20 quick calls");
+    scene.pool.stop();
+    join(threads).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_long_calls_leaves_a_worker_to_the_others() {
+    let scene = scene(2);
+    scene.install("a-loop", LOOP);
+    scene.install("quick", QUICK);
+    scene.look().await;
+    scene.hand_over("a-loop", 0..10);
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    assert_eq!(&*next(&mut reports).await.run.plugin, "a-loop");
+    scene.hand_over("quick", 100..110);
+    let (mut loops, mut quick) = (0, 0);
+    while quick < 10 {
+        match &*next(&mut reports).await.run.plugin {
+            "quick" => quick += 1,
+            _ => loops += 1,
+        }
+    }
+    // One that was under way, and one that began before the quick plugin had shown that it is.
+    assert!(loops <= 2, "the quick calls waited for {loops} loops");
+    scene.pool.stop();
+    join(threads).await;
+}
+
+#[tokio::test]
+async fn after_a_stop_no_call_begins_and_every_run_is_accounted_for() {
+    let scene = scene(1);
+    scene.install("quick", QUICK);
+    scene.look().await;
+    scene.hand_over("quick", 0..50);
+    let (sender, mut reports) = mpsc::channel(1);
+    let threads = scene.pool.start(&sender).unwrap();
+    drop(sender);
+    let mut seqs = vec![next(&mut reports).await.run.seq.0];
+    // A full channel holds up the worker, so that some are left.
+    let left = scene.pool.stop();
+    assert!(!left.is_empty());
+    while let Some(ran) = reports.recv().await {
+        seqs.push(ran.run.seq.0);
+    }
+    join(threads).await;
+    seqs.extend(left.into_iter().map(|(seq, _)| seq.0));
+    assert_eq!(seqs, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_pressure_of_runs_returns_to_nothing() {
+    let scene = scene(1);
+    scene.install("quick", QUICK);
+    scene.look().await;
+    scene.hand_over("quick", 0..5);
+    assert_eq!((scene.pressure.weight(), scene.pool.pressing_most(), scene.pool.is_idle()), (5, 5, false));
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    for _ in 0..5 {
+        let ran = next(&mut reports).await;
+        assert!(ran.report.result.is_ok_and(|webhooks| webhooks.is_empty()));
+        scene.pool.left(&ran.run.plugin, &ran.run.event);
+    }
+    assert_eq!((scene.pressure.weight(), scene.pool.pressing_most(), scene.pool.is_idle()), (0, 0, true));
+    scene.pool.stop();
+    join(threads).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_and_an_unknown_plugin_leave_runs_to_the_store() {
+    let scene = scene(1);
+    scene.install("quick", QUICK);
+    assert_eq!(scene.pool.offer("quick", &event()), Claim::Open, "nobody has looked into the store yet");
+    scene.look().await;
+    scene.look().await;
+    assert_eq!(scene.pool.offer("nobody", &event()), Claim::Open);
+    for _ in 0..RUNS_IN_MEMORY_MAX {
+        assert_eq!(scene.pool.offer("quick", &event()), Claim::Here);
+    }
+    assert_eq!(scene.pool.offer("quick", &event()), Claim::Open);
+    assert_eq!(scene.pressure.weight(), RUNS_IN_MEMORY_MAX);
+}
+
+#[tokio::test]
+async fn the_queue_that_presses_most_is_shed_and_no_other() {
+    let scene = scene(1);
+    scene.install("flooded", QUICK);
+    scene.install("quiet", QUICK);
+    scene.look().await;
+    scene.hand_over("flooded", 0..8);
+    scene.hand_over("quiet", 100..101);
+    scene.pool.shed(4);
+    assert_eq!(scene.pressure.weight(), 1);
+    assert_eq!(
+        [scene.pool.offer("flooded", &event()), scene.pool.offer("quiet", &event())],
+        [Claim::Open, Claim::Here]
+    );
+}
+
+#[tokio::test]
+async fn runs_are_claimed_from_the_store_and_a_claim_that_fails_is_tried_again() {
+    let scene = scene(1);
+    scene.install("quick", QUICK);
+    scene.store.look(|seen| seen.runs.push_back((NOW, run("quick", 7))));
+    scene.store.fail("claim_runs", 1);
+    scene.look().await;
+    assert!(scene.pool.is_idle());
+    let wanted = scene.pool.wants(NOW);
+    assert!(wanted.claims.is_empty(), "it is not tried again at once");
+    assert_eq!(wanted.next_due, Some(NOW.plus(CLAIM_RETRY_DELAY)));
+
+    scene.clock.advance(CLAIM_RETRY_DELAY);
+    for (name, limit) in scene.pool.wants(scene.clock.now()).claims {
+        Arc::clone(&scene.pool).claim(name, limit).await;
+    }
+    let left = scene.pool.stop();
+    assert_eq!(left, [(EventSeq(7), "quick".into())]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_put_to_work_again_keeps_its_waiting_runs() {
+    let scene = scene(1);
+    scene.install("quick", LOOP);
+    scene.look().await;
+    scene.hand_over("quick", 0..3);
+    scene.install("quick", QUICK);
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    for _ in 0..3 {
+        assert!(next(&mut reports).await.report.result.is_ok());
+    }
+    scene.pool.stop();
+    join(threads).await;
+}

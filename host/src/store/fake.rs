@@ -1,0 +1,273 @@
+//! A store in memory for tests of what stands on it: it can be told to fail, and tells when something was asked of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::{
+    Acceptance, Arrival, AttemptRecord, Claim, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail,
+    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
+    KnownPlugin, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Store, StoreError, StoreStatus,
+};
+use crate::clock::Timestamp;
+use crate::delivery::{DeliveryId, Transition};
+use crate::event::EventKey;
+use crate::sync::lock;
+
+/// Longer than anything a test waits for takes; reached only by a test that fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A store in memory.
+pub(crate) struct FakeStore {
+    seen: Mutex<Seen>,
+    changed: watch::Sender<()>,
+}
+
+/// What was asked of it, and what it holds unclaimed.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Calls of the next kind that fail with [`StoreError::Commit`], by the method's name.
+    pub(crate) failing: HashMap<&'static str, usize>,
+    /// Calls, by the method's name; failed ones too.
+    pub(crate) calls: HashMap<&'static str, usize>,
+    /// Everything accepted, in order, duplicates too.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// Completions that were made durable.
+    pub(crate) completions: Vec<RunCompletion>,
+    /// Attempts that were made durable.
+    pub(crate) attempts: Vec<AttemptRecord>,
+    /// Runs that nobody has claimed, with when they are due.
+    pub(crate) runs: VecDeque<(Timestamp, ClaimedRun)>,
+    /// Deliveries that nobody has claimed, with when they are due.
+    pub(crate) deliveries: VecDeque<(Timestamp, ClaimedDelivery)>,
+    /// Plugins remembered.
+    pub(crate) plugins: Vec<KnownPlugin>,
+    /// Plugins whose runs were to be parked.
+    pub(crate) parked: Vec<Arc<str>>,
+    /// Whether completions find that their runs are another host's by now.
+    pub(crate) disowned: bool,
+    known: HashMap<EventKey, [u8; 16]>,
+    claimed: HashMap<DeliverySeq, ClaimedDelivery>,
+    next: i64,
+}
+
+impl FakeStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { seen: Mutex::default(), changed: watch::Sender::new(()) })
+    }
+
+    /// Looks at what was asked, or changes what it holds.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut lock(&self.seen))
+    }
+
+    /// Has the next `count` calls of `method` fail.
+    pub(crate) fn fail(&self, method: &'static str, count: usize) {
+        self.look(|seen| seen.failing.insert(method, count));
+    }
+
+    /// A delivery that its host holds from the start, as the outbox hands them over.
+    pub(crate) fn hold(&self, delivery: &ClaimedDelivery) {
+        self.look(|seen| seen.claimed.insert(delivery.seq, delivery.clone()));
+    }
+
+    /// Calls of `method` so far.
+    pub(crate) fn calls(&self, method: &'static str) -> usize {
+        self.look(|seen| seen.calls.get(method).copied().unwrap_or(0))
+    }
+
+    /// Waits until `condition` holds; it is looked at once, and then after every call.
+    pub(crate) async fn wait_for(&self, what: &str, mut condition: impl FnMut(&Seen) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            while !self.look(|seen| condition(seen)) {
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"));
+    }
+
+    fn answer<'a, T: Send + 'a>(
+        &'a self,
+        method: &'static str,
+        work: impl FnOnce(&mut Seen) -> T + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        async move {
+            let answer = self.look(|seen| {
+                *seen.calls.entry(method).or_default() += 1;
+                match seen.failing.get_mut(method) {
+                    Some(left @ 1..) => {
+                        *left -= 1;
+                        Err(StoreError::Commit("told to fail".to_owned()))
+                    }
+                    _ => Ok(work(seen)),
+                }
+            });
+            self.changed.send_replace(());
+            answer
+        }
+        .boxed()
+    }
+}
+
+/// A delivery to `endpoint` that was never tried.
+pub(crate) fn delivery(seq: i64, endpoint: &str) -> ClaimedDelivery {
+    ClaimedDelivery {
+        seq: DeliverySeq(seq),
+        id: DeliveryId::from_stored(format!("msg_{seq}")),
+        event_key: EventKey::new("bus", "id", seq),
+        plugin: "orders".into(),
+        endpoint: endpoint.into(),
+        content_type: "application/json".to_owned(),
+        headers: Vec::new(),
+        body: Bytes::from(seq.to_string()),
+        attempts_made: 0,
+        attempts_before_budget: 0,
+    }
+}
+
+impl Seen {
+    fn seq(&mut self) -> i64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn accept(&mut self, arrival: &Arrival, now: Timestamp) -> Acceptance {
+        self.arrivals.push(arrival.clone());
+        let Arrival::Event { event, runs } = arrival else { return Acceptance::Dead };
+        match self.known.insert(event.key.clone(), event.body_digest) {
+            Some(digest) if digest == event.body_digest => return Acceptance::Duplicate,
+            Some(_) => return Acceptance::Conflict,
+            None => {}
+        }
+        let seq = EventSeq(self.seq());
+        for run in runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Open)) {
+            let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
+            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0 }));
+        }
+        Acceptance::Fresh(seq)
+    }
+
+    fn complete(&mut self, completion: RunCompletion) -> Vec<DeliverySeq> {
+        let made = match &completion.outcome {
+            RunOutcome::Produced(deliveries) if !self.disowned => deliveries.len(),
+            _ => 0,
+        };
+        self.completions.push(completion);
+        (0..made).map(|_| DeliverySeq(self.seq())).collect()
+    }
+
+    fn record(&mut self, record: AttemptRecord) {
+        if let (Some(mut delivery), Transition::Retry { due_at }) =
+            (self.claimed.remove(&record.delivery), &record.transition)
+        {
+            delivery.attempts_made += 1;
+            self.deliveries.push_back((*due_at, delivery));
+        }
+        self.attempts.push(record);
+    }
+}
+
+/// Takes what is `wanted` and due out of `work`, `limit` at most.
+fn claim<T>(
+    work: &mut VecDeque<(Timestamp, T)>,
+    limit: usize,
+    now: Timestamp,
+    wanted: impl Fn(&T) -> bool,
+) -> Claimed<T> {
+    let mut claimed = Vec::new();
+    let mut left = VecDeque::new();
+    for (due_at, piece) in work.drain(..) {
+        if wanted(&piece) && due_at <= now && claimed.len() < limit {
+            claimed.push(piece);
+        } else {
+            left.push_back((due_at, piece));
+        }
+    }
+    *work = left;
+    let next_due = work.iter().filter(|(_, piece)| wanted(piece)).map(|(due_at, _)| *due_at).min();
+    Claimed { work: claimed, next_due }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl Store for FakeStore {
+    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> Answer<'_, Vec<Acceptance>> {
+        self.answer("accept", move |seen| arrivals.iter().map(|arrival| seen.accept(arrival, now)).collect())
+    }
+    fn claim_runs(&self, plugin: Arc<str>, limit: usize, now: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
+        self.answer("claim_runs", move |seen| claim(&mut seen.runs, limit, now, |run| run.plugin == plugin))
+    }
+    fn complete_runs(&self, completions: Vec<RunCompletion>) -> Answer<'_, Vec<Vec<DeliverySeq>>> {
+        self.answer("complete_runs", |seen| completions.into_iter().map(|one| seen.complete(one)).collect())
+    }
+    fn claim_deliveries(
+        &self,
+        endpoint: Arc<str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Answer<'_, Claimed<ClaimedDelivery>> {
+        self.answer("claim_deliveries", move |seen| {
+            let claimed = claim(&mut seen.deliveries, limit, now, |delivery| delivery.endpoint == endpoint);
+            seen.claimed.extend(claimed.work.iter().map(|delivery| (delivery.seq, delivery.clone())));
+            claimed
+        })
+    }
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> Answer<'_, ()> {
+        self.answer("record_attempts", |seen| records.into_iter().for_each(|record| seen.record(record)))
+    }
+    fn release(&self, _: Vec<(EventSeq, Arc<str>)>, _: Vec<DeliverySeq>) -> Answer<'_, ()> {
+        self.answer("release", |_| ())
+    }
+    fn known_plugins(&self) -> Answer<'_, Vec<KnownPlugin>> {
+        self.answer("known_plugins", |seen| seen.plugins.clone())
+    }
+    fn remember_plugin(&self, plugin: KnownPlugin) -> Answer<'_, u64> {
+        self.answer("remember_plugin", |seen| {
+            seen.plugins.retain(|known| known.name != plugin.name);
+            seen.plugins.push(plugin);
+            0
+        })
+    }
+    fn park_runs(&self, plugin: Arc<str>) -> Answer<'_, u64> {
+        self.answer("park_runs", |seen| {
+            seen.parked.push(plugin);
+            0
+        })
+    }
+    fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
+        self.answer("status", |_| StoreStatus::default())
+    }
+    fn is_idle(&self, _: Vec<Arc<str>>) -> Answer<'_, bool> {
+        self.answer("is_idle", |_| true)
+    }
+    fn list_deliveries(&self, _: DeliveryFilter) -> Answer<'_, Vec<DeliverySummary>> {
+        self.answer("list_deliveries", |_| Vec::new())
+    }
+    fn show_delivery(&self, _: DeliveryId) -> Answer<'_, Option<DeliveryDetail>> {
+        self.answer("show_delivery", |_| None)
+    }
+    fn list_dead_letters(&self, _: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterSummary>> {
+        self.answer("list_dead_letters", |_| Vec::new())
+    }
+    fn show_dead_letter(&self, _: i64) -> Answer<'_, Option<DeadLetterDetail>> {
+        self.answer("show_dead_letter", |_| None)
+    }
+    fn redrive(&self, _: DeadLetterFilter, _: Timestamp) -> Answer<'_, Redriven> {
+        self.answer("redrive", |_| Redriven::default())
+    }
+    fn discard(&self, _: DeadLetterFilter) -> Answer<'_, u64> {
+        self.answer("discard", |_| 0)
+    }
+    fn sweep(&self, _: Retention) -> Answer<'_, bool> {
+        self.answer("sweep", |_| false)
+    }
+    fn heartbeat(&self, _: Timestamp) -> Answer<'_, ()> {
+        self.answer("heartbeat", |_| ())
+    }
+}
