@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use wirehook::clock::{Clock, SystemClock};
+use wirehook::clock::SystemClock;
 use wirehook::delivery::RetryPolicy;
 use wirehook::dispatcher::lane::Lane;
 use wirehook::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
