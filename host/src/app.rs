@@ -14,24 +14,27 @@ use crate::clock::Clock;
 use crate::dispatcher::lane::{Attempted, Lane};
 use crate::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
 use crate::drain::{self, Drain, DrainHandle};
-use crate::endpoint::{EndpointError, Endpoints};
+use crate::endpoint::Endpoints;
 use crate::handover::Pressure;
 use crate::handover::refill::refill;
 use crate::inbox::{Inbox, Intake, Once};
 use crate::metrics::Metrics;
-use crate::ops::socket::{OpsSocket, SocketError};
+use crate::ops::socket::OpsSocket;
 use crate::ops::{self, Operator};
 use crate::outbox::{Outbox, RAN_QUEUE_MAX};
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::Registry;
-use crate::plugin::{Engine, EngineError, WORKERS_MAX};
+use crate::plugin::{Engine, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::settings::{EndpointSettings, Settings, SourceSettings};
 use crate::source::{self, Source, SourceError, SourceState};
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 mod background;
+mod error;
+
+pub use error::AppError;
 
 use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_plugins};
 
@@ -62,44 +65,6 @@ pub struct RunReport {
     pub dead_letters: u64,
     /// Whether everything in flight ended before the drain's deadline; what did not is in the store.
     pub drained: bool,
-}
-
-/// Why a host did not start, or could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The store can't be opened.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The store failed while the host started.
-    #[error("the store failed while the host started: {0}")]
-    Start(#[from] StoreError),
-    /// Plugins can't be run here.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A thread could not be started.
-    #[error("a worker thread could not be started: {0}; raise the limit on processes")]
-    Thread(#[source] std::io::Error),
-    /// An endpoint can't be used.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The admin listener can't listen.
-    #[error(transparent)]
-    Admin(#[from] admin::AdminBindError),
-    /// The commands' socket can't listen.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// A metric is registered twice.
-    #[error("the metrics can't be set up: {0}; please report this")]
-    Metrics(#[from] prometheus::Error),
-    /// A source can't be, or can't go on.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The outbox, the recorder, a service or the store's writer is gone.
-    #[error("a part of the host ended by itself; the log says why. Start the host again: nothing accepted is lost")]
-    PartEnded,
-    /// A source ended with a panic.
-    #[error("a source ended with a panic: {0}; please report this")]
-    Panicked(#[source] tokio::task::JoinError),
 }
 
 /// Runs a host until it is drained. The first signal begins the drain; the caller answers a second one.

@@ -11,7 +11,6 @@ use crate::dead_letter::Reason;
 const PLUGIN_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
 ];
-/// From 100 µs, a fast disk's sync, to 10 s.
 
 /// Every metric, registered once for a host.
 #[derive(Clone, Debug)]

@@ -11,7 +11,8 @@ Examples:
   wirehook run --config /etc/wirehook/wirehook.toml
   wirehook run --exit-when-idle < events.jsonl
 
-Exit code: 0 after a clean drain, 2 for settings, 1 otherwise. A second signal stops at once.";
+Exit code: 0 after a drain (what its deadline cuts off stays in the store), 2 for settings, 1 otherwise.
+A second signal stops at once, with 1.";
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -34,9 +35,6 @@ pub(super) async fn run(session: &mut Session<'_>, args: RunArgs) -> Result<Exit
         let message = format!("{} dead letters came to be during the run", report.dead_letters);
         return Err(Failure::new(message).help("look at them with `wirehook dead-letters list`").into());
     }
-    if !report.drained {
-        let failure = Failure::new("the drain's deadline passed before everything in flight had ended");
-        return Err(failure.help("nothing is lost: the next run goes on with it").into());
-    }
+    // A drain that its deadline cut off is a clean one: what was in flight is in the store, and the log said so.
     Ok(Exit::Success)
 }

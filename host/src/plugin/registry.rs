@@ -117,7 +117,7 @@ impl Registry {
         match (before, status) {
             (Some(Status::Broken(before)), Status::Broken(now)) if before == now => {}
             (_, Status::Broken(error)) => {
-                tracing::error!(plugin = %name, error, "the plugin won't load; its runs are parked")
+                tracing::error!(plugin = %name, error, "the plugin won't load; its runs are parked");
             }
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! `POST /events`: one JSON event, or an array of them, taken all or nothing. 202 is sent after the commit.
 
 mod body;
+mod content;
 mod refusal;
 
 use std::net::{SocketAddr, TcpListener};
@@ -12,19 +13,16 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Body as _;
+use http::{HeaderMap, StatusCode, header, request};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use self::content::Rooms;
 use self::refusal::Refusal;
 use super::{Accept, AcceptError, Source, SourceError, SourceState};
 use crate::drain::Drain;
@@ -117,15 +115,14 @@ impl Source for HttpSource {
                 id_field,
                 event_bytes_max,
                 request_bytes_max,
-                requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
-                kibibytes: Arc::new(Semaphore::new(kibibytes(REQUEST_BYTES_IN_FLIGHT_MAX.max(request_bytes_max)))),
+                rooms: Rooms::new(request_bytes_max),
             });
             state.listening(address);
             state.connected();
             serve(listener, &receiver, &state, &drain).await;
             state.disconnected();
             // The client may have gone before its events were accepted: they are waited for all the same.
-            let _ = receiver.requests.acquire_many(REQUESTS_IN_FLIGHT_MAX as u32).await;
+            receiver.rooms.emptied().await;
             Ok(())
         })
     }
@@ -187,37 +184,38 @@ struct Receiver {
     id_field: Option<String>,
     event_bytes_max: usize,
     request_bytes_max: usize,
-    requests: Arc<Semaphore>,
-    kibibytes: Arc<Semaphore>,
+    rooms: Rooms,
 }
 
-/// Room for one request, given back when it is answered and its events are settled.
-type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
-    match receiver.receive(request).await {
+    let (head, mut content) = request.into_parts();
+    match receiver.receive(&head, &mut content).await {
         Ok(summary) => (StatusCode::ACCEPTED, axum::Json(summary)).into_response(),
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            // A client that waits to be asked for its body (`Expect: 100-continue`) need not send it.
+            if !head.headers.contains_key(header::EXPECT) {
+                content::discard(content, receiver.drain.clone());
+            }
+            refusal.into_response()
+        }
     }
 }
 
 impl Receiver {
-    async fn receive(&self, request: Request) -> Result<Summary, Refusal> {
+    async fn receive(&self, head: &request::Parts, content: &mut Body) -> Result<Summary, Refusal> {
         if self.drain.is_draining() {
             return Err(Refusal::unavailable("this host is stopping; send it again, to another or later"));
         }
-        let (head, content) = request.into_parts();
         self.authorize(&head.headers)?;
         refusal::content_type(&head.headers)?;
-        let length = refusal::content_length(content.size_hint().exact(), self.request_bytes_max)?;
-        let room = self.room(length)?;
-        let content = read(content, self.request_bytes_max).await?;
+        let mut room = self.rooms.enter()?;
+        let content = content::read(content, self.request_bytes_max, &mut room).await?;
         let events = body::split(&content, self.event_bytes_max, self.id_field.as_deref())?;
         let messages = messages(events, &head.headers);
         // A task of its own: the client's going away must not stop what follows the commit.
         let (name, inbox) = (Arc::clone(&self.name), Arc::clone(&self.inbox));
         let accepted = tokio::spawn(async move {
-            let _room: Room = room;
+            let _room = room;
             inbox.accept(&name, messages).await
         });
         let accepted = accepted.await.unwrap_or_else(|panic| Err(AcceptError::Failed(panic.to_string())));
@@ -243,26 +241,6 @@ impl Receiver {
         };
         let given: [u8; 32] = Sha256::digest(token).into();
         if bool::from(given.ct_eq(expected)) { Ok(()) } else { Err(Refusal::unauthorized()) }
-    }
-
-    fn room(&self, request_bytes: usize) -> Result<Room, Refusal> {
-        let request = Arc::clone(&self.requests).try_acquire_owned();
-        let weight = u32::try_from(kibibytes(request_bytes)).unwrap_or(u32::MAX);
-        let bytes = Arc::clone(&self.kibibytes).try_acquire_many_owned(weight);
-        request.ok().zip(bytes.ok()).ok_or_else(Refusal::too_many_requests)
-    }
-}
-
-/// Permits are counted in KiB, since a semaphore's requests are 32 bits wide.
-fn kibibytes(bytes: usize) -> usize {
-    bytes.div_ceil(1024)
-}
-
-async fn read(content: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(content, bytes_max).collect()).await {
-        Ok(Ok(content)) => Ok(content.to_bytes()),
-        Ok(Err(error)) => Err(Refusal::bad_request(format!("the body can't be read: {error}"))),
-        Err(_) => Err(Refusal::timeout()),
     }
 }
 

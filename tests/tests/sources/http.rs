@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wirehook::secret::Secret;
-use wirehook::source::http::{EVENTS_IN_REQUEST_MAX, HttpSource, REQUESTS_IN_FLIGHT_MAX};
+use wirehook::source::http::{EVENTS_IN_REQUEST_MAX, HttpSource, REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 
 use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 
@@ -37,6 +37,12 @@ impl Host {
     fn post(&self, body: impl Into<Body>) -> RequestBuilder {
         self.request(Method::POST, "/events").header("content-type", "application/json").body(body)
     }
+}
+
+/// A body without an announced length: `chunk`, so many times.
+fn chunked(chunk: Vec<u8>, times: usize) -> Body {
+    let chunks = std::iter::repeat_n(chunk, times).map(Ok::<_, std::io::Error>);
+    Body::wrap_stream(futures::stream::iter(chunks))
 }
 
 async fn answer(request: RequestBuilder) -> (u16, Value) {
@@ -96,13 +102,71 @@ async fn a_wrong_request_is_refused_with_its_reason_and_nothing_is_kept() -> any
     let large = format!("[{{}},{{\"a\":\"{}\"}}]", "x".repeat(EVENT_BYTES_MAX));
     check(host.post(large), 413, "the limit is 1000", json!(1)).await;
     check(host.post(vec![b' '; (16 << 20) + 1]), 413, "several requests", Value::Null).await;
-    let chunks = futures::stream::iter([Ok::<_, std::io::Error>("{}")]);
-    check(host.post(Body::wrap_stream(chunks)), 411, "Content-Length", Value::Null).await;
+    check(host.post(chunked(vec![b' '; 1 << 20], 17)), 413, "several requests", Value::Null).await;
     let form = host.request(Method::POST, "/events").header("content-type", "text/plain").body("{}");
     check(form, 415, "application/json", Value::Null).await;
     check(host.request(Method::GET, "/events"), 405, "POST /events", Value::Null).await;
     check(host.request(Method::POST, "/other").body("{}"), 404, "POST /events", Value::Null).await;
     assert_eq!(host.inbox.seen().offered, 0);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_chunks() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let chunks = futures::stream::iter(["[{\"a\":", "1},{", "}]"].map(Ok::<_, std::io::Error>));
+    let request = host.post(Body::wrap_stream(chunks));
+    assert_eq!(answer(request).await, (202, json!({"accepted": 2, "duplicates": 0})));
+    assert_eq!(&host.inbox.seen().accepted[0].payload[..], b"{\"a\":1}");
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_in_chunks_share_the_room_of_all() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Hold, None);
+    // Blanks around an event are no part of it, but they take room.
+    let large = || {
+        let chunks = std::iter::once(b"{}".to_vec()).chain(std::iter::repeat_n(vec![b' '; 1 << 20], 15));
+        Body::wrap_stream(futures::stream::iter(chunks.map(Ok::<_, std::io::Error>)))
+    };
+    let fit = REQUEST_BYTES_IN_FLIGHT_MAX / ((15 << 20) + 1024);
+    let held = (0..fit).map(|_| tokio::spawn(answer(host.post(large())))).collect::<Vec<_>>();
+    host.inbox.until("full", |seen| seen.offered == fit).await;
+    assert_eq!(answer(host.post(large())).await.0, 429);
+    host.inbox.set(Mode::Accept);
+    assert!(join_all(held).await.into_iter().all(|answer| answer.unwrap().0 == 202));
+    assert_eq!(answer(host.post(large())).await.0, 202, "the room was given back");
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_gets_to_read_why_it_is_refused() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let mut stream = TcpStream::connect(host.address).await?;
+    let length = (16 << 20) + 1;
+    stream
+        .write_all(format!("POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n").as_bytes())
+        .await?;
+    // Many clients read the answer only once they have sent everything.
+    stream.write_all(&vec![b' '; length]).await?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    assert_eq!(&status, b"HTTP/1.1 413");
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_sending_is_refused_without_its_body() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, Some("right"));
+    let mut stream = TcpStream::connect(host.address).await?;
+    stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n").await?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    assert_eq!(&status, b"HTTP/1.1 401");
     host.source.drained().await?;
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) enum Events {
 pub(super) fn split(body: &Bytes, event_bytes_max: usize, id_field: Option<&str>) -> Result<Events, Refusal> {
     let check = |event: &Bytes, index: Option<usize>| {
         if event.first() != Some(&b'{') {
-            return Err(Refusal::bad_request("an event is a JSON object".to_owned()).at(index));
+            return Err(Refusal::bad_request("an event is a JSON object, and this is none".to_owned()).at(index));
         }
         if event.len() > event_bytes_max {
             return Err(Refusal::event_too_large(event.len(), event_bytes_max).at(index));

@@ -53,6 +53,11 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, error)
     }
 
+    pub(super) fn body_too_large(bytes_max: usize) -> Self {
+        let error = format!("the body has more than {bytes_max} bytes; send it in several requests");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, error)
+    }
+
     pub(super) fn too_many_requests() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too many requests are in flight; send it again in a moment")
     }
@@ -92,20 +97,6 @@ pub(super) fn content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     if json { Ok(()) } else { refused("send JSON, with `Content-Type: application/json`") }
 }
 
-/// The body's length, known beforehand so that there is room for it or a refusal.
-pub(super) fn content_length(length: Option<u64>, bytes_max: usize) -> Result<usize, Refusal> {
-    let Some(length) = length else {
-        return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, "send the body with Content-Length, not chunked"));
-    };
-    match usize::try_from(length) {
-        Ok(length) if length <= bytes_max => Ok(length),
-        _ => {
-            let error = format!("the body has {length} bytes; the limit is {bytes_max}, send it in several requests");
-            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,17 +116,5 @@ mod tests {
         check(header::CONTENT_TYPE, "", false);
         check(header::CONTENT_ENCODING, "gzip", false);
         check(header::CONTENT_ENCODING, "identity", true);
-    }
-
-    #[test]
-    fn the_length_is_known_and_bounded() {
-        let check = |length: Option<u64>, expected: Result<usize, u16>| {
-            assert_eq!(content_length(length, 10).map_err(|refusal| refusal.status.as_u16()), expected);
-        };
-        check(Some(10), Ok(10));
-        check(Some(0), Ok(0));
-        check(Some(11), Err(413));
-        check(Some(u64::MAX), Err(413));
-        check(None, Err(411));
     }
 }

@@ -1,0 +1,128 @@
+//! A request's body: read within the room that all requests share, or thrown away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::refusal::Refusal;
+use super::{BODY_TIMEOUT, REQUEST_BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::drain::Drain;
+
+/// Most bytes of a refused request's body that are read and thrown away, so that its client gets to read why.
+const DISCARDED_BYTES_MAX: usize = 4 * REQUEST_BYTES_MAX;
+/// How long a refused request's body is read for.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for the requests of one listener. Permits are counted in KiB, since a semaphore's requests are 32 bits wide.
+pub(super) struct Rooms {
+    requests: Arc<Semaphore>,
+    kibibytes: Arc<Semaphore>,
+}
+
+/// Room for one request, given back when it is answered and its events are settled.
+pub(super) struct Room {
+    _request: OwnedSemaphorePermit,
+    kibibytes: OwnedSemaphorePermit,
+}
+
+impl Rooms {
+    pub(super) fn new(request_bytes_max: usize) -> Self {
+        let bytes = REQUEST_BYTES_IN_FLIGHT_MAX.max(request_bytes_max);
+        Self {
+            requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
+            kibibytes: Arc::new(Semaphore::new(bytes.div_ceil(1024))),
+        }
+    }
+
+    /// Room for one request, none of it for bytes yet.
+    pub(super) fn enter(&self) -> Result<Room, Refusal> {
+        let request = Arc::clone(&self.requests).try_acquire_owned();
+        let kibibytes = Arc::clone(&self.kibibytes).try_acquire_many_owned(0);
+        let (request, kibibytes) = request.ok().zip(kibibytes.ok()).ok_or_else(Refusal::too_many_requests)?;
+        Ok(Room { _request: request, kibibytes })
+    }
+
+    /// Waits until every room was given back.
+    pub(super) async fn emptied(&self) {
+        // An error would mean that it was closed, which it never is.
+        let _ = self.requests.acquire_many(REQUESTS_IN_FLIGHT_MAX as u32).await;
+    }
+}
+
+impl Room {
+    /// Widens the room to `bytes`.
+    fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let missing = bytes.div_ceil(1024).saturating_sub(self.kibibytes.num_permits());
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let more = Arc::clone(self.kibibytes.semaphore()).try_acquire_many_owned(missing);
+        self.kibibytes.merge(more.map_err(|_| Refusal::too_many_requests())?);
+        Ok(())
+    }
+}
+
+/// The whole body. Room for it is taken at once where its length is announced, else as it comes.
+///
+/// # Errors
+///
+/// 413 over `bytes_max`, 429 without room, 408 after [`BODY_TIMEOUT`], 400 where it breaks off.
+pub(super) async fn read(content: &mut Body, bytes_max: usize, room: &mut Room) -> Result<Bytes, Refusal> {
+    let announced = match content.size_hint().exact() {
+        Some(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        None => 0,
+    };
+    if announced > bytes_max {
+        return Err(Refusal::body_too_large(bytes_max));
+    }
+    room.hold(announced)?;
+    let reading = collect(content, BytesMut::with_capacity(announced), bytes_max, room);
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| Err(Refusal::timeout()))
+}
+
+async fn collect(
+    content: &mut Body,
+    mut collected: BytesMut,
+    bytes_max: usize,
+    room: &mut Room,
+) -> Result<Bytes, Refusal> {
+    while let Some(frame) = content.frame().await {
+        let frame = frame.map_err(|error| Refusal::bad_request(format!("the body can't be read: {error}")))?;
+        // Trailers say nothing that an event needs.
+        let Ok(data) = frame.into_data() else { continue };
+        let length = collected.len() + data.len();
+        if length > bytes_max {
+            return Err(Refusal::body_too_large(bytes_max));
+        }
+        room.hold(length)?;
+        collected.extend_from_slice(&data);
+    }
+    Ok(collected.freeze())
+}
+
+/// Reads on for a while and throws away what comes, beside the answer: closing the connection on a client that is still
+/// sending would reset it, and the client might never read the answer.
+pub(super) fn discard(mut content: Body, drain: Drain) {
+    if content.is_end_stream() {
+        return;
+    }
+    let reading = async move {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = content.frame().await {
+            discarded += frame.data_ref().map_or(0, Bytes::len);
+            if discarded > DISCARDED_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // One at most for each connection, since the next request is read after this one's body.
+    tokio::spawn(async move {
+        tokio::select! {
+            () = drain.begun() => {}
+            _ = tokio::time::timeout(DISCARD_TIMEOUT, reading) => {}
+        }
+    });
+}
