@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -250,6 +251,23 @@ async fn what_a_spilled_queue_leaves_to_the_store_is_claimed_from_it() {
     scene.accept_one("a.x", Some("1"), "{}").await;
     assert_eq!(scene.starts(0), [("orders".into(), RunStart::Pending(Claim::Open))]);
     assert!(scene.inbox.pool.is_idle());
+    scene.look().await;
+    assert_eq!(scene.inbox.pool.stop(), [(EventSeq(1), "orders".into())]);
+}
+
+/// The claim that runs meanwhile can't have seen what was not committed yet.
+#[tokio::test]
+async fn what_is_left_to_the_store_behind_a_claim_under_way_is_claimed_too() {
+    let scene = scene().await;
+    scene.inbox.pool.shed(0);
+    let pool = Arc::clone(&scene.inbox.pool);
+    let claim = move || {
+        for (name, limit) in pool.wants(NOW).claims {
+            Arc::clone(&pool).claim(name, limit).now_or_never().expect("the fake store answers at once");
+        }
+    };
+    scene.store.look(|seen| seen.before.insert("accept", Box::new(claim)));
+    scene.accept_one("a.x", Some("1"), "{}").await;
     scene.look().await;
     assert_eq!(scene.inbox.pool.stop(), [(EventSeq(1), "orders".into())]);
 }

@@ -49,6 +49,8 @@ pub(crate) struct Seen {
     pub(crate) plugins: Vec<KnownPlugin>,
     /// Plugins whose runs were to be parked.
     pub(crate) parked: Vec<Arc<str>>,
+    /// What happens just before the next call of a method takes effect.
+    pub(crate) before: HashMap<&'static str, Box<dyn FnOnce() + Send>>,
     /// Whether completions find that their runs are another host's by now.
     pub(crate) disowned: bool,
     known: HashMap<EventKey, [u8; 16]>,
@@ -98,6 +100,9 @@ impl FakeStore {
         work: impl FnOnce(&mut Seen) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         async move {
+            if let Some(before) = self.look(|seen| seen.before.remove(method)) {
+                before();
+            }
             let answer = self.look(|seen| {
                 *seen.calls.entry(method).or_default() += 1;
                 match seen.failing.get_mut(method) {
