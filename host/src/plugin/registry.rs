@@ -99,6 +99,10 @@ impl Registry {
         };
         let mut newly_loaded = Vec::new();
         let mut plugins = lock(&self.plugins);
+        // A file that would not load and is gone has nothing more to say; a plugin that ran is marked missing below.
+        plugins.retain(|name, status| {
+            !matches!(status, Status::Broken(_)) || scanned.iter().any(|found| found.name == *name)
+        });
         for Scanned { name, outcome, .. } in scanned {
             match outcome {
                 Ok(plugin) => {

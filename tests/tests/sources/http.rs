@@ -163,9 +163,7 @@ async fn a_client_that_is_still_sending_gets_to_read_why_it_is_refused() -> anyh
 async fn a_client_that_asks_before_sending_is_refused_without_its_body() -> anyhow::Result<()> {
     let host = Host::start(Mode::Accept, Some("right"));
     let mut stream = TcpStream::connect(host.address).await?;
-    stream
-        .write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
-        .await?;
+    stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n").await?;
     let mut status = [0; 12];
     stream.read_exact(&mut status).await?;
     assert_eq!(&status, b"HTTP/1.1 401");
