@@ -29,7 +29,7 @@ pub use parts::Parts;
 
 /// Turns events on a bus into signed webhooks, through sandboxed WebAssembly plugins.
 #[derive(Debug, Parser)]
-#[command(name = "wirehook", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "wirehook", version, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -39,15 +39,16 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// The settings file [default: $WIREHOOK_CONFIG, ./wirehook.toml, /etc/wirehook/wirehook.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print data as JSON, one object a line
+    /// Print data as JSON, one object a line; times are milliseconds since 1970
     #[arg(long, global = true)]
     json: bool,
-    /// How logs on standard error look
-    #[arg(long, global = true, value_enum, default_value_t)]
+    /// How logs on standard error look: text or json
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]
     log_format: LogFormat,
     /// Which logs: error, warn, info, debug, trace, or target=level,… [default: $WIREHOOK_LOG, info]
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -68,19 +69,19 @@ enum Command {
     /// Look at deliveries
     #[command(subcommand, after_help = deliveries::EXAMPLE)]
     Deliveries(deliveries::DeliveriesCommand),
-    /// Look at what will not be tried again by itself, put it back to work, or discard it
+    /// Look at what will not be tried again by itself; redrive or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
     /// Look at plugins
     #[command(subcommand, after_help = plugin::EXAMPLE)]
     Plugin(plugin::PluginCommand),
-    /// What is in the store, and how the host is
+    /// Show how the host is, and what is in its store
     #[command(after_help = status::EXAMPLE)]
     Status,
     /// Look at the settings
     #[command(subcommand, after_help = config::EXAMPLE)]
     Config(config::ConfigCommand),
-    /// Events, a plugin, a receiver and a failing endpoint, all in one process
+    /// Feed events through a plugin to three receivers, and account for each
     #[command(after_help = demo::EXAMPLE)]
     Demo(demo::DemoArgs),
     /// Print a completion script for a shell

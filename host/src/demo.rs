@@ -1,6 +1,7 @@
 //! `wirehook demo`: the real host as a child process, fed on standard input; real receivers here, which verify by themselves.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -91,7 +92,9 @@ fn plugin_file(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 fn demo_dir() -> Result<PathBuf, Failure> {
-    let dir = tempfile::Builder::new().prefix("wirehook-demo-").tempdir();
+    // Its secret is nobody else's, for a demonstration too.
+    let private = fs::Permissions::from_mode(0o700);
+    let dir = tempfile::Builder::new().prefix("wirehook-demo-").permissions(private).tempdir();
     Ok(dir.map_err(|error| Failure::new(format!("a temporary folder can't be made: {error}")))?.keep())
 }
 
@@ -236,15 +239,19 @@ impl Tally {
             );
         }
         println!("\n{} lines were no events; they are dead letters with their bytes.", self.dead_messages());
-        let config = config.display();
-        println!("\nLook at it:");
+        let dir = config.parent().unwrap_or(Path::new("."));
+        // By its whole path: it need not be installed to be demonstrated.
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("wirehook"));
+        let program = program.display();
+        println!("\nLook at it; the folder stays until you remove it:");
+        println!("  cd {}", dir.display());
         for (command, what) in [
             ("status", "everything, counted"),
             ("deliveries list --endpoint flaky --limit 5", "delivered at the second attempt"),
             ("dead-letters list --limit 5", "and `show`, `redrive`, `discard`"),
             ("dead-letters list --reason undecodable", "the lines that were no events"),
         ] {
-            println!("  wirehook --config {config} {command:<45} # {what}");
+            println!("  {program} {command:<42}  # {what}");
         }
         if self.is_accounted() {
             println!("\nEvery event is accounted for.");

@@ -4,9 +4,11 @@
 //! endpoint attempt outcome status reason duration_s`.
 
 use std::io::IsTerminal;
+use std::str::FromStr as _;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -29,12 +31,12 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The level is not one.
-    #[error("`{level}` is not a log level: {source}; write error, warn, info, debug, trace, or target=level,…")]
+    #[error("`{level}` is not a log level: {because}; write error, warn, info, debug, trace, or target=level,…")]
     Level {
         /// What was written.
         level: String,
         /// Why it is not one.
-        source: tracing_subscriber::filter::ParseError,
+        because: String,
     },
     /// Something in this process logs already.
     #[error("logging was begun twice: {0}")]
@@ -59,8 +61,12 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(quietened(level))
-        .map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
+    let refused = |because: String| LoggingError::Level { level: level.to_owned(), because };
+    // A word alone would be a target, of which everything is logged.
+    for word in level.split(',').filter(|word| !word.contains(['=', '['])) {
+        LevelFilter::from_str(word).map_err(|error| refused(error.to_string()))?;
+    }
+    let filter = EnvFilter::try_new(quietened(level)).map_err(|error| refused(error.to_string()))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     Ok(match format {
         LogFormat::Text => Box::new(builder.with_ansi(coloured).finish()),
@@ -133,7 +139,11 @@ mod tests {
 
     #[test]
     fn an_unknown_level_is_refused() {
-        let error = subscriber(LogFormat::Text, "wirehook=loud", false, std::io::sink).err().unwrap().to_string();
-        assert!(error.contains("`wirehook=loud` is not a log level"), "{error}");
+        for level in ["wirehook=loud", "loud", "info,loud"] {
+            let error = subscriber(LogFormat::Text, level, false, std::io::sink).err().unwrap().to_string();
+            assert!(error.contains(&format!("`{level}` is not a log level")), "{error}");
+        }
+        assert!(subscriber(LogFormat::Text, "off", false, std::io::sink).is_ok());
+        assert!(subscriber(LogFormat::Text, "warn,wirehook=debug", false, std::io::sink).is_ok());
     }
 }

@@ -1,5 +1,8 @@
 //! What commands need, made of the real parts.
 
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process;
 use std::str::FromStr as _;
@@ -15,7 +18,7 @@ use crate::cli::{Failure, Failures};
 use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::ops::access::{OfflineError, OpenOffline};
-use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, scan};
+use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
 use crate::receiver::{self, Receiver, ReceiverSettings, Script, Verdict};
 use crate::settings::{Settings, StoreSettings};
 use crate::store::Store;
@@ -106,16 +109,21 @@ impl Parts for Program {
             ..PluginView::default()
         };
         match self.inspected(file) {
-            Ok(inspection) => PluginView {
-                ok: inspection.load_error.is_none(),
-                error: inspection.load_error,
-                format: inspection.kind.map(kind),
-                digest: Some(inspection.digest),
-                bytes: Some(inspection.bytes as u64),
-                imports: inspection.imports,
-                exports: inspection.exports,
-                ..view
-            },
+            Ok(inspection) => {
+                let view = PluginView {
+                    format: inspection.kind.map(kind),
+                    digest: Some(inspection.digest),
+                    bytes: Some(inspection.bytes as u64),
+                    imports: inspection.imports,
+                    exports: inspection.exports,
+                    ..view
+                };
+                match (inspection.load_error, manifest_beside(file)) {
+                    (Some(error), _) => PluginView { error: Some(error), ..view },
+                    (None, Err(error)) => PluginView { error: Some(error.to_string()), ..view },
+                    (None, Ok(manifest)) => PluginView { ok: true, ..described(&manifest, view) },
+                }
+            }
             Err(error) => PluginView { error: Some(error), ..view },
         }
     }
@@ -141,7 +149,8 @@ impl Parts for Program {
 impl Program {
     /// An engine to look at plugins with. It compiles into a folder that goes when the command ends: a look changes nothing.
     fn engine(&self) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
-        let cache = tempfile::tempdir().map_err(|error| format!("a temporary folder can't be made: {error}"))?;
+        let cache = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
+        let cache = cache.map_err(|error| format!("a temporary folder can't be made: {error}"))?;
         let engine = Engine::new(1, cache.path(), self.clock()).map_err(|error| error.to_string())?;
         Ok((engine, cache))
     }
@@ -162,16 +171,19 @@ fn kind(kind: Kind) -> String {
 }
 
 fn loaded(plugin: &Plugin, view: PluginView) -> PluginView {
-    let Manifest { subjects, endpoints, limits, .. } = &plugin.manifest;
+    let digest = Some(plugin.digest.to_string());
+    PluginView { ok: true, digest, ..described(&plugin.manifest, view) }
+}
+
+fn described(manifest: &Manifest, view: PluginView) -> PluginView {
+    let Manifest { subjects, endpoints, limits, .. } = manifest;
     PluginView {
-        ok: true,
-        digest: Some(plugin.digest.to_string()),
         subjects: subjects.clone(),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
-        limits: vec![
+        limits: BTreeMap::from([
             ("deadline".to_owned(), humantime::format_duration(limits.deadline).to_string()),
             ("memory".to_owned(), bytesize::ByteSize(limits.memory_bytes_max as u64).to_string()),
-        ],
+        ]),
         ..view
     }
 }

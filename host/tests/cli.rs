@@ -248,6 +248,31 @@ async fn check_warns_where_there_is_nothing_to_deliver_to() {
 }
 
 #[tokio::test]
+async fn check_warns_of_an_endpoint_that_egress_refuses() {
+    let check = async |host: &str, warned: bool| {
+        let settings = SETTINGS.replace("shop.example.com", host) + "[egress]\nallow = [\"10.0.0.0/8\"]\n";
+        let mut bench = Bench::new(&settings);
+        bench.parts.plugins.pop();
+        let ended = bench.run("check").await;
+        let expected = "warning: every webhook to endpoint `shop` will be refused as egress_denied:";
+        assert_eq!((ended.exit, ended.err.starts_with(expected)), (Exit::Success, warned), "{host}: {}", ended.err);
+        assert_eq!(ended.out.ends_with("all is well\n"), !warned, "{host}: {}", ended.out);
+    };
+    check("127.0.0.1:8080", true).await;
+    check("localhost", true).await;
+    check("[::1]", true).await;
+    check("10.1.2.3", false).await;
+    check("shop.example.com", false).await;
+}
+
+#[tokio::test]
+async fn a_short_span_of_retries_is_shown_to_the_millisecond() {
+    let bench = Bench::new(&SETTINGS.replace("[[endpoint]]\n", "[[endpoint]]\nretry = \"page\"\n"));
+    let ended = bench.run("check").await;
+    assert!(ended.out.contains("3 attempts over 350ms"), "{}", ended.out);
+}
+
+#[tokio::test]
 async fn settings_are_shown_with_their_origins() {
     let bench = Bench::new(SETTINGS);
     let objects = bench.objects("config show", Exit::Success).await;
@@ -274,6 +299,8 @@ async fn dead_letters_are_filtered() {
     check("--reason plugin_trap", &[1]).await;
     check("--plugin orders --endpoint shop", &[2]).await;
     check("--limit 1", &[4]).await;
+    check("--reason too_large", &[]).await;
+    assert_eq!(bench.run("dead-letters list --reason too_large").await.out, "no dead letters\n");
     let ended = bench.run("dead-letters list --reason status_4xx").await;
     let lines: Vec<&str> = ended.out.lines().collect();
     assert!(lines[0].starts_with("ID  KIND      REASON      PLUGIN  ENDPOINT  STATUS"), "{}", ended.out);
@@ -285,8 +312,8 @@ async fn named_dead_letters_are_redriven_without_asking() {
     let bench = Bench::new(SETTINGS);
     let ended = bench.run("dead-letters redrive 1 2 4").await;
     assert_eq!(ended.exit, Exit::Success, "{}", ended.err);
-    assert_eq!(ended.out, "1 runs and 1 deliveries put back to work\n");
-    assert!(ended.err.starts_with("warning: 1 dead letters are messages and can't be redriven"), "{}", ended.err);
+    assert_eq!(ended.out, "1 run and 1 delivery put back to work\n");
+    assert!(ended.err.starts_with("warning: 1 dead letter is a message and can't be redriven"), "{}", ended.err);
     assert_eq!(bench.parts.store.ids(), [3, 4]);
     let ended = bench.run("dead-letters redrive 1").await;
     assert_eq!(ended.exit, Exit::Failure);
@@ -346,6 +373,13 @@ async fn the_receiver_prints_what_it_takes() {
     assert_eq!(*bench.parts.statuses.lock().unwrap(), [503, 503, 200]);
     let objects = bench.objects("receive --secret-env SHOP_SECRET", Exit::Success).await;
     assert_eq!(objects[0]["webhook_id"], "msg_1");
+    let mut bench = bench;
+    let problem = Some("the signature does not match the body".to_owned());
+    let forged =
+        Received { verified: Some(false), attempt: 0, status: 401, problem, ..bench.parts.received[0].clone() };
+    bench.parts.received = vec![forged];
+    let ended = bench.run("receive --secret-env SHOP_SECRET").await;
+    assert!(ended.out.starts_with("1 401 msg_1 not verified: the signature does not match"), "{}", ended.out);
     let ended = bench.run("receive --secret-env NOT_SET").await;
     assert_eq!(ended.exit, Exit::Usage);
     assert!(ended.err.contains("--secret-env names the variable NOT_SET, which holds no secret"), "{}", ended.err);
@@ -357,6 +391,9 @@ async fn plugins_are_listed_and_inspected() {
     let ended = bench.run("plugin list").await;
     assert_eq!(ended.exit, Exit::Success);
     assert!(ended.out.contains("orders  ok") && ended.out.contains("broken  refused"), "{}", ended.out);
+    assert!(ended.err.starts_with("warning: plugin `broken` would not run: it does not export"), "{}", ended.err);
+    let ended = bench.run("plugin inspect some.wasm").await;
+    assert!(ended.out.ends_with("verdict   it would run\n"), "{}", ended.out);
     assert_eq!(bench.objects("plugin inspect some.wasm", Exit::Success).await[0]["file"], "some.wasm");
 }
 

@@ -1,12 +1,18 @@
 //! `wirehook check`
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use ipnet::IpNet;
 use serde_json::json;
+use url::Host;
 
 use super::console::Look;
 use super::failure::{Exit, Failure, Failures};
-use super::plugin::state;
+use super::plugin::{refusal, state};
 use super::table::{Table, maybe, plain};
 use super::{Session, parts::PluginView};
+use crate::endpoint::egress::vet;
 use crate::settings::{EndpointSettings, Loaded, SourceSettings};
 
 pub(super) const EXAMPLE: &str = "\
@@ -20,29 +26,44 @@ pub(super) fn check(session: &mut Session<'_>) -> Result<Exit, Failures> {
     for warning in &loaded.warnings {
         session.console.warning(&warning.clone().into());
     }
-    let plugins = session.parts.scan(&loaded.settings)?;
+    let settings = &loaded.settings;
+    let unreachable: Vec<_> =
+        settings.endpoints.iter().filter_map(|one| unreachable(one, &settings.egress.allow)).collect();
+    for warning in &unreachable {
+        session.console.warning(warning);
+    }
+    let plugins = session.parts.scan(settings)?;
     if session.console.json {
         print_objects(session, &loaded, &plugins)?;
     } else {
-        print(session, &loaded, &plugins)?;
+        print(session, &loaded, &plugins, unreachable.is_empty())?;
     }
     let refused: Vec<Failure> = plugins.iter().filter_map(refusal).collect();
     if refused.is_empty() { Ok(Exit::Success) } else { Err(Failures { failures: refused, exit: Exit::Failure }) }
 }
 
-/// Why a plugin would not run.
-fn refusal(plugin: &PluginView) -> Option<Failure> {
-    let error = plugin.error.as_deref().filter(|_| !plugin.ok)?;
-    let message = format!("plugin `{}` would not run: {error}", plugin.name);
-    Some(Failure { message, at: Some(plugin.file.display().to_string()), help: plugin.help.clone() })
+/// Where an endpoint's own URL says that egress would be refused. What a name resolves to is known at each attempt only.
+fn unreachable(endpoint: &EndpointSettings, allow: &[IpNet]) -> Option<Failure> {
+    let address: IpAddr = match endpoint.url.host()? {
+        Host::Ipv4(address) => address.into(),
+        Host::Ipv6(address) => address.into(),
+        Host::Domain("localhost") => Ipv4Addr::LOCALHOST.into(),
+        Host::Domain(_) => return None,
+    };
+    let denied = vet(address, allow).err()?;
+    let message = format!("every webhook to endpoint `{}` will be refused as egress_denied: {denied}", endpoint.name);
+    Some(Failure::new(message))
 }
 
 fn span(endpoint: &EndpointSettings) -> String {
-    let seconds = std::time::Duration::from_secs(endpoint.retry.span().as_secs());
-    format!("{} attempts over {}", endpoint.retry.max_attempts, humantime::format_duration(seconds))
+    let span = endpoint.retry.span();
+    // Nobody waits for the milliseconds of hours.
+    let shown = if span < Duration::from_mins(1) { span.as_millis() } else { u128::from(span.as_secs()) * 1000 };
+    let shown = Duration::from_millis(u64::try_from(shown).unwrap_or(u64::MAX));
+    format!("{} attempts over {}", endpoint.retry.max_attempts, humantime::format_duration(shown))
 }
 
-fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView]) -> std::io::Result<()> {
+fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView], reachable: bool) -> std::io::Result<()> {
     let console = &mut *session.console;
     console.line(format_args!("settings  {}", loaded.file.display()))?;
     console.line(format_args!("store     {}", loaded.settings.store.path.display()))?;
@@ -62,7 +83,7 @@ fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView]) -> 
         table.row(vec![plain(&plugin.name), state(plugin), plain(plugin.subjects.join(" "))]);
     }
     section(console, &table)?;
-    if plugins.iter().all(|plugin| plugin.ok) {
+    if reachable && loaded.warnings.is_empty() && plugins.iter().all(|plugin| plugin.ok) {
         let coloured = console.coloured();
         console.line(format_args!("\n{}", Look::Good.paint("all is well", coloured)))?;
     }

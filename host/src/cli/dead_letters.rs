@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use super::Session;
 use super::console::Look;
 use super::deliveries::{LIST_LIMIT, LIST_LIMIT_MAX};
 use super::failure::{Exit, Failure, Failures};
-use super::table::{Table, maybe, plain, printable};
+use super::table::{Table, counted, maybe, plain, printable};
 use crate::dead_letter::Reason;
 use crate::ops::{Reply, Request};
 use crate::store::{DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary};
@@ -52,7 +53,7 @@ struct FilterArgs {
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
     /// Only for this reason
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = reason(), hide_possible_values = true)]
     reason: Option<Reason>,
 }
 
@@ -90,6 +91,11 @@ pub(super) struct BulkArgs {
 enum Verb {
     Redrive,
     Discard,
+}
+
+/// Names for completion, and for a suggestion where one is mistyped.
+fn reason() -> impl TypedValueParser<Value = Reason> {
+    PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.as_str())).try_map(|name| name.parse::<Reason>())
 }
 
 pub(super) async fn dead_letters(session: &mut Session<'_>, command: DeadLettersCommand) -> Result<Exit, Failures> {
@@ -144,7 +150,7 @@ fn print_list(session: &mut Session<'_>, letters: &[DeadLetterSummary]) -> std::
             plain(&letter.detail),
         ]);
     }
-    table.print(session.console)
+    table.print_or("no dead letters", session.console)
 }
 
 fn kind(kind: DeadLetterKind) -> &'static str {
@@ -237,12 +243,16 @@ async fn confirmed(session: &mut Session<'_>, verb: Verb, filter: &DeadLetterFil
         return Err(failure.help("look with --dry-run, then say --yes").into_usage());
     }
     let count = summaries(session, filter.clone()).await?.len();
-    let more = if count as i64 >= LIST_LIMIT_MAX { " or more" } else { "" };
+    let meant = letters(count as u64) + if count as i64 >= LIST_LIMIT_MAX { " or more" } else { "" };
     let question = match verb {
-        Verb::Redrive => format!("Put {count}{more} dead letters back to work?"),
-        Verb::Discard => format!("Delete {count}{more} dead letters for good?"),
+        Verb::Redrive => format!("Put {meant} back to work?"),
+        Verb::Discard => format!("Delete {meant} for good?"),
     };
     Ok(count == 0 || session.console.confirm(&question)?)
+}
+
+fn letters(count: u64) -> String {
+    counted(count, "dead letter", "dead letters")
 }
 
 async fn carry_out(session: &mut Session<'_>, verb: Verb, filter: DeadLetterFilter) -> Result<(), Failures> {
@@ -253,15 +263,18 @@ async fn carry_out(session: &mut Session<'_>, verb: Verb, filter: DeadLetterFilt
     for reply in session.ask(request).await? {
         let (text, object) = match reply {
             Reply::Redriven(redriven) => {
-                let text = format!("{} runs and {} deliveries put back to work", redriven.runs, redriven.deliveries);
+                let runs = counted(redriven.runs, "run", "runs");
+                let deliveries = counted(redriven.deliveries, "delivery", "deliveries");
+                let text = format!("{runs} and {deliveries} put back to work");
                 if redriven.refused > 0 {
-                    let message = format!("{} dead letters are messages and can't be redriven", redriven.refused);
+                    let refused = counted(redriven.refused, "dead letter is a message", "dead letters are messages");
+                    let message = format!("{refused} and can't be redriven");
                     let help = "publish them again once the cause is mended, or discard them";
                     session.console.warning(&Failure::new(message).help(help));
                 }
                 (text, json!(redriven))
             }
-            Reply::Discarded { count } => (format!("{count} dead letters deleted"), json!({ "discarded": count })),
+            Reply::Discarded { count } => (format!("{} deleted", letters(count)), json!({ "discarded": count })),
             _ => continue,
         };
         if session.console.json { session.console.object(&object)? } else { session.console.line(text)? }

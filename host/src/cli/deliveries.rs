@@ -94,7 +94,9 @@ async fn list(session: &mut Session<'_>, args: ListArgs) -> Result<Exit, Failure
             table.row(row(&delivery));
         }
     }
-    table.print(session.console)?;
+    if !session.console.json {
+        table.print_or("no deliveries", session.console)?;
+    }
     Ok(Exit::Success)
 }
 
@@ -158,7 +160,7 @@ fn print(session: &mut Session<'_>, detail: &DeliveryDetail) -> std::io::Result<
         ]);
     }
     session.console.line("")?;
-    table.print(session.console)
+    table.print_or("no attempt was made yet", session.console)
 }
 
 /// A state as a cell.

@@ -84,7 +84,9 @@ impl From<SettingsError> for Failures {
             SettingsError::NotFound(_) => {
                 vec![Failure::new(error.to_string()).help("write one, or name it with --config FILE")]
             }
-            SettingsError::Unreadable { .. } => vec![Failure::new(error.to_string())],
+            SettingsError::Unreadable { .. } => {
+                vec![Failure::new(error.to_string()).help("name a file that this user may read")]
+            }
         };
         Self { failures, exit: Exit::Usage }
     }

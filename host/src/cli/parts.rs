@@ -1,5 +1,6 @@
 //! What commands need from the rest of the program: one trait, implemented where concrete types are wired.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub struct Received {
     pub number: u64,
     /// `webhook-id`.
     pub webhook_id: Option<String>,
-    /// Which attempt at this webhook it was, from 1, as the receiver counts them.
+    /// Which attempt at this webhook it was, from 1, as the receiver counts them; 0 where the signature is not right.
     pub attempt: u32,
     /// Whether the signature is right; `None` without a secret to verify it with.
     pub verified: Option<bool>,
@@ -132,5 +133,5 @@ pub struct PluginView {
     /// What it exports.
     pub exports: Vec<String>,
     /// Its limits, each with its unit.
-    pub limits: Vec<(String, String)>,
+    pub limits: BTreeMap<String, String>,
 }

@@ -38,6 +38,9 @@ pub(super) fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Resul
             let settings = session.load()?.settings;
             let plugins = session.parts.scan(&settings)?;
             list(session, &plugins)?;
+            for refused in plugins.iter().filter_map(refusal) {
+                session.console.warning(&refused);
+            }
             Ok(Exit::Success)
         }
     }
@@ -49,15 +52,7 @@ fn inspect(session: &mut Session<'_>, plugin: &PluginView) -> Result<Exit, Failu
     } else {
         print(session, plugin)?;
     }
-    match &plugin.error {
-        Some(error) if !plugin.ok => Err(Failure {
-            message: format!("plugin `{}` would not run: {error}", plugin.name),
-            at: Some(plugin.file.display().to_string()),
-            help: plugin.help.clone(),
-        }
-        .into()),
-        _ => Ok(Exit::Success),
-    }
+    refusal(plugin).map_or(Ok(Exit::Success), |refused| Err(refused.into()))
 }
 
 fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> {
@@ -79,6 +74,10 @@ fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> 
     for (name, value) in &plugin.limits {
         session.console.line(format_args!("{:<10}{name} {value}", "limit"))?;
     }
+    if plugin.ok {
+        let verdict = Look::Good.paint("it would run", session.console.coloured());
+        session.console.line(format_args!("{:<10}{verdict}", "verdict"))?;
+    }
     Ok(())
 }
 
@@ -96,7 +95,14 @@ fn list(session: &mut Session<'_>, plugins: &[PluginView]) -> std::io::Result<()
             plain(plugin.endpoints.join(" ")),
         ]);
     }
-    table.print(session.console)
+    table.print_or("no plugins", session.console)
+}
+
+/// Why a plugin would not run.
+pub(super) fn refusal(plugin: &PluginView) -> Option<Failure> {
+    let error = plugin.error.as_deref().filter(|_| !plugin.ok)?;
+    let message = format!("plugin `{}` would not run: {error}", plugin.name);
+    Some(Failure { message, at: Some(plugin.file.display().to_string()), help: plugin.help.clone() })
 }
 
 /// Whether it would run, as a cell.

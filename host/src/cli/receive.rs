@@ -17,7 +17,8 @@ use crate::settings::value::{VALUE_FILE_BYTES_MAX, read_value_file};
 pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook receive --secret-env ORDERS_SECRET
-  wirehook receive --listen 127.0.0.1:8080 --secret-file orders.secret --status 503,503,200 --count 3 --json";
+  wirehook receive --listen 127.0.0.1:8081 --secret-file orders.secret --json
+  wirehook receive --secret-env ORDERS_SECRET --status 503,503,200 --count 3";
 
 /// The most statuses of one `--status`.
 const STATUSES_MAX: usize = 64;
@@ -98,12 +99,13 @@ fn print(console: &mut Console, received: &Received) -> std::io::Result<()> {
     };
     let word = look.paint(&word, console.coloured());
     let id = received.webhook_id.as_deref().unwrap_or("-");
+    // Whoever can't sign can't make an attempt either: those are not counted.
+    let attempt = if received.attempt == 0 { String::new() } else { format!("attempt {} ", received.attempt) };
     console.line(format_args!(
-        "{} {} {} attempt {} {word}\n  {}",
+        "{} {} {} {attempt}{word}\n  {}",
         received.number,
         received.status,
         printable(id),
-        received.attempt,
         printable(&received.body)
     ))?;
     console.flush()

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failures};
 use super::parts::RunOptions;
+use super::table::counted;
 use super::{Failure, Session};
 
 pub(super) const EXAMPLE: &str = "\
@@ -32,7 +33,8 @@ pub(super) async fn run(session: &mut Session<'_>, args: RunArgs) -> Result<Exit
         session.console.object(&report)?;
     }
     if args.exit_when_idle && report.dead_letters > 0 {
-        let message = format!("{} dead letters came to be during the run", report.dead_letters);
+        let message =
+            format!("{} came to be during the run", counted(report.dead_letters, "dead letter", "dead letters"));
         return Err(Failure::new(message).help("look at them with `wirehook dead-letters list`").into());
     }
     // A drain that its deadline cut off is a clean one: what was in flight is in the store, and the log said so.

@@ -4,7 +4,7 @@ use super::Session;
 use super::console::Look;
 use super::deliveries::state_look;
 use super::failure::{Exit, Failures};
-use super::table::{Table, plain, printable};
+use super::table::{Table, counted, plain, printable};
 use crate::ops::{HostStatus, Reply, Request, Status};
 use crate::store::StoreStatus;
 
@@ -31,19 +31,24 @@ fn print(session: &mut Session<'_>, status: &Status) -> std::io::Result<()> {
 fn print_host(session: &mut Session<'_>, host: &HostStatus) -> std::io::Result<()> {
     session.console.line(format_args!("wirehook {}, process {}, since {}", host.version, host.pid, host.started_at))?;
     for part in &host.parts {
-        let (word, look) = if part.ready { ("ready", Look::Good) } else { ("not ready", Look::Bad) };
+        let (word, look) = match (part.ready, part.detail.is_empty()) {
+            (true, true) => ("ready", Look::Good),
+            (true, false) => ("ready", Look::Uneasy),
+            (false, _) => ("not ready", Look::Bad),
+        };
         let word = look.paint(word, session.console.coloured());
-        let line = format!("  {}: {word} {}", part.name, printable(&part.detail));
-        session.console.line(line.trim_end())?;
+        let separator = if part.detail.is_empty() { "" } else { "; " };
+        session.console.line(format_args!("  {}: {word}{separator}{}", part.name, printable(&part.detail)))?;
     }
     Ok(())
 }
 
 fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Result<()> {
     let console = &mut *session.console;
-    console.line(format_args!("\n{} events kept, {} of them unrouted", store.events, store.unrouted))?;
+    console.line(format_args!("\n{} kept, {} unrouted", counted(store.events, "event", "events"), store.unrouted))?;
     if store.events_unaccounted > 0 {
-        let text = format!("{} events are unaccounted for: please report this", store.events_unaccounted);
+        let events = counted(store.events_unaccounted, "event is", "events are");
+        let text = format!("{events} unaccounted for: please report this");
         let text = Look::Bad.paint(&text, console.coloured());
         console.line(text)?;
     }

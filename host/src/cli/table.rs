@@ -25,6 +25,14 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Prints it, or what there is instead of rows: `no deliveries`.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn print_or(&self, nothing: &str, console: &mut Console) -> io::Result<()> {
+        if self.rows.is_empty() { console.line(nothing) } else { self.print(console) }
+    }
+
     /// Prints it; nothing at all without rows.
     ///
     /// # Errors
@@ -74,6 +82,11 @@ pub fn maybe(text: Option<impl ToString>) -> (String, Look) {
     plain(text.map_or_else(|| "-".to_owned(), |text| text.to_string()))
 }
 
+/// A count with its noun: `1 dead letter`, `2 dead letters`.
+pub fn counted(count: u64, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// Text from outside, without what would move the cursor or colour the terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -92,6 +105,14 @@ mod tests {
         let widths = table.widths();
         assert_eq!(line(&table.rows[0], &widths, false), "1     dead");
         assert_eq!(line(&table.rows[1], &widths, false), "1000");
+    }
+
+    #[test]
+    fn one_is_not_several() {
+        let check = |count, expected: &str| assert_eq!(counted(count, "delivery", "deliveries"), expected);
+        check(0, "0 deliveries");
+        check(1, "1 delivery");
+        check(2, "2 deliveries");
     }
 
     #[test]

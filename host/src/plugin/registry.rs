@@ -99,7 +99,12 @@ impl Registry {
         let loaded: HashSet<_> = self.loaded().iter().map(|plugin| Arc::clone(&plugin.name)).collect();
         let scan = move || scan(&engine, &settings, &endpoints, |name| !loaded.contains(name));
         match tokio::task::spawn_blocking(scan).await {
-            Ok(Ok(scanned)) => scanned.into_iter().for_each(|scanned| self.take(scanned)),
+            Ok(Ok(scanned)) => {
+                // A file that would not load and is gone has nothing more to say; a plugin that ran is marked missing.
+                let is_there = |name: &Arc<str>| scanned.iter().any(|found| found.name == *name);
+                lock(&self.plugins).retain(|name, status| !matches!(status, Status::Broken(_)) || is_there(name));
+                scanned.into_iter().for_each(|scanned| self.take(scanned));
+            }
             Ok(Err(error)) => tracing::error!(%error, "the plugins folder can't be read"),
             Err(panicked) => tracing::error!(error = %panicked, "loading the plugins panicked; please report this"),
         }

@@ -170,6 +170,18 @@ fn load(
     Ok(Plugin::load(engine, name, &wasm, manifest)?)
 }
 
+/// What a plugin's file asks for by its sidecar, before the settings grant any of it.
+///
+/// # Errors
+///
+/// When its name can't be a plugin's, or the sidecar is wrong.
+pub fn manifest_beside(path: &Path) -> Result<Manifest, PluginError> {
+    if !is_name(&stem(path)) {
+        return Err(PluginError::Name);
+    }
+    read_sidecar(&path.with_extension("toml"))
+}
+
 fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
