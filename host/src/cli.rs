@@ -179,9 +179,9 @@ impl Session<'_> {
 
     /// Asks the running host, or the store itself.
     async fn ask(&mut self, request: crate::ops::Request) -> Result<Vec<crate::ops::Reply>, Failures> {
-        let settings = self.load()?.settings;
+        let store = crate::settings::load_store(self.global.config.as_deref(), self.environment)?;
         let clock = self.parts.clock();
-        let replies = crate::ops::access::ask(&settings.store, self.parts.opener(), clock.as_ref(), request).await?;
+        let replies = crate::ops::access::ask(&store, self.parts.opener(), clock.as_ref(), request).await?;
         for reply in &replies {
             if let crate::ops::Reply::Failed { message } = reply {
                 return Err(Failure::new(message.clone()).into());

@@ -64,7 +64,7 @@ where
     let refused = |because: String| LoggingError::Level { level: level.to_owned(), because };
     // A word alone would be a target, of which everything is logged.
     for word in level.split(',').filter(|word| !word.contains(['=', '['])) {
-        LevelFilter::from_str(word).map_err(|error| refused(error.to_string()))?;
+        LevelFilter::from_str(word).map_err(|_| refused(format!("`{word}` is none")))?;
     }
     let filter = EnvFilter::try_new(quietened(level)).map_err(|error| refused(error.to_string()))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);

@@ -24,7 +24,7 @@ pub mod source;
 pub mod endpoint;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, find, load, parse};
+pub use load::{Environment, Loaded, find, load, load_store, parse};
 pub use show::{Origin, Shown};
 
 /// Everything an operator can set, validated.

@@ -357,6 +357,17 @@ async fn what_is_not_there_is_said() {
 }
 
 #[tokio::test]
+async fn a_look_at_the_store_needs_no_secret() {
+    let bench = Bench::new(&SETTINGS.replace("SHOP_SECRET", "NOT_SET"));
+    assert_eq!(bench.run("check").await.exit, Exit::Usage);
+    assert_eq!(bench.run("status").await.exit, Exit::Success);
+    assert_eq!(bench.run("dead-letters list").await.exit, Exit::Success);
+    let ended = Bench::new("[store]\npaht = \"x.db\"\n").run("status").await;
+    assert!(ended.err.starts_with("error: unknown key `paht` in [store]"), "{}", ended.err);
+    assert_eq!(ended.exit, Exit::Usage);
+}
+
+#[tokio::test]
 async fn status_speaks_without_a_host_too() {
     let bench = Bench::new(SETTINGS);
     let ended = bench.run("status").await;

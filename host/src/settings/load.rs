@@ -5,10 +5,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use toml::Spanned;
+use toml::de::DeTable;
+
 use super::error::{Problem, SettingsError};
 use super::section::Context;
 use super::show::Shown;
-use super::{Settings, endpoint, host, source};
+use super::{Settings, StoreSettings, endpoint, host, source};
 
 /// The largest settings file read, in bytes.
 pub const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
@@ -107,6 +110,26 @@ pub fn find(config: Option<&Path>, environment: &Environment) -> Result<PathBuf,
 /// # Errors
 /// When there is no file, it can't be read, or something in it is wrong.
 pub fn load(config: Option<&Path>, environment: &Environment) -> Result<Loaded, SettingsError> {
+    let (path, text) = read(config, environment)?;
+    parse(&path, &text, environment)
+}
+
+/// Only where the store is: for commands that look at it, which need no secrets and no endpoint that is right.
+///
+/// # Errors
+/// When there is no file, it can't be read, it is not TOML, or `[store]` is wrong.
+pub fn load_store(config: Option<&Path>, environment: &Environment) -> Result<StoreSettings, SettingsError> {
+    let (path, text) = read(config, environment)?;
+    let context = Context::new(&path, &text, environment);
+    let document = document(&context, &text)?;
+    let store = host::store(&context.root(document.get_ref()).table("store"));
+    match (store, context.take().0) {
+        (Ok(store), problems) if problems.is_empty() => Ok(store),
+        (_, problems) => Err(SettingsError::Refused(problems)),
+    }
+}
+
+fn read(config: Option<&Path>, environment: &Environment) -> Result<(PathBuf, String), SettingsError> {
     let path = find(config, environment)?;
     let named_by = match config {
         Some(_) => " named by --config",
@@ -118,7 +141,7 @@ pub fn load(config: Option<&Path>, environment: &Environment) -> Result<Loaded, 
     match read_bounded(&path, SETTINGS_BYTES_MAX)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text")))
     {
-        Ok(text) => parse(&path, &text, environment),
+        Ok(text) => Ok((path, text)),
         Err(source) => Err(SettingsError::Unreadable { path, named_by, source }),
     }
 }
@@ -128,21 +151,8 @@ pub fn load(config: Option<&Path>, environment: &Environment) -> Result<Loaded, 
 /// # Errors
 /// [`SettingsError::Refused`] with everything that is wrong.
 pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Loaded, SettingsError> {
-    let document = toml::de::DeTable::parse(text);
     let context = Context::new(path, text, environment);
-    let document = match &document {
-        Ok(document) => document,
-        Err(error) => {
-            // Only the message: the error's own rendering quotes the line, and with it perhaps a secret.
-            let span = error.span().unwrap_or_default();
-            let message = match (error.message(), text.get(span.clone())) {
-                ("duplicate key", Some(key)) => format!("the key `{key}` is there twice"),
-                (message, _) => message.to_owned(),
-            };
-            context.problem(span.start, message, None);
-            return Err(SettingsError::Refused(context.into_problems()));
-        }
-    };
+    let document = document(&context, text)?;
     let root = context.root(document.get_ref());
     let store = host::store(&root.table("store"));
     let retention = host::retention(&root.table("retention"));
@@ -181,6 +191,19 @@ pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Loade
         }
         (_, (problems, _, _)) => Err(SettingsError::Refused(problems)),
     }
+}
+
+fn document<'a>(context: &Context<'_>, text: &'a str) -> Result<Spanned<DeTable<'a>>, SettingsError> {
+    DeTable::parse(text).map_err(|error| {
+        // Only the message: the error's own rendering quotes the line, and with it perhaps a secret.
+        let span = error.span().unwrap_or_default();
+        let message = match (error.message(), text.get(span.clone())) {
+            ("duplicate key", Some(key)) => format!("the key `{key}` is there twice"),
+            (message, _) => message.to_owned(),
+        };
+        context.problem(span.start, message, None);
+        SettingsError::Refused(context.take().0)
+    })
 }
 
 fn no_source(file: &Path) -> Problem {

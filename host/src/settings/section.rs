@@ -81,10 +81,6 @@ impl<'a> Context<'a> {
         problems.sort_by_key(|(offset, _)| *offset);
         (problems.into_iter().map(|(_, problem)| problem).collect(), self.warnings.take(), self.shown.take())
     }
-
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.take().0
-    }
 }
 
 /// A table, present or absent.

@@ -190,7 +190,7 @@ struct Receiver {
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let (head, mut content) = request.into_parts();
     match receiver.receive(&head, &mut content).await {
-        Ok(summary) => (StatusCode::ACCEPTED, axum::Json(summary)).into_response(),
+        Ok(summary) => refusal::answer(StatusCode::ACCEPTED, &summary),
         Err(refusal) => {
             // A client that waits to be asked for its body (`Expect: 100-continue`) need not send it.
             if !head.headers.contains_key(header::EXPECT) {

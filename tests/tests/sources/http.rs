@@ -49,7 +49,9 @@ async fn answer(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     assert_eq!(response.headers()["content-type"], "application/json");
-    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    let body = response.bytes().await.unwrap();
+    assert!(body.ends_with(b"\n"), "a line, for terminals");
+    (status, serde_json::from_slice(&body).unwrap())
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ impl IntoResponse for Refusal {
         if let Some(index) = self.index {
             body["index"] = index.into();
         }
-        let mut response = (self.status, axum::Json(body)).into_response();
+        let mut response = answer(self.status, &body);
         let extra = match self.status {
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, HeaderValue::from_static("POST"))),
@@ -82,6 +82,14 @@ impl IntoResponse for Refusal {
         };
         response.headers_mut().extend(extra);
         response
+    }
+}
+
+/// An answer in JSON, with a newline at its end for whoever reads it on a terminal.
+pub(super) fn answer(status: StatusCode, said: &impl serde::Serialize) -> Response {
+    match serde_json::to_string(said) {
+        Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
