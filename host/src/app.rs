@@ -352,7 +352,11 @@ fn lanes(
 
 fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, Intake> {
     let intake = |source: &SourceSettings| {
-        let intake = Intake { id_field: source.id_field.clone(), metrics: metrics.source(&source.name) };
+        let intake = Intake {
+            id_field: source.id_field.clone(),
+            raw_subjects: source.raw_subjects,
+            metrics: metrics.source(&source.name),
+        };
         (Arc::clone(&source.name), intake)
     };
     sources.iter().map(intake).collect()

@@ -204,7 +204,7 @@ fn text(payload: &Bytes) -> Result<&str, Undecodable> {
 
 /// The bus's own subject as one that patterns can meet: what would be a wildcard, a space or a control character there
 /// becomes `_`, and no token is empty.
-fn literal_subject(subject: &str) -> String {
+pub fn literal_subject(subject: &str) -> String {
     let odd = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
     if !subject.contains(odd) && subject.split('.').all(|token| !token.is_empty()) {
         return subject.to_owned();

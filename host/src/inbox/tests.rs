@@ -44,7 +44,8 @@ async fn scene() -> Scene {
         Arc::clone(&pressure),
         Arc::clone(&metrics),
     );
-    let sources = HashMap::from([("bus".into(), Intake { id_field: None, metrics: metrics.source("bus") })]);
+    let sources =
+        HashMap::from([("bus".into(), Intake { id_field: None, raw_subjects: false, metrics: metrics.source("bus") })]);
     let inbox = Inbox {
         store: shared,
         pool,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -50,11 +51,17 @@ pub(crate) struct FakeInbox {
     mode: watch::Sender<Mode>,
     seen: watch::Sender<Seen>,
     keys: Mutex<HashSet<String>>,
+    cursor: Mutex<Option<Bytes>>,
 }
 
 impl FakeInbox {
     pub(crate) fn new(mode: Mode) -> Arc<Self> {
-        Arc::new(Self { mode: watch::Sender::new(mode), seen: watch::Sender::default(), keys: Mutex::default() })
+        Arc::new(Self {
+            mode: watch::Sender::new(mode),
+            seen: watch::Sender::default(),
+            keys: Mutex::default(),
+            cursor: Mutex::default(),
+        })
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -80,7 +87,16 @@ impl FakeInbox {
 }
 
 impl Accept for FakeInbox {
-    fn accept(&self, _: &Arc<str>, messages: Vec<Message>) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
+    fn cursor(&self, _: &Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, AcceptError>> {
+        Box::pin(async { Ok(self.cursor.lock().unwrap().clone()) })
+    }
+
+    fn accept_at(
+        &self,
+        _: &Arc<str>,
+        messages: Vec<Message>,
+        cursor: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
         Box::pin(async move {
             self.seen.send_modify(|seen| {
                 seen.offered += messages.len();
@@ -93,6 +109,9 @@ impl Accept for FakeInbox {
                 self.seen.send_modify(|seen| seen.refused += 1);
                 let error = AcceptError::Store(StoreError::Commit("the disk is full".to_owned()));
                 return Err(if mode == Mode::Fail { error } else { AcceptError::Closed });
+            }
+            if cursor.is_some() {
+                *self.cursor.lock().unwrap() = cursor;
             }
             let mut keys = self.keys.lock().unwrap();
             let fresh = |message: &Message| match &message.position {

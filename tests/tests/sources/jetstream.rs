@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, stream::Stream};
 use futures::StreamExt;
 use wirehook::clock::Timestamp;
 use wirehook::secret::Secret;
-use wirehook::settings::{LimitsSettings, NatsConnection, SourceKind, SourceSettings, Start};
+use wirehook::settings::{LimitsSettings, NatsConnection, SourceKind, SourceSettings, Start, TlsSettings};
 use wirehook::source::jetstream::ACK_WAIT;
 use wirehook::source::{self, BATCHES_IN_FLIGHT_MAX, Source};
 use wirehook_tests::nats_server::NatsServer;
@@ -15,11 +15,19 @@ use wirehook_tests::nats_server::NatsServer;
 use crate::fake_inbox::{DEADLINE, FakeInbox, Mode, Running, eventually};
 
 pub(crate) fn connection(server: &NatsServer) -> NatsConnection {
-    NatsConnection { url: server.url().parse().unwrap(), user: None, password: None, token: None }
+    NatsConnection {
+        url: server.url().parse().unwrap(),
+        user: None,
+        password: None,
+        token: None,
+        nkey: None,
+        credentials: None,
+        tls: TlsSettings::default(),
+    }
 }
 
 pub(crate) fn build(kind: SourceKind) -> Box<dyn Source> {
-    let settings = SourceSettings { name: "bus".into(), kind, id_field: None };
+    let settings = SourceSettings { name: "bus".into(), kind, id_field: None, raw_subjects: false };
     let limits = LimitsSettings { event_bytes_max: 1 << 20, drain_deadline: Duration::from_secs(10) };
     source::build(&settings, &limits).unwrap()
 }
@@ -27,7 +35,9 @@ pub(crate) fn build(kind: SourceKind) -> Box<dyn Source> {
 fn jetstream_source(server: &NatsServer, subjects: &[&str], start: Start) -> Box<dyn Source> {
     build(SourceKind::Jetstream {
         connection: connection(server),
-        stream: "events".to_owned(),
+        streams: vec!["events".to_owned()],
+        create_stream: false,
+        ephemeral: false,
         durable: "wirehook-bus".to_owned(),
         subjects: subjects.iter().map(ToString::to_string).collect(),
         start,
