@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{self, Consumer, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::message::Acker;
-use async_nats::jetstream;
 
 use super::JetstreamSource;
 use super::consumer::{ACK_WAIT, Found, created, existing};

@@ -71,7 +71,8 @@ struct Pulling {
 pub(super) async fn next(readers: &mut [Reader], turn: &mut usize, fetching: bool) -> (usize, News) {
     *turn = (*turn + 1) % readers.len().max(1);
     let nexts = readers.iter_mut().enumerate();
-    let mut nexts: Vec<_> = nexts.map(|(index, it)| Box::pin(it.next(fetching).map(move |news| (index, news)))).collect();
+    let mut nexts: Vec<_> =
+        nexts.map(|(index, it)| Box::pin(it.next(fetching).map(move |news| (index, news)))).collect();
     nexts.rotate_left(*turn);
     select_all(nexts).await.0
 }
@@ -121,9 +122,8 @@ impl Reader {
         self.client = Some(client.clone());
         let (source, stream, client) = (Arc::clone(&self.source), self.stream.clone(), client.clone());
         let (resume, is_first) = (self.resume.clone(), self.is_first);
-        self.phase = Phase::Attaching(Box::pin(async move {
-            Attached::to(&source, &stream, &client, &resume, is_first).await
-        }));
+        self.phase =
+            Phase::Attaching(Box::pin(async move { Attached::to(&source, &stream, &client, &resume, is_first).await }));
     }
 
     /// Stops, and gives what had come: else it would wait for `ack_wait` to pass.
