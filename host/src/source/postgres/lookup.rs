@@ -68,6 +68,12 @@ impl<'s> Lookup<'s> {
                 closed.insert((session, rows))
             }
         };
+        let read = rows.read(&session.client, keys).await?;
+        if read.iter().all(Option::is_some) {
+            return Ok(read);
+        }
+        // Who may see a table's rows is changed while sessions live, and their prepared statements don't notice.
+        *rows = RowReader::find(&session.client, self.table, self.event_bytes_max).await?;
         rows.read(&session.client, keys).await
     }
 }
