@@ -208,21 +208,32 @@ impl RowReader {
     }
 }
 
-/// `{"id":…,"seq":…}` of those [`COLUMNS`] that the table has. `concat_ws` leaves out nulls. Each value is cut off before
-/// it is joined with others, as is the whole: a text may have 1 GB at the server, and much less here.
+/// `{"id":…,"seq":…}` of those [`COLUMNS`] that the table has. `concat_ws` leaves out nulls. What may be long is cut off
+/// before it is joined with others, as is the whole: a text may have 1 GB at the server, and much less here.
 fn json(columns: &[Column], event_bytes_max: usize) -> String {
-    // A character has one byte at least, so what was cut off is over the limit all the same.
-    let kept = event_bytes_max.saturating_add(1).min(i32::MAX as usize);
     let members = COLUMNS.iter().filter_map(|name| {
         let column = columns.iter().find(|column| column.name == *name)?;
         let value = match Type::from_oid(column.kind) {
+            Some(Type::JSON | Type::JSONB) => cut_off(&format!("o.{name}::text"), event_bytes_max),
             // An instant without its zone would be none: FraiseQL writes UTC.
-            Some(Type::TIMESTAMP) => format!("o.{name} AT TIME ZONE 'UTC'"),
-            _ => format!("o.{name}"),
+            Some(Type::TIMESTAMP) => format!("to_json(o.{name} AT TIME ZONE 'UTC')::text"),
+            _ => format!("to_json(o.{name})::text"),
         };
-        Some(format!("'\"{name}\":' || left(to_json({value})::text, {kept})"))
+        Some(format!("'\"{name}\":' || {value}"))
     });
-    format!("left('{{' || concat_ws(',', {}) || '}}', {kept})", members.collect::<Vec<_>>().join(", "))
+    let members = members.collect::<Vec<_>>().join(", ");
+    cut_off(&format!("'{{' || concat_ws(',', {members}) || '}}'"), event_bytes_max)
+}
+
+/// A text as it is up to `bytes_max`, and else so much of it that it is still longer: a character has one byte at least.
+/// `left` looks at every character, so that it is kept for those that need it; OFFSET keeps the text from being made twice.
+fn cut_off(text: &str, bytes_max: usize) -> String {
+    let bytes_max = bytes_max.min(i32::MAX as usize - 1);
+    let kept = bytes_max + 1;
+    format!(
+        "(SELECT CASE WHEN octet_length(c.t) > {bytes_max} THEN left(c.t, {kept}) ELSE c.t END \
+         FROM (SELECT {text} AS t OFFSET 0) AS c)"
+    )
 }
 
 #[cfg(test)]
@@ -238,9 +249,9 @@ mod tests {
             column("id", Type::UUID),
             column("created_at", Type::TIMESTAMP),
         ];
-        let expected = "left('{' || concat_ws(',', '\"id\":' || left(to_json(o.id)::text, 101), \
-            '\"object_type\":' || left(to_json(o.object_type)::text, 101), \
-            '\"created_at\":' || left(to_json(o.created_at AT TIME ZONE 'UTC')::text, 101)) || '}', 101)";
+        let members = "'\"id\":' || to_json(o.id)::text, '\"object_type\":' || to_json(o.object_type)::text, \
+            '\"created_at\":' || to_json(o.created_at AT TIME ZONE 'UTC')::text";
+        let expected = cut_off(&format!("'{{' || concat_ws(',', {members}) || '}}'"), 100);
         assert_eq!(json(&columns, 100), expected);
     }
 }
