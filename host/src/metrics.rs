@@ -26,6 +26,7 @@ pub struct Metrics {
     events_accepted: IntCounterVec,
     events_lost: IntCounterVec,
     source_connected: IntGaugeVec,
+    source_reconnects: IntCounterVec,
     runs: IntCounterVec,
     plugin_duration: HistogramVec,
     attempts: IntCounterVec,
@@ -41,6 +42,8 @@ pub struct SourceMetrics {
     pub lost: IntCounter,
     /// `wirehook_source_connected{source}`: 1 while connected.
     pub connected: IntGauge,
+    /// `wirehook_source_reconnects_total{source}`: how often it connected again after it had lost its bus.
+    pub reconnects: IntCounter,
 }
 
 /// One plugin's metrics: `wirehook_runs_total{plugin,outcome}` and its duration.
@@ -103,6 +106,12 @@ impl Metrics {
                 &["source"],
             )?,
             source_connected: gauges(&registry, "source_connected", "1 while the source is connected.", &["source"])?,
+            source_reconnects: counters(
+                &registry,
+                "source_reconnects_total",
+                "How often the source connected again.",
+                &["source"],
+            )?,
             runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
             plugin_duration: histogram(
                 &registry,
@@ -128,6 +137,7 @@ impl Metrics {
             accepted: self.events_accepted.with_label_values(&[name]),
             lost: self.events_lost.with_label_values(&[name]),
             connected: self.source_connected.with_label_values(&[name]),
+            reconnects: self.source_reconnects.with_label_values(&[name]),
         }
     }
 

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod decode;
-mod fake_inbox;
 mod http;
 mod jetstream;
 mod nats;
 mod stdin;
+
+use wirehook_tests::fake_inbox;
