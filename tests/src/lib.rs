@@ -11,6 +11,7 @@ pub mod store_file;
 pub mod nats_server;
 pub mod fake_inbox;
 pub mod redis_server;
+pub mod postgres_server;
 pub mod bench;
 pub mod conformance;
 pub mod power_cut;

@@ -1,5 +1,8 @@
 //! `LISTEN`: at most once.
 
+pub(crate) mod connection;
+pub(crate) mod words;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
