@@ -124,6 +124,13 @@ impl FakeInbox {
         })
     }
 
+    /// What a host finds that is started again: the cursor, and nothing of what waited.
+    pub fn after_a_kill(&self, mode: Mode) -> Arc<Self> {
+        let next = Self::new(mode);
+        *next.cursor.lock().unwrap() = self.cursor.lock().unwrap().clone();
+        next
+    }
+
     /// From now on, for the batches that wait too.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
@@ -240,6 +247,12 @@ impl Running {
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Ends it as a killed host ends: in the midst of what it does.
+    pub async fn killed(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     /// Waits for the source's own end.
