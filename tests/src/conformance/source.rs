@@ -51,10 +51,10 @@ pub trait Bus: Send + Sync + Sized + 'static {
     type Publisher: Publisher;
 
     /// A server of its own, with the streams and tables that the source reads.
-    fn start() -> impl Future<Output = Result<Self>> + Send;
+    fn start() -> impl Future<Output = Result<Self>>;
 
     /// A server that is down until [`Bus::restart`].
-    fn stopped() -> impl Future<Output = Result<Self>> + Send;
+    fn stopped() -> impl Future<Output = Result<Self>>;
 
     /// A `[[source]]` called `name` that reads everything from the start on, where the bus has kept it.
     fn source_toml(&self, name: &str) -> String;
@@ -67,10 +67,10 @@ pub trait Bus: Send + Sync + Sized + 'static {
 
     /// Starts the server again on what it had kept, makes what the source reads where it is missing, and returns once the
     /// server answers.
-    fn restart(&mut self) -> impl Future<Output = Result<()>> + Send;
+    fn restart(&mut self) -> impl Future<Output = Result<()>>;
 
     /// Messages that the bus keeps until the source has acknowledged them; `None` where the bus does not know.
-    fn unaccepted(&self) -> impl Future<Output = Result<Option<u64>>> + Send;
+    fn unaccepted(&self) -> impl Future<Output = Result<Option<u64>>>;
 }
 
 /// Publishes to a bus, over one connection at a time, made when it is needed.

@@ -100,14 +100,17 @@ impl Clone for StreamPublisher {
 
 impl StreamPublisher {
     /// Returns once the stream has them; it keeps one id once.
-    async fn send(&mut self, messages: impl IntoIterator<Item = (Option<String>, Bytes)>) -> Result<()> {
+    async fn send(&mut self, messages: Vec<(Option<String>, Bytes)>) -> Result<()> {
         let context = match &mut self.context {
             Some(context) => context,
             none => none.insert(jetstream::new(async_nats::connect(&self.url).await?)),
         };
         let mut acks = Vec::new();
         for (id, body) in messages {
-            let headers = id.iter().map(|id| ("Nats-Msg-Id", id.as_str())).collect::<HeaderMap>();
+            let mut headers = HeaderMap::new();
+            if let Some(id) = id {
+                headers.insert("Nats-Msg-Id", id);
+            }
             acks.push(context.publish_with_headers(SUBJECT, headers, body).await?);
         }
         for ack in acks {
@@ -120,10 +123,10 @@ impl StreamPublisher {
 impl Publisher for StreamPublisher {
     async fn publish(&mut self, orders: &[Order]) -> Result<()> {
         let message = |order: &Order| (Some(format!("Order:{}", order.number + 1)), order.change_event());
-        self.send(orders.iter().map(message)).await
+        self.send(orders.iter().map(message).collect()).await
     }
 
     async fn publish_garbage(&mut self) -> Result<()> {
-        self.send([(None, Bytes::from_static(b"\xff is no JSON"))]).await
+        self.send(vec![(None, Bytes::from_static(b"\xff is no JSON"))]).await
     }
 }

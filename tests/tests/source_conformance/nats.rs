@@ -15,6 +15,9 @@ use wirehook_tests::source_conformance;
 /// The server's own default is below the host's limit.
 const MAX_PAYLOAD: &str = "max_payload: 4194304\n";
 
+const SUBJECT: &str = "fraiseql.order.created";
+
+/// For what the server answers last.
 const ECHO_DEADLINE: Duration = Duration::from_secs(5);
 
 source_conformance!(Nats);
@@ -87,13 +90,13 @@ impl Clone for NatsPublisher {
 
 impl NatsPublisher {
     /// Returns once the server has handed them over: it answers in order.
-    async fn send(&mut self, messages: impl IntoIterator<Item = (&'static str, Bytes)>) -> Result<()> {
+    async fn send(&mut self, bodies: Vec<Bytes>) -> Result<()> {
         let connected = match &mut self.connected {
             Some(connected) => connected,
             none => none.insert(Connected::to(&self.url).await?),
         };
-        for (subject, body) in messages {
-            connected.client.publish(subject, body).await?;
+        for body in bodies {
+            connected.client.publish(SUBJECT, body).await?;
         }
         connected.client.publish(connected.echo.clone(), Bytes::new()).await?;
         timeout(ECHO_DEADLINE, connected.echoes.next()).await?.context("the echo")?;
@@ -112,10 +115,10 @@ impl Connected {
 
 impl Publisher for NatsPublisher {
     async fn publish(&mut self, orders: &[Order]) -> Result<()> {
-        self.send(orders.iter().map(|order| ("fraiseql.order.created", order.page()))).await
+        self.send(orders.iter().map(Order::page).collect()).await
     }
 
     async fn publish_garbage(&mut self) -> Result<()> {
-        self.send([("fraiseql.order.created", Bytes::from_static(b"\xff is no JSON"))]).await
+        self.send(vec![Bytes::from_static(b"\xff is no JSON")]).await
     }
 }

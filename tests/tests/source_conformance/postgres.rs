@@ -79,7 +79,7 @@ impl Clone for NotifyPublisher {
 }
 
 impl NotifyPublisher {
-    async fn notify(&mut self, payloads: impl IntoIterator<Item = String>) -> Result<()> {
+    async fn notify(&mut self, payloads: Vec<String>) -> Result<()> {
         let transaction = connected(&self.url, &mut self.client).await?.transaction().await?;
         for payload in payloads {
             transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &payload]).await?;
@@ -90,10 +90,11 @@ impl NotifyPublisher {
 
 impl Publisher for NotifyPublisher {
     async fn publish(&mut self, orders: &[Order]) -> Result<()> {
-        self.notify(orders.iter().map(|order| String::from_utf8_lossy(&order.page()).into_owned())).await
+        let text = |order: &Order| String::from_utf8_lossy(&order.page()).into_owned();
+        self.notify(orders.iter().map(text).collect()).await
     }
 
     async fn publish_garbage(&mut self) -> Result<()> {
-        self.notify(["{ is no JSON".to_owned()]).await
+        self.notify(vec!["{ is no JSON".to_owned()]).await
     }
 }

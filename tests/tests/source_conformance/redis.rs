@@ -72,7 +72,7 @@ impl Clone for ChannelPublisher {
 }
 
 impl ChannelPublisher {
-    async fn send(&mut self, bodies: impl IntoIterator<Item = Bytes>) -> Result<()> {
+    async fn send(&mut self, bodies: Vec<Bytes>) -> Result<()> {
         let mut pipeline = redis::pipe();
         for body in bodies {
             pipeline.cmd("PUBLISH").arg(CHANNEL).arg(&body[..]);
@@ -84,10 +84,10 @@ impl ChannelPublisher {
 
 impl Publisher for ChannelPublisher {
     async fn publish(&mut self, orders: &[Order]) -> Result<()> {
-        self.send(orders.iter().map(Order::page)).await
+        self.send(orders.iter().map(Order::page).collect()).await
     }
 
     async fn publish_garbage(&mut self) -> Result<()> {
-        self.send([Bytes::from_static(b"\xff is no JSON")]).await
+        self.send(vec![Bytes::from_static(b"\xff is no JSON")]).await
     }
 }

@@ -77,7 +77,7 @@ impl Clone for EntryPublisher {
 
 impl EntryPublisher {
     /// Adds entries with rising ids, without those that the stream has; returns once they are synced.
-    async fn add(&mut self, entries: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Result<()> {
+    async fn add(&mut self, entries: Vec<(u64, Vec<u8>)>) -> Result<()> {
         let connection = connected(&self.url, &mut self.connection).await?;
         let last = match self.last {
             Some(last) => last,
@@ -112,11 +112,11 @@ fn entry_ms(order: &Order) -> u64 {
 
 impl Publisher for EntryPublisher {
     async fn publish(&mut self, orders: &[Order]) -> Result<()> {
-        self.add(orders.iter().map(|order| (entry_ms(order), order.page().to_vec()))).await
+        self.add(orders.iter().map(|order| (entry_ms(order), order.page().to_vec())).collect()).await
     }
 
     async fn publish_garbage(&mut self) -> Result<()> {
         let last = last_entry_ms(connected(&self.url, &mut self.connection).await?).await?;
-        self.add([(last.max(FIRST_ENTRY_MS) + 1, b"\xff is no JSON".to_vec())]).await
+        self.add(vec![(last.max(FIRST_ENTRY_MS) + 1, b"\xff is no JSON".to_vec())]).await
     }
 }
