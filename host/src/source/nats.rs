@@ -165,7 +165,7 @@ impl NatsSource {
 }
 
 /// Offers a batch until it is accepted or its tries are spent; then it is counted as lost.
-fn keep(
+pub(super) fn keep(
     name: Arc<str>,
     messages: Vec<crate::event::Message>,
     inbox: Arc<dyn Accept>,
