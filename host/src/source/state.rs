@@ -94,8 +94,7 @@ impl SourceState {
     /// Forgets the last error: what failed works again. While it is not connected the last error is why, which an inbox
     /// that accepts what came before does not change.
     pub(super) fn recovered(&self) {
-        let recovered =
-            self.status.send_if_modified(|status| status.connected && status.last_error.take().is_some());
+        let recovered = self.status.send_if_modified(|status| status.connected && status.last_error.take().is_some());
         if recovered {
             tracing::info!(source = %self.name, kind = self.kind, "the source works again");
         }

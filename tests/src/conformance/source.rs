@@ -8,11 +8,13 @@ mod stage;
 mod path;
 mod outage;
 mod slow;
+mod memory;
 
 use std::future::Future;
 
 use anyhow::Result;
 
+pub use self::memory::{HeldSource, memory_is_bounded_while_the_store_holds};
 pub use self::order::{ORDER_BYTES, Order};
 pub use self::outage::{
     a_bus_that_is_down_at_the_start_is_joined_later, a_host_killed_under_load, a_server_killed_under_load,
@@ -21,7 +23,7 @@ pub use self::path::{
     an_event_arrives_decoded, garbage_is_a_dead_letter_and_the_rest_arrives,
     the_largest_message_is_delivered_and_a_larger_one_is_a_dead_letter,
 };
-pub use self::slow::{a_slow_store_holds_up_the_bus, acks_follow_the_commit, large_messages_are_bounded_in_bytes};
+pub use self::slow::{a_slow_store_holds_up_the_bus, acks_follow_the_commit};
 
 /// The name of the source in every scenario's settings.
 pub const SOURCE: &str = "bus";
@@ -105,7 +107,7 @@ macro_rules! source_conformance {
             garbage_is_a_dead_letter_and_the_rest_arrives,
             the_largest_message_is_delivered_and_a_larger_one_is_a_dead_letter,
             a_slow_store_holds_up_the_bus,
-            large_messages_are_bounded_in_bytes,
+            memory_is_bounded_while_the_store_holds,
             a_bus_that_is_down_at_the_start_is_joined_later,
         );
     };

@@ -79,12 +79,12 @@ impl Clone for NotifyPublisher {
 }
 
 impl NotifyPublisher {
+    /// One transaction: all of them, in order, or none.
     async fn notify(&mut self, payloads: Vec<String>) -> Result<()> {
-        let transaction = connected(&self.url, &mut self.client).await?.transaction().await?;
-        for payload in payloads {
-            transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &payload]).await?;
-        }
-        Ok(transaction.commit().await?)
+        let client = connected(&self.url, &mut self.client).await?;
+        let notify = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
+        client.execute(notify, &[&CHANNEL, &payloads]).await?;
+        Ok(())
     }
 }
 

@@ -101,10 +101,8 @@ async fn stream(connection: &RedisConnection) -> Result<Box<dyn Io>, Failure> {
     let host = host(&connection.url);
     let tcp = TcpStream::connect((host.as_str(), connection.url.port().unwrap_or(PORT))).await?;
     tcp.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
     SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
     if connection.url.scheme() != "rediss" {
         return Ok(Box::new(tcp));

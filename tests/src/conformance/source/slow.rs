@@ -2,12 +2,12 @@
 //! the inbox does as it is told.
 
 use anyhow::{Result, ensure};
-use wirehook::source::{BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX};
+use wirehook::source::{BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX};
 
 use super::load::orders;
 use super::order::number_in;
 use super::stage::DEADLINE;
-use super::{Bus, Guarantee, Order, Publisher, SOURCE, is_full};
+use super::{Bus, Guarantee, Publisher, SOURCE, is_full};
 use crate::fake_inbox::{FakeInbox, Mode, Running, Seen, build};
 use crate::wait;
 
@@ -19,9 +19,6 @@ const PUBLISHED_AT_ONCE: usize = 200;
 
 /// What a source may hold at most; a scenario publishes a multiple of it.
 const MESSAGES_IN_FLIGHT_MAX: usize = BATCHES_IN_FLIGHT_MAX * BATCH_MESSAGES_MAX;
-
-/// The size of a message of which a few fill the room that there is in bytes.
-const LARGE_BYTES: usize = 128 << 10;
 
 /// A message is the bus's until the inbox has committed it: a source that ends before gets it again, and one that has
 /// committed it does not. Of a bus that keeps nothing, what was handed over is accepted before the source ends.
@@ -81,33 +78,6 @@ pub async fn a_slow_store_holds_up_the_bus<B: Bus>() -> Result<()> {
     ensure!(status.messages_lost == 0 && status.reconnects == 0, "the bus can wait: {status:?}");
     source.drained().await?;
     expect_exactly(&inbox.seen(), 0..events)
-}
-
-/// The bound counts bytes, too. A bus that keeps nothing may drop what its reader does not take.
-pub async fn large_messages_are_bounded_in_bytes<B: Bus>() -> Result<()> {
-    let bytes = LARGE_BYTES.min(B::MESSAGE_BYTES_MAX);
-    // Four times what fits; fewer where a message is so small that the bound in messages is met first.
-    let events = (4 * BYTES_IN_FLIGHT_MAX / bytes).min(2 * MESSAGES_IN_FLIGHT_MAX);
-    let bus = B::start().await?;
-    let inbox = FakeInbox::new(Mode::Hold);
-    let source = start(&bus, &inbox)?;
-    source.connected().await;
-    let mut publisher = bus.publisher();
-    for first in (0..events).step_by(FEW) {
-        let orders: Vec<_> = (first..events.min(first + FEW)).map(|number| Order::sized(number, bytes)).collect();
-        publisher.publish(&orders).await?;
-    }
-    inbox.until("the first batch", |seen| seen.batches > 0).await;
-    inbox.set(Mode::Slow);
-    let wanted = if B::GUARANTEE == Guarantee::AtLeastOnce { events } else { 1 };
-    let seen = inbox.until("the orders", |seen| seen.accepted.len() >= wanted).await;
-    let most = seen.waiting_most;
-    println!("most that waited: {most:?} of {events} messages of {bytes} bytes");
-    let bound = BYTES_IN_FLIGHT_MAX + BATCH_MESSAGES_MAX * bytes;
-    ensure!(most.bytes <= bound, "too much: {most:?}, over {bound} bytes");
-    inbox.set(Mode::Accept);
-    source.drained().await?;
-    Ok(())
 }
 
 fn start<B: Bus>(bus: &B, inbox: &std::sync::Arc<FakeInbox>) -> Result<Running> {
