@@ -102,7 +102,6 @@ impl SourceProcess {
             loop {
                 let line = self.lines.next_line().await?.context("held-source has ended")?;
                 let seen = serde_json::from_str(&line)?;
-                eprintln!("{line}");
                 last = Some(seen);
                 if condition(seen) {
                     return anyhow::Ok(());
