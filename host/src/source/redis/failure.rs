@@ -46,6 +46,7 @@ fn advice(code: &str, words: &str, rules: &str) -> Option<String> {
             "set `user` and `password` as the server has them"
         }
         "NOPERM" => return Some(format!("allow the user what this source needs: `ACL SETUSER … {rules}`")),
+        "NOGROUP" => "the group is gone, and is made again",
         "WRONGTYPE" => "name streams only in `streams`",
         "MOVED" | "CROSSSLOT" | "CLUSTERDOWN" => {
             "nodes of a Redis Cluster are not followed: make one source for each stream, with the URL of its node"
