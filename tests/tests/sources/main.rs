@@ -6,6 +6,7 @@ mod decode;
 mod http;
 mod jetstream;
 mod nats;
+mod postgres;
 mod stdin;
 
 use wirehook_tests::fake_inbox;
