@@ -1,6 +1,7 @@
 //! `LISTEN`: at most once.
 
 pub(crate) mod connection;
+pub(crate) mod row;
 pub(crate) mod words;
 
 use std::sync::Arc;
