@@ -54,13 +54,21 @@ impl Frontier {
         frontier
     }
 
+    /// The high key where nothing has been read.
+    pub(super) const NOTHING: i64 = i64::MIN;
+
     /// Nothing has been read.
     pub(super) fn start() -> Self {
-        Self::new(i64::MIN, [])
+        Self::new(Self::NOTHING, [])
     }
 
     pub(super) fn high(&self) -> i64 {
         self.high
+    }
+
+    /// The keys that have never been read.
+    pub(super) fn above(&self) -> Range {
+        Range { first: self.high.saturating_add((self.high != Self::NOTHING).into()), last: i64::MAX }
     }
 
     /// The gaps, ascending, and whether they are wide.
@@ -72,22 +80,14 @@ impl Frontier {
         !self.gaps.is_empty()
     }
 
-    /// Whether there are gaps that no look has come after.
-    pub(super) fn has_unnoted(&self) -> bool {
-        self.gaps.values().any(|gap| gap.noted.is_none())
-    }
-
     /// Rows were read above the high key: `keys` and no other up to the last of them. Ascending.
     pub(super) fn advance(&mut self, keys: &[i64]) {
         for key in keys.iter().copied() {
-            if key <= self.high && self.high != i64::MIN {
-                continue;
+            let first = self.above().first;
+            if first < key {
+                self.gaps.insert(first, Gap { last: key - 1, noted: None, wide: false });
             }
-            let below = if self.high == i64::MIN { i64::MIN } else { self.high + 1 };
-            if below < key {
-                self.gaps.insert(below, Gap { last: key - 1, noted: None, wide: false });
-            }
-            self.high = key;
+            self.high = self.high.max(key);
         }
         self.bound();
     }
@@ -197,13 +197,16 @@ impl Frontier {
         (key <= gap.last).then_some((*first, *gap))
     }
 
-    /// Merges the neighbours that are nearest to each other where there are too many gaps.
     fn bound(&mut self) {
-        if self.gaps.len() <= GAPS_MAX {
-            return;
+        if self.gaps.len() > GAPS_MAX {
+            self.merge(GAPS_AFTER_MERGE);
         }
+    }
+
+    /// Merges the neighbours that are nearest to each other, until `gaps_max` are left.
+    fn merge(&mut self, gaps_max: usize) {
         let mut distances: Vec<u64> = self.gaps.values().zip(self.gaps.keys().skip(1)).map(distance).collect();
-        let excess = self.gaps.len() - GAPS_AFTER_MERGE;
+        let excess = self.gaps.len() - gaps_max;
         let (_, nearest, _) = distances.select_nth_unstable(excess - 1);
         let mut left = excess;
         let mut merged: BTreeMap<i64, Gap> = BTreeMap::new();
