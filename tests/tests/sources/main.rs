@@ -7,4 +7,5 @@ mod fake_inbox;
 mod http;
 mod jetstream;
 mod nats;
+mod postgres;
 mod stdin;

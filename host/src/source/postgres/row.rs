@@ -5,6 +5,8 @@
 //! such as `nats_published_at` is never read.
 
 use std::pin::pin;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -13,6 +15,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::connection::{answer, quoted};
 use crate::settings::TableName;
+use crate::source::BATCH_MESSAGES_MAX;
 
 /// The outbox's key: an integer that grows, though not in the order of commits.
 pub(crate) const KEY_COLUMN: &str = "pk_entity_change_log";
@@ -60,6 +63,20 @@ pub(crate) struct RowReader {
     from: String,
     json: String,
     by_key: Statement,
+    /// For how many rows the next read asks: fewer where they were too large to be taken at once, so that the server does
+    /// not send what is thrown away.
+    rows_asked: AtomicUsize,
+}
+
+/// Why rows can't be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum RowError {
+    /// The table is missing, is none of FraiseQL's, or the role may not read it. The words say what to change.
+    #[error("{0}")]
+    Table(String),
+    /// The session failed, in words. Try again with another, and look for the table anew.
+    #[error("{0}")]
+    Session(String),
 }
 
 /// What the catalogue says of a column.
@@ -74,31 +91,33 @@ impl RowReader {
     ///
     /// # Errors
     ///
-    /// In words: there is no such table, it is none of FraiseQL's, or the role may not read it, with what to GRANT.
-    pub(crate) async fn find(client: &Client, table: &TableName, event_bytes_max: usize) -> Result<Self, String> {
-        let rows = answer(client.query(CATALOGUE, &[&table.table, &table.schema])).await?;
+    /// There is no such table, it is none of FraiseQL's, or the role may not read it, with what to GRANT; or the session
+    /// failed.
+    pub(crate) async fn find(client: &Client, table: &TableName, event_bytes_max: usize) -> Result<Self, RowError> {
+        let rows = answer(client.query(CATALOGUE, &[&table.table, &table.schema])).await.map_err(RowError::Session)?;
         let Some(first) = rows.first() else {
-            return Err(format!(
+            return Err(RowError::Table(format!(
                 "there is no table `{table}`; set `table`, in upper and lower case as it was made, and the database in `url`"
-            ));
+            )));
         };
         let (schema, name, role): (String, String, String) = (first.get(0), first.get(1), first.get(2));
         let from = format!("{}.{}", quoted(&schema), quoted(&name));
         let columns: Vec<_> =
             rows.iter().map(|row| Column { name: row.get(6), kind: row.get(7), readable: row.get(8) }).collect();
         for required in REQUIRED {
-            let Some(column) = columns.iter().find(|column| column.name == required) else {
-                return Err(format!(
+            if columns.iter().all(|column| column.name != required) {
+                return Err(RowError::Table(format!(
                     "the table `{table}` has no column `{required}`, so it is no outbox of FraiseQL's; set `table`"
-                ));
-            };
-            if !first.get::<_, bool>(4) || !column.readable {
-                let (schema, grantee) = (quoted(&schema), quoted(&role));
-                return Err(format!(
-                    "the role `{role}` may not read the table `{table}`; its owner can allow it: \
-                     GRANT USAGE ON SCHEMA {schema} TO {grantee}; GRANT SELECT ON {from} TO {grantee}"
-                ));
+                )));
             }
+        }
+        let readable = |required: &str| columns.iter().any(|column| column.name == required && column.readable);
+        if !first.get::<_, bool>(4) || !REQUIRED.into_iter().all(readable) {
+            let (schema, grantee) = (quoted(&schema), quoted(&role));
+            return Err(RowError::Table(format!(
+                "the role `{role}` may not read the table `{table}`; its owner can allow it: \
+                     GRANT USAGE ON SCHEMA {schema} TO {grantee}; GRANT SELECT ON {from} TO {grantee}"
+            )));
         }
         let columns: Vec<_> = columns.into_iter().filter(|column| column.readable).collect();
         let json = json(&columns, event_bytes_max);
@@ -107,9 +126,18 @@ impl RowReader {
             "SELECT r.json FROM unnest($1::bigint[]) WITH ORDINALITY AS k(key, place) LEFT JOIN LATERAL (\
              SELECT {json} AS json FROM {from} AS o WHERE o.{KEY_COLUMN} = k.key OFFSET 0) AS r ON true ORDER BY k.place"
         );
-        let by_key = answer(client.prepare(&by_key)).await?;
+        let by_key = answer(client.prepare(&by_key)).await.map_err(RowError::Session)?;
         let columns = columns.into_iter().map(|column| column.name).collect();
-        Ok(Self { table: table.to_string(), role, row_security: first.get(5), columns, from, json, by_key })
+        Ok(Self {
+            table: table.to_string(),
+            role,
+            row_security: first.get(5),
+            columns,
+            from,
+            json,
+            by_key,
+            rows_asked: AtomicUsize::new(BATCH_MESSAGES_MAX),
+        })
     }
 
     /// The table for `FROM`, quoted; name it `o` there.
@@ -138,13 +166,15 @@ impl RowReader {
     }
 
     /// The rows of `keys`, in their order, each key as often as it is named; `None` where there is no row that the role
-    /// can see. Fewer than there are keys once [`READ_BYTES_MAX`] is passed: read the rest anew.
+    /// can see. Perhaps only those of the first keys, of one at least, so that [`READ_BYTES_MAX`] holds: read the rest anew.
     ///
     /// # Errors
     ///
-    /// In words, with the server's own.
-    pub(crate) async fn read(&self, client: &Client, keys: &[i64]) -> Result<Vec<Option<Bytes>>, String> {
-        answer(async {
+    /// The session failed.
+    pub(crate) async fn read(&self, client: &Client, keys: &[i64]) -> Result<Vec<Option<Bytes>>, RowError> {
+        let asked = self.rows_asked.load(Relaxed).min(keys.len());
+        let keys = &keys[..asked];
+        let read = answer(async {
             let mut rows = pin!(client.query_raw(&self.by_key, [&keys]).await?);
             let (mut read, mut bytes) = (Vec::with_capacity(keys.len()), 0);
             while bytes < READ_BYTES_MAX
@@ -155,8 +185,13 @@ impl RowReader {
                 read.push(json.map(|json| Bytes::copy_from_slice(json.as_bytes())));
             }
             Ok(read)
-        })
-        .await
+        });
+        let read: Vec<Option<Bytes>> = read.await.map_err(RowError::Session)?;
+        match read.len() {
+            len if len < asked => self.rows_asked.store(len.max(1), Relaxed),
+            _ => self.rows_asked.store((self.rows_asked.load(Relaxed) * 2).min(BATCH_MESSAGES_MAX), Relaxed),
+        }
+        Ok(read)
     }
 
     /// Why a row that was there is not seen, most likely, and what to change.
@@ -173,21 +208,32 @@ impl RowReader {
     }
 }
 
-/// `{"id":…,"seq":…}` of those [`COLUMNS`] that the table has. `concat_ws` leaves out nulls. Each value is cut off before
-/// it is joined with others, as is the whole: a text may have 1 GB at the server, and much less here.
+/// `{"id":…,"seq":…}` of those [`COLUMNS`] that the table has. `concat_ws` leaves out nulls. What may be long is cut off
+/// before it is joined with others, as is the whole: a text may have 1 GB at the server, and much less here.
 fn json(columns: &[Column], event_bytes_max: usize) -> String {
-    // A character has one byte at least, so what was cut off is over the limit all the same.
-    let kept = event_bytes_max.saturating_add(1).min(i32::MAX as usize);
     let members = COLUMNS.iter().filter_map(|name| {
         let column = columns.iter().find(|column| column.name == *name)?;
         let value = match Type::from_oid(column.kind) {
+            Some(Type::JSON | Type::JSONB) => cut_off(&format!("o.{name}::text"), event_bytes_max),
             // An instant without its zone would be none: FraiseQL writes UTC.
-            Some(Type::TIMESTAMP) => format!("o.{name} AT TIME ZONE 'UTC'"),
-            _ => format!("o.{name}"),
+            Some(Type::TIMESTAMP) => format!("to_json(o.{name} AT TIME ZONE 'UTC')::text"),
+            _ => format!("to_json(o.{name})::text"),
         };
-        Some(format!("'\"{name}\":' || left(to_json({value})::text, {kept})"))
+        Some(format!("'\"{name}\":' || {value}"))
     });
-    format!("left('{{' || concat_ws(',', {}) || '}}', {kept})", members.collect::<Vec<_>>().join(", "))
+    let members = members.collect::<Vec<_>>().join(", ");
+    cut_off(&format!("'{{' || concat_ws(',', {members}) || '}}'"), event_bytes_max)
+}
+
+/// A text as it is up to `bytes_max`, and else so much of it that it is still longer: a character has one byte at least.
+/// `left` looks at every character, so that it is kept for those that need it; OFFSET keeps the text from being made twice.
+fn cut_off(text: &str, bytes_max: usize) -> String {
+    let bytes_max = bytes_max.min(i32::MAX as usize - 1);
+    let kept = bytes_max + 1;
+    format!(
+        "(SELECT CASE WHEN octet_length(c.t) > {bytes_max} THEN left(c.t, {kept}) ELSE c.t END \
+         FROM (SELECT {text} AS t OFFSET 0) AS c)"
+    )
 }
 
 #[cfg(test)]
@@ -203,9 +249,9 @@ mod tests {
             column("id", Type::UUID),
             column("created_at", Type::TIMESTAMP),
         ];
-        let expected = "left('{' || concat_ws(',', '\"id\":' || left(to_json(o.id)::text, 101), \
-            '\"object_type\":' || left(to_json(o.object_type)::text, 101), \
-            '\"created_at\":' || left(to_json(o.created_at AT TIME ZONE 'UTC')::text, 101)) || '}', 101)";
+        let members = "'\"id\":' || to_json(o.id)::text, '\"object_type\":' || to_json(o.object_type)::text, \
+            '\"created_at\":' || to_json(o.created_at AT TIME ZONE 'UTC')::text";
+        let expected = cut_off(&format!("'{{' || concat_ws(',', {members}) || '}}'"), 100);
         assert_eq!(json(&columns, 100), expected);
     }
 }
