@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod decode;
-mod fake_inbox;
 mod http;
 mod jetstream;
 mod jetstream_pressure;
@@ -13,3 +12,5 @@ mod nats_security;
 mod nats_tls;
 mod postgres;
 mod stdin;
+
+use wirehook_tests::fake_inbox;
