@@ -19,6 +19,7 @@ mod dead_letters;
 mod deliveries;
 mod demo;
 mod plugin;
+mod publish;
 mod receive;
 mod run;
 mod status;
@@ -63,6 +64,9 @@ enum Command {
     /// Check the settings and every plugin, without running anything
     #[command(after_help = check::EXAMPLE)]
     Check,
+    /// Publish events to the bus of a source, as an application would
+    #[command(after_help = publish::EXAMPLE)]
+    Publish(publish::PublishArgs),
     /// Receive webhooks, verify their signatures and print them
     #[command(after_help = receive::EXAMPLE)]
     Receive(receive::ReceiveArgs),
@@ -146,6 +150,7 @@ impl Session<'_> {
         match command {
             Command::Run(args) => run::run(self, args).await,
             Command::Check => check::check(self),
+            Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,

@@ -13,14 +13,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{self, AppError};
-use crate::cli::parts::{DemoOptions, DemoReport, Parts, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
+use crate::cli::parts::{
+    DemoOptions, DemoReport, Parts, PluginView, PublishReport, ReceiveOptions, Received, Routed, RunOptions, RunReport,
+};
 use crate::cli::{Failure, Failures};
 use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
+use crate::publish::{self, PublishError};
 use crate::receiver::{self, Receiver, ReceiverSettings, Script, Verdict};
-use crate::settings::{Settings, StoreSettings};
+use crate::settings::{Settings, SourceSettings, StoreSettings};
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
@@ -100,6 +103,15 @@ impl Parts for Program {
 
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
         Box::pin(demo::run(options, self.clock()))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        source: &'a SourceSettings,
+        events: Vec<Routed>,
+        progress: &'a mut (dyn FnMut(&PublishReport) + Send),
+    ) -> BoxFuture<'a, Result<PublishReport, Failures>> {
+        Box::pin(async move { Ok(publish::publish_all(source, &events, &self.clock, progress).await?) })
     }
 
     fn inspect(&self, file: &Path) -> PluginView {
@@ -229,6 +241,16 @@ impl OpenOffline for Opener {
             Ok(Arc::new(store.map_err(|error| OfflineError { message: error.to_string(), help: None })?)
                 as Arc<dyn Store>)
         })
+    }
+}
+
+impl From<PublishError> for Failures {
+    fn from(error: PublishError) -> Self {
+        let failure = Failure { help: error.help(), ..Failure::new(error.to_string()) };
+        match error {
+            PublishError::Stdin(_) => failure.into_usage(),
+            _ => failure.into(),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub mod source;
 pub mod endpoint;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, find, load, load_store, parse};
+pub use load::{Environment, Loaded, LoadedSources, find, load, load_sources, load_store, parse};
 pub use show::{Origin, Shown};
 pub use source::{
     NatsConnection, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName, TlsSettings,

@@ -13,8 +13,9 @@ pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
+pub use crate::publish::{Report as PublishReport, Routed};
 use crate::secret::Secret;
-use crate::settings::Settings;
+use crate::settings::{Settings, SourceSettings};
 
 /// What commands need from the rest of the program.
 pub trait Parts: Send + Sync {
@@ -44,6 +45,14 @@ pub trait Parts: Send + Sync {
 
     /// Runs the demonstration, printing to standard output by itself.
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>>;
+
+    /// Publishes events to the bus of a source, and tells `progress` how far it is.
+    fn publish<'a>(
+        &'a self,
+        source: &'a SourceSettings,
+        events: Vec<Routed>,
+        progress: &'a mut (dyn FnMut(&PublishReport) + Send),
+    ) -> BoxFuture<'a, Result<PublishReport, Failures>>;
 
     /// Looks at one plugin's file.
     fn inspect(&self, file: &Path) -> PluginView;

@@ -1,6 +1,6 @@
 //! Core NATS: at most once. The server keeps nothing, so what can't be accepted in time is counted as lost.
 
-pub(super) mod link;
+pub(crate) mod link;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -136,7 +136,8 @@ impl Link {
     }
 }
 
-fn credentials(options: ConnectOptions, connection: &NatsConnection) -> ConnectOptions {
+/// Adds who the client is, as every connection to this server says.
+pub(crate) fn credentials(options: ConnectOptions, connection: &NatsConnection) -> ConnectOptions {
     let text = |secret: &crate::secret::Secret| String::from_utf8_lossy(secret.expose()).into_owned();
     match (&connection.user, &connection.password, &connection.token) {
         (Some(user), password, _) => {
