@@ -10,10 +10,12 @@ use clap::{CommandFactory, Parser};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use wirehook::cli::parts::{
-    DemoOptions, DemoReport, PluginView, PublishReport, ReceiveOptions, Received, Routed, RunOptions, RunReport,
+    DemoOptions, DemoReport, DevNews, DevOptions, Forwarded, ForwardedOutcome, PluginView, PublishReport,
+    ReceiveOptions, Received, Routed, RunOptions, RunReport,
 };
 use wirehook::cli::{Cli, Console, Exit, Failure, Failures, Parts};
 use wirehook::clock::{Clock, ManualClock, Timestamp};
+use wirehook::dead_letter::Reason;
 use wirehook::logging::{LogFormat, LoggingError};
 use wirehook::ops::access::{OfflineError, OpenOffline};
 use wirehook::settings::{Environment, Settings, SourceSettings, StoreSettings};
@@ -60,6 +62,32 @@ impl Parts for FakeParts {
         *self.statuses.lock().unwrap() = options.statuses;
         self.received.iter().for_each(print);
         async { Ok(()) }.boxed()
+    }
+    fn dev<'a>(
+        &'a self,
+        options: DevOptions,
+        print: &'a mut (dyn FnMut(&DevNews) + Send),
+    ) -> BoxFuture<'a, Result<RunReport, Failures>> {
+        assert_eq!(options.secret.unwrap().expose(), b"s3cret");
+        print(&DevNews::Ready);
+        let attempt = |outcome, status, error: Option<&str>| Forwarded {
+            plugin: "orders".into(),
+            endpoint: "shop".into(),
+            webhook_id: "msg_1".to_owned(),
+            attempt: 1,
+            status,
+            error: error.map(str::to_owned),
+            duration: std::time::Duration::from_millis(12),
+            outcome,
+        };
+        print(&DevNews::Attempted(attempt(ForwardedOutcome::Delivered, Some(200), None)));
+        print(&DevNews::Attempted(attempt(
+            ForwardedOutcome::Retried { due_at: Timestamp(1), after: std::time::Duration::from_millis(250) },
+            None,
+            Some("refused"),
+        )));
+        print(&DevNews::Attempted(attempt(ForwardedOutcome::Dead(Reason::Status4xx), Some(400), None)));
+        async { self.run.clone() }.boxed()
     }
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
         async move { Ok(DemoReport { accounted: options.events == 1000 }) }.boxed()
@@ -186,6 +214,7 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
         [
             "run",
             "check",
+            "dev",
             "publish",
             "receive",
             "deliveries",
@@ -214,6 +243,9 @@ fn wrong_arguments_are_refused() {
     check("receive --status 99");
     check("receive --secret-env A --secret-file b");
     check("receive --count 0");
+    check("dev --source -");
+    check("dev --plugin a.wasm --source - --forward-to localhost:3000");
+    check("dev --plugin a.wasm --source - --forward-to http://u:p@localhost:3000");
     check("publish");
     check("publish order.created --count 0");
     check("publish events.jsonl --raw --entity {}");
@@ -502,4 +534,27 @@ async fn a_publication_says_what_is_wrong_before_anything_goes_out() {
     let ended = bench.run("publish order.created").await;
     assert_eq!(ended.exit, Exit::Usage);
     assert!(ended.err.contains("reads standard input") && ended.err.contains("wirehook run <"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn every_attempt_of_a_trial_is_a_line() {
+    let bench = Bench::new("");
+    let arguments = "dev --plugin a.wasm --source - --forward-to http://localhost:3000 --secret-env SHOP_SECRET";
+    let ended = bench.run(arguments).await;
+    assert_eq!(ended.exit, Exit::Success, "{}", ended.err);
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "ready for events",
+            "200 orders → shop msg_1 attempt 1, 12 ms: delivered",
+            "refused orders → shop msg_1 attempt 1, 12 ms: tried again in 250ms",
+            "400 orders → shop msg_1 attempt 1, 12 ms: dead letter: status_4xx",
+            "stopped, with 2 dead letters; what it made is removed",
+        ]
+    );
+    let objects = bench.objects(arguments, Exit::Success).await;
+    let outcomes: Vec<_> = objects.iter().filter_map(|object| object["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["delivered", "retrying", "dead"]);
+    assert_eq!(objects[3]["reason"], "status_4xx");
 }

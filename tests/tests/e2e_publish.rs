@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use wirehook_tests::events::{array, entity_id, order_created};
+use wirehook_tests::events::{array, order_created};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::port;

@@ -110,7 +110,7 @@ impl Console {
     pub fn progress(&self, length: u64) -> ProgressBar {
         let target = if self.watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(length), target);
-        let template = "{bar:40} {human_pos}/{human_len} {per_sec} {eta} left";
+        let template = "{bar:40} {human_pos}/{human_len}, {eta} left";
         // The template is a constant, so that the style can only be right.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);

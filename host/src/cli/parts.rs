@@ -11,9 +11,11 @@ use serde::Serialize;
 use super::failure::{Failure, Failures};
 pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
+pub use crate::dev::{Begun, DevNews, DevOptions, Forwarded, ForwardedOutcome, SourceArguments};
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
 pub use crate::publish::{Report as PublishReport, Routed};
+use crate::receiver::{self, Verdict};
 use crate::secret::Secret;
 use crate::settings::{Settings, SourceSettings};
 
@@ -42,6 +44,13 @@ pub trait Parts: Send + Sync {
         options: ReceiveOptions,
         print: &'a mut (dyn FnMut(&Received) + Send),
     ) -> BoxFuture<'a, Result<(), Failures>>;
+
+    /// Runs plugins without settings until it is told to stop. What goes on is given to `print`.
+    fn dev<'a>(
+        &'a self,
+        options: DevOptions,
+        print: &'a mut (dyn FnMut(&DevNews) + Send),
+    ) -> BoxFuture<'a, Result<RunReport, Failures>>;
 
     /// Runs the demonstration, printing to standard output by itself.
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>>;
@@ -96,6 +105,31 @@ pub struct Received {
     pub body: String,
 }
 
+impl Received {
+    /// What the receiver took as its `number`th request, for people.
+    pub fn view(number: u64, received: &receiver::Received) -> Self {
+        Self {
+            number,
+            webhook_id: received.webhook_id.clone(),
+            verified: match received.verdict {
+                Verdict::Verified => Some(true),
+                Verdict::Failed(_) => Some(false),
+                Verdict::Unchecked => None,
+            },
+            problem: match &received.verdict {
+                Verdict::Failed(error) => Some(error.to_string()),
+                _ => None,
+            },
+            status: received.status.as_u16(),
+            attempt: received.attempt,
+            body: match std::str::from_utf8(&received.body) {
+                Ok(text) => text.to_owned(),
+                Err(_) => format!("hex:{}", hex::encode(&received.body)),
+            },
+        }
+    }
+}
+
 /// How to demonstrate.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
@@ -143,4 +177,13 @@ pub struct PluginView {
     pub exports: Vec<String>,
     /// Its limits, each with its unit.
     pub limits: BTreeMap<String, String>,
+}
+
+impl PluginView {
+    /// Why it would not run.
+    pub fn refusal(&self) -> Option<Failure> {
+        let error = self.error.as_deref().filter(|_| !self.ok)?;
+        let message = format!("plugin `{}` would not run: {error}", self.name);
+        Some(Failure { message, at: Some(self.file.display().to_string()), help: self.help.clone() })
+    }
 }

@@ -23,10 +23,11 @@ Examples:
   wirehook publish events.jsonl --source bus
   generate-events | wirehook publish -
 
-A file has JSON lines, an array of events, or events over several lines each. It is checked whole before anything is
-sent. Beside a running host: a source of kind http is that host's own; on any other bus, everybody subscribed gets the events.
+A file has JSON lines, an array of events, or events over several lines each, and is checked whole
+before anything is sent. Everybody who is subscribed gets the events, not only your host.
 
-Exit code: 0 when the bus has every event, 2 for settings, arguments and mistakes in the input, 1 otherwise.";
+Exit code: 0 when the bus has every event, 2 for settings, arguments and mistakes in the input,
+1 otherwise.";
 
 /// The most events of one `--count`.
 const COUNT_MAX: u64 = 1_000_000;
