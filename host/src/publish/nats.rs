@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishError as JetstreamError, PublishErrorKind};
 use async_nats::jetstream::{self, message::PublishMessage};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, Event};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
@@ -14,7 +14,7 @@ use super::compose::uuid;
 use super::{Publish, PublishError, Routed, Taken};
 use crate::clock::Clock;
 use crate::settings::NatsConnection;
-use crate::source::nats::link;
+use crate::source::nats::connect::{self, ConnectError};
 use crate::sync::lock;
 
 /// How long an echo may take. Where the user may not publish to its own inbox there is none, ever.
@@ -131,20 +131,18 @@ impl Bus {
     async fn connect(name: String, connection: &NatsConnection) -> Result<Self, PublishError> {
         let said = Arc::new(Mutex::new(None));
         let heard = Arc::clone(&said);
-        let options = link::credentials(ConnectOptions::new(), connection).name("wirehook-publish");
-        let options = options.event_callback(move |event| {
-            if let Event::ServerError(error) = event {
-                *lock(&heard) = Some(error.to_string());
-            }
-            std::future::ready(())
-        });
-        match options.connect(connection.url.as_str()).await {
+        let connecting = async {
+            let options = connect::options(connection).await?.name("wirehook-publish").event_callback(move |event| {
+                if let Event::ServerError(error) = event {
+                    *lock(&heard) = Some(error.to_string());
+                }
+                std::future::ready(())
+            });
+            connect::connect(connection, options).await
+        };
+        match connecting.await {
             Ok(client) => Ok(Self { name, client, said }),
-            Err(error) => Err(PublishError::Unreachable {
-                bus: name,
-                error: error.to_string(),
-                help: "start the server, or mend `url` and the credentials of the source".to_owned(),
-            }),
+            Err(error) => Err(unreachable(name, error)),
         }
     }
 
@@ -173,4 +171,13 @@ impl Bus {
             help: help.to_owned(),
         }
     }
+}
+
+fn unreachable(bus: String, error: ConnectError) -> PublishError {
+    let (error, help) = match error {
+        // The bus is named before.
+        ConnectError::Refused { words, advice, .. } => (words, advice.trim_start_matches("; ").to_owned()),
+        error => (error.to_string(), String::new()),
+    };
+    PublishError::Unreachable { bus, error, help }
 }
