@@ -160,6 +160,7 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
                 field: field.clone(),
                 start: *start,
                 ephemeral: *ephemeral,
+                new_consumer: format!("wirehook-{:032x}", fastrand::u128(..)),
             })
         }
         SourceKind::Postgres { connection, channels, table } => Box::new(postgres::PostgresSource {

@@ -9,6 +9,7 @@ pub mod whole_path;
 pub mod python_verifier;
 pub mod store_file;
 pub mod nats_server;
+pub mod redis_server;
 pub mod bench;
 pub mod conformance;
 pub mod power_cut;

@@ -226,7 +226,7 @@ async fn over(pause: &mut Option<(String, Pin<Box<Sleep>>)>) -> String {
 }
 
 /// Offers a batch until it is accepted or its tries are spent; then it is counted as lost.
-fn keep(
+pub(super) fn keep(
     name: Arc<str>,
     messages: Vec<crate::event::Message>,
     inbox: Arc<dyn Accept>,
