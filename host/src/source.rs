@@ -168,6 +168,7 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
             connection: connection.clone(),
             channels: channels.clone(),
             table: table.clone(),
+            event_bytes_max: limits.event_bytes_max,
         }),
         SourceKind::PostgresOutbox { connection, table, channel, start } => {
             Box::new(postgres_outbox::PostgresOutboxSource {

@@ -11,4 +11,5 @@ mod jetstream_streams;
 mod nats;
 mod nats_security;
 mod nats_tls;
+mod postgres;
 mod stdin;
