@@ -130,7 +130,7 @@ async fn channels_are_named_exactly() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_slow_inbox_leaves_notifications_at_the_server() -> anyhow::Result<()> {
-    const EVENTS: usize = 30_000;
+    const EVENTS: usize = 15_000;
     let server = PostgresServer::start().await?;
     server.create_outbox().await?;
     let inbox = FakeInbox::new(Mode::Hold);

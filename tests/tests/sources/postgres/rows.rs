@@ -3,11 +3,11 @@
 use anyhow::Context;
 use tokio_postgres::Client;
 use wirehook::event::Message;
-use wirehook::source::BATCH_MESSAGES_MAX;
+use wirehook::source::{BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX};
 use wirehook_tests::postgres_server::PostgresServer;
 
 use super::{EVENT_BYTES_MAX, bodies, connection, create_reader, decoded, listening, listening_on, notify};
-use crate::fake_inbox::{FakeInbox, Mode, Running};
+use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 
 const INSERT: &str = "INSERT INTO core.tb_entity_change_log (object_type, modification_type, object_id, object_data) \
     VALUES ('Order', $1, '33333333-3333-3333-3333-333333333333', $2::text::jsonb) RETURNING pk_entity_change_log";
@@ -160,6 +160,39 @@ async fn a_burst_of_rows_is_read_in_order() -> anyhow::Result<()> {
     let expected: Vec<_> = (1..=ROWS).map(|seq| format!("bus/seq/Order:{seq}")).collect();
     assert_eq!(keys, expected);
     assert!(seen.batches > ROWS / BATCH_MESSAGES_MAX + 4, "{} batches", seen.batches);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_named_before_a_kill_are_read_after_it() -> anyhow::Result<()> {
+    const ROWS: usize = BATCHES_IN_FLIGHT_MAX * BATCH_MESSAGES_MAX + 900;
+    let mut server = PostgresServer::start().await?;
+    server.create_outbox().await?;
+    server.notify_of_rows().await?;
+    let inbox = FakeInbox::new(Mode::Hold);
+    let source = Running::start(listening(&server), &inbox);
+    source.connected().await;
+    let client = server.client().await?;
+    let insert = format!(
+        "INSERT INTO core.tb_entity_change_log (object_type, modification_type, object_data) \
+         SELECT 'Order', 'INSERT', to_jsonb(n) FROM generate_series(1, {ROWS}) n"
+    );
+    client.batch_execute(&insert).await?;
+    inbox.until("batches in flight", |seen| seen.batches == BATCHES_IN_FLIGHT_MAX).await;
+    let told_all = async || {
+        let of_source =
+            "SELECT wait_event = 'ClientRead' FROM pg_stat_activity WHERE application_name = 'wirehook-bus'";
+        let row = client.query_one(of_source, &[]).await.ok()?;
+        row.get::<_, Option<bool>>(0).filter(|told| *told)
+    };
+    eventually("the server has told all", told_all).await;
+    server.kill();
+    server.restart().await?;
+    inbox.set(Mode::Accept);
+    source.until("connected again", |status| status.reconnects == 1).await;
+    let seen = inbox.until("all", |seen| seen.accepted.len() == ROWS).await;
+    assert_eq!((seen.bodies().len(), source.state.status().messages_lost), (ROWS, 0));
     source.drained().await?;
     Ok(())
 }
