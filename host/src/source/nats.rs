@@ -13,6 +13,7 @@ use async_nats::{Client, Subscriber};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{SelectAll, Stream, StreamExt, select_all};
 
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use self::covered::covered;
@@ -110,6 +111,7 @@ impl NatsSource {
         let mut denied: Option<(String, Pin<Box<Sleep>>)> = None;
         // What the server forbade is known by now, if it forbade anything.
         let mut is_told = false;
+        let mut is_open = true;
         let end = loop {
             tokio::select! {
                 biased;
@@ -128,8 +130,9 @@ impl NatsSource {
                         state.failed(&error);
                         denied.get_or_insert_with(|| (error, Box::pin(tokio::time::sleep(DENIED_RETRY))));
                     },
-                    News::Closed => {
-                        break SessionEnd::Failed(format!("the connection to {} was closed", self.connection.url));
+                    News::Closed(error) => {
+                        is_open = false;
+                        break SessionEnd::Failed(error);
                     }
                 },
                 error = over(&mut denied) => break SessionEnd::Failed(error),
@@ -141,7 +144,7 @@ impl NatsSource {
             }
         };
         // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
-        self.finish(&link, messages, &mut batches, inbox, state).await;
+        self.finish(is_open.then_some(&link), messages, &mut batches, inbox, state).await;
         let ended = batches.finish().await;
         state.lost(link.take_dropped(), &"the inbox is slower than the bus");
         match ended {
@@ -188,20 +191,28 @@ impl NatsSource {
     }
 
     /// Unsubscribes and accepts what the server had handed over until then. What it sends in the instant between the echo
-    /// and the end of the subscriptions is lost: the bus keeps nothing.
+    /// and the end of the subscriptions is lost: the bus keeps nothing. Where `link` is not open any more, only what is
+    /// here already.
     async fn finish(
         &self,
-        link: &Link,
+        link: Option<&Link>,
         mut messages: impl Stream<Item = Vec<async_nats::Message>> + Unpin,
         batches: &mut Batches,
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
     ) {
         let rest = async {
-            link.round_trip().await;
-            // An error means that the connection is gone, and what was handed over is here already.
-            let _ = link.client.drain().await;
-            while let Some(chunk) = messages.next().await {
+            if let Some(link) = link {
+                link.round_trip().await;
+                // An error means that the connection is gone, and what was handed over is here already.
+                let _ = link.client.drain().await;
+            }
+            loop {
+                let chunk = match link {
+                    Some(_) => messages.next().await,
+                    None => unconstrained(messages.next()).now_or_never().flatten(),
+                };
+                let Some(chunk) = chunk else { return };
                 while !batches.has_room() {
                     let _ = batches.next().await;
                 }
