@@ -160,6 +160,7 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
                 field: field.clone(),
                 start: *start,
                 ephemeral: *ephemeral,
+                new_consumer: format!("wirehook-{:032x}", fastrand::u128(..)),
             })
         }
         SourceKind::Postgres { connection, channels, table } => Box::new(postgres::PostgresSource {
@@ -167,6 +168,7 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
             connection: connection.clone(),
             channels: channels.clone(),
             table: table.clone(),
+            event_bytes_max: limits.event_bytes_max,
         }),
         SourceKind::PostgresOutbox { connection, table, channel, start } => {
             Box::new(postgres_outbox::PostgresOutboxSource {
@@ -175,6 +177,7 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
                 table: table.clone(),
                 channel: channel.clone(),
                 start: *start,
+                event_bytes_max: limits.event_bytes_max,
             })
         }
         SourceKind::Http { listen, token } => Box::new(http::HttpSource::bind(

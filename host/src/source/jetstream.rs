@@ -290,8 +290,9 @@ impl Puller {
             Ok(()) => {
                 self.accept_backoff.reset();
                 // What a stream lacks does not come with a batch of another.
-                if self.readers.iter().all(|reader| reader.error().is_none()) {
-                    self.state.recovered();
+                match self.readers.iter().all(|reader| reader.error().is_none()) {
+                    true => self.state.recovered(),
+                    false => self.report(),
                 }
             }
             Err(AcceptError::Closed) => return true,

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod decode;
-mod fake_inbox;
 mod http;
 mod jetstream;
 mod jetstream_pressure;
@@ -11,4 +10,7 @@ mod jetstream_streams;
 mod nats;
 mod nats_security;
 mod nats_tls;
+mod postgres;
 mod stdin;
+
+use wirehook_tests::fake_inbox;

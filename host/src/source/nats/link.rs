@@ -188,7 +188,12 @@ impl Link {
         self.up
     }
 
-    /// Messages that the client dropped since the last call.
+    /// Notes messages that were dropped after the client had handed them over.
+    pub(in crate::source) fn dropped(&self, messages: usize) {
+        self.said.dropped.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Messages that were dropped since the last call.
     pub(in crate::source) fn take_dropped(&self) -> usize {
         self.said.dropped.swap(0, Ordering::Relaxed)
     }
