@@ -136,14 +136,16 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
             subjects: subjects.clone(),
             queue_group: queue_group.clone(),
         }),
-        SourceKind::Jetstream { connection, streams, durable, subjects, start, create_stream: _, ephemeral: _ } => {
+        SourceKind::Jetstream { connection, streams, create_stream, durable, subjects, start, ephemeral } => {
             Box::new(jetstream::JetstreamSource {
                 name,
                 connection: connection.clone(),
-                stream: streams.join(","),
+                streams: streams.clone(),
+                create_stream: *create_stream,
                 durable: durable.clone(),
                 subjects: subjects.clone(),
                 start: *start,
+                ephemeral: *ephemeral,
             })
         }
         SourceKind::Redis { connection, channels } => {

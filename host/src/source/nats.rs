@@ -1,18 +1,26 @@
 //! Core NATS: at most once. The server keeps nothing, so what can't be accepted in time is counted as lost.
 
+pub mod connect;
+pub mod covered;
+pub(super) mod denial;
 pub(super) mod link;
 mod held;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subscriber;
-use futures::future::BoxFuture;
+use async_nats::{Client, Subscriber};
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{SelectAll, Stream, StreamExt, select_all};
 
+use tokio::time::Sleep;
+
+use self::covered::covered;
+use self::denial::Denial;
 use self::held::Held;
 pub use self::held::{HELD_BYTES_MAX, HELD_MESSAGES_MAX};
-use self::link::Link;
+use self::link::{Link, News};
 use super::batches::{Batches, Ended, weight};
 use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
 use crate::drain::Drain;
@@ -22,6 +30,8 @@ use crate::settings::NatsConnection;
 pub const ACCEPT_TRIES_MAX: usize = 7;
 /// How long the server may take to hand over the rest once the drain has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a source that may not subscribe to one of its subjects goes on with the others before it tries again.
+const DENIED_RETRY: Duration = Duration::from_secs(5);
 
 /// A queue subscription, shared with other hosts of the same group.
 #[derive(Debug)]
@@ -30,6 +40,12 @@ pub struct NatsSource {
     pub(super) connection: NatsConnection,
     pub(super) subjects: Vec<String>,
     pub(super) queue_group: String,
+}
+
+/// What was before a session.
+struct History {
+    backoff: Backoff,
+    has_connected: bool,
 }
 
 /// Why a session with one connection ended.
@@ -47,15 +63,15 @@ impl Source for NatsSource {
         drain: Drain,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let mut backoff = Backoff::new();
+            let mut history = History { backoff: Backoff::new(), has_connected: false };
             while !drain.is_draining() {
-                match self.session(&inbox, &state, &drain, &mut backoff).await {
+                match self.session(&inbox, &state, &drain, &mut history).await {
                     SessionEnd::Drained => break,
                     SessionEnd::InboxClosed => return Err(SourceError::InboxClosed { name: self.name }),
                     SessionEnd::Failed(error) => {
                         state.disconnected();
                         state.failed(&error);
-                        if !backoff.wait(&drain).await {
+                        if !history.backoff.wait(&drain).await {
                             break;
                         }
                     }
@@ -73,7 +89,7 @@ impl NatsSource {
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
         drain: &Drain,
-        backoff: &mut Backoff,
+        history: &mut History,
     ) -> SessionEnd {
         let connected = tokio::select! {
             () = drain.begun() => return SessionEnd::Drained,
@@ -81,15 +97,22 @@ impl NatsSource {
         };
         let mut link = match connected {
             Ok(link) => link,
-            Err(error) => return SessionEnd::Failed(error),
+            Err(error) => return SessionEnd::Failed(error.to_string()),
         };
         let mut messages = match self.subscribe(&link).await {
             Ok(messages) => messages.ready_chunks(BATCH_MESSAGES_MAX),
             Err(error) => return SessionEnd::Failed(error),
         };
-        backoff.reset();
-        state.connected();
+        history.backoff.reset();
+        if std::mem::replace(&mut history.has_connected, true) {
+            state.reconnected();
+        }
         let (mut batches, mut held) = (Batches::default(), Held::default());
+        let client = link.client.clone();
+        let mut covering = std::pin::pin!(self.warn_where_covered(&client).fuse());
+        let mut denied: Option<(String, Pin<Box<Sleep>>)> = None;
+        // What the server forbade is known by now, if it forbade anything.
+        let mut is_told = false;
         let end = loop {
             while batches.has_room() && !held.is_empty() {
                 self.begin(held.take(), &mut batches, inbox, state).await;
@@ -100,9 +123,23 @@ impl NatsSource {
                 ended = batches.next() => if let Err(AcceptError::Closed) = ended {
                     break SessionEnd::InboxClosed;
                 },
-                alive = link.changed(state) => if !alive {
-                    break SessionEnd::Failed(format!("the connection to {} was closed", self.connection.url));
+                news = link.changed(state) => match news {
+                    News::Alive if is_told || denied.is_some() => {}
+                    News::Alive => {
+                        is_told = true;
+                        state.connected();
+                    }
+                    News::Denied(denial) => if let Some(error) = self.denied(&denial) {
+                        state.disconnected();
+                        state.failed(&error);
+                        denied.get_or_insert_with(|| (error, Box::pin(tokio::time::sleep(DENIED_RETRY))));
+                    },
+                    News::Closed => {
+                        break SessionEnd::Failed(format!("the connection to {} was closed", self.connection.url));
+                    }
                 },
+                error = over(&mut denied) => break SessionEnd::Failed(error),
+                () = &mut covering => {}
                 chunk = messages.next() => match chunk {
                     Some(chunk) => link.dropped(held.put(chunk)),
                     None => break SessionEnd::Failed("the server ended the subscription".to_owned()),
@@ -119,6 +156,18 @@ impl NatsSource {
         }
     }
 
+    /// What it means that the server forbids something; nothing where the source does without.
+    fn denied(&self, denial: &Denial) -> Option<String> {
+        let is_wanted = !denial.is_publish && self.subjects.contains(&denial.subject);
+        is_wanted.then(|| denial.describe())
+    }
+
+    async fn warn_where_covered(&self, client: &Client) {
+        for covered in covered(client, &self.subjects).await {
+            tracing::warn!(source = %self.name, "{covered}");
+        }
+    }
+
     /// One subscription a subject. The server hands a message to one member of a queue group, whatever subjects its
     /// members have: where subjects overlap, it comes once all the same.
     async fn subscribe(&self, link: &Link) -> Result<SelectAll<Subscriber>, String> {
@@ -127,7 +176,8 @@ impl NatsSource {
             let subscription = link.client.queue_subscribe(subject.clone(), self.queue_group.clone()).await;
             subscriptions.push(subscription.map_err(|error| format!("can't subscribe to `{subject}`: {error}"))?);
         }
-        link.round_trip().await;
+        // The client tells what the server forbids in a task of its own, which has had its turn after a second echo.
+        let _ = link.round_trip().await && link.round_trip().await;
         Ok(select_all(subscriptions))
     }
 
@@ -173,6 +223,17 @@ impl NatsSource {
             tracing::warn!(source = %self.name, "the server did not end the subscriptions in time");
             state.lost(held.len(), &"the inbox did not take them before the source had to end");
         }
+    }
+}
+
+/// Resolves with its reason when the pause is over; never where there is none.
+async fn over(pause: &mut Option<(String, Pin<Box<Sleep>>)>) -> String {
+    match pause {
+        Some((reason, pause)) => {
+            pause.await;
+            std::mem::take(reason)
+        }
+        None => std::future::pending().await,
     }
 }
 

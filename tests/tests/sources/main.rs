@@ -5,8 +5,12 @@
 mod decode;
 mod http;
 mod jetstream;
+mod jetstream_pressure;
+mod jetstream_streams;
 mod nats;
 mod postgres;
+mod nats_security;
+mod nats_tls;
 mod stdin;
 
 use wirehook_tests::fake_inbox;
