@@ -8,9 +8,9 @@ mod jetstream;
 mod jetstream_pressure;
 mod jetstream_streams;
 mod nats;
+mod postgres;
 mod nats_security;
 mod nats_tls;
-mod postgres;
 mod stdin;
 
 use wirehook_tests::fake_inbox;
