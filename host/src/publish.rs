@@ -18,6 +18,8 @@ pub mod input;
 pub mod route;
 mod http;
 mod nats;
+mod postgres;
+mod redis;
 
 /// Events handed to a bus at once at most; the next ones wait until it has them.
 pub const BATCH_EVENTS_MAX: usize = 256;
@@ -146,8 +148,19 @@ pub async fn connect(source: &SourceSettings, clock: &Arc<dyn Clock>) -> Result<
             SourceKind::Http { listen, token } => {
                 Box::new(http::HttpPublisher::new(bus.clone(), *listen, token.as_ref())?)
             }
+            SourceKind::Redis { connection, .. } => {
+                Box::new(redis::ChannelPublisher::connect(bus.clone(), connection).await?)
+            }
+            SourceKind::RedisStream { connection, field, .. } => {
+                Box::new(redis::StreamPublisher::connect(bus.clone(), connection, field).await?)
+            }
+            SourceKind::Postgres { connection, .. } => {
+                Box::new(postgres::NotifyPublisher::connect(bus.clone(), connection).await?)
+            }
+            SourceKind::PostgresOutbox { connection, table, .. } => {
+                Box::new(postgres::OutboxPublisher::connect(bus.clone(), connection, table.clone()).await?)
+            }
             SourceKind::Stdin => return Err(PublishError::Stdin(Arc::clone(&source.name))),
-            _ => return Err(PublishError::Stdin(Arc::clone(&source.name))),
         })
     };
     let connected = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::Session;
 use super::console::Look;
-use super::failure::{Exit, Failure, Failures};
+use super::failure::{Exit, Failures};
 use super::parts::PluginView;
 use super::table::{Table, maybe, plain, printable};
 

@@ -8,6 +8,7 @@
 pub(super) mod connect;
 pub(super) mod failure;
 mod glob;
+pub(crate) mod publishing;
 mod subscriber;
 
 use std::sync::Arc;
