@@ -7,4 +7,8 @@ mod fake_inbox;
 mod http;
 mod jetstream;
 mod nats;
+mod redis;
+mod redis_stream;
+mod redis_stream_loss;
+mod redis_tls;
 mod stdin;
