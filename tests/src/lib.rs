@@ -12,7 +12,6 @@ pub mod nats_server;
 pub mod fake_inbox;
 pub mod redis_server;
 pub mod postgres_server;
-pub mod redis_server;
 pub mod fraiseql;
 pub mod bench;
 pub mod conformance;

@@ -87,10 +87,10 @@ impl Said {
                 }
             }
             // The client passes on the kind of the error as text, and nothing else.
-            Event::ClientError(ClientError::Other(kind)) => {
-                if *kind == ConnectErrorKind::AuthorizationViolation.to_string() {
-                    self.refuse(kind.clone());
-                }
+            Event::ClientError(ClientError::Other(kind))
+                if *kind == ConnectErrorKind::AuthorizationViolation.to_string() =>
+            {
+                self.refuse(kind.clone());
             }
             _ => {}
         }
