@@ -365,11 +365,11 @@ impl Consumer {
         let consumer = self.standing.as_ref().map_or("", |standing| &standing.consumer);
         for stream in &self.made {
             let mut destroyed = commands.destroy(*stream).await;
-            if let Err(Failure::Connection(_)) = destroyed {
-                if let Ok(anew) = Commands::connect(&self.source, &self.keys, consumer).await {
-                    commands = anew;
-                    destroyed = commands.destroy(*stream).await;
-                }
+            if let Err(Failure::Connection(_)) = destroyed
+                && let Ok(anew) = Commands::connect(&self.source, &self.keys, consumer).await
+            {
+                commands = anew;
+                destroyed = commands.destroy(*stream).await;
             }
             if let Err(failure) = destroyed {
                 tracing::warn!(
