@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use wirehook::settings::Start;
+use wirehook::source::redis_stream::CLAIM_IDLE;
 use wirehook_tests::redis_server::RedisServer;
 
 use crate::fake_inbox::{FakeInbox, Mode, Running};
@@ -167,6 +168,24 @@ async fn entries_that_are_trimmed_while_pending_are_counted() -> anyhow::Result<
     let source = start();
     let status = source.until("the loss", |status| status.messages_lost == 3).await;
     assert_eq!(status.messages_lost, 3);
+    inbox.until("the others", |seen| seen.bodies() == bodies(3..5)).await;
+    settled(&server, "events").await;
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn entries_of_a_dead_consumer_that_were_trimmed_are_counted() -> anyhow::Result<()> {
+    let server = RedisServer::start().await?;
+    let ids = server.add("events", 0..5).await?;
+    told(&server, "XGROUP CREATE events wirehook-bus 0").await?;
+    told(&server, "XREADGROUP GROUP wirehook-bus dead STREAMS events >").await?;
+    let idle = CLAIM_IDLE.as_millis();
+    told(&server, &format!("XCLAIM events wirehook-bus dead 0 {} IDLE {idle} JUSTID", ids.join(" "))).await?;
+    told(&server, "XTRIM events MAXLEN = 2").await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(stream_source(connection(&server), &["events"], Start::New), &inbox);
+    source.until("the loss", |status| status.messages_lost == 3).await;
     inbox.until("the others", |seen| seen.bodies() == bodies(3..5)).await;
     settled(&server, "events").await;
     source.drained().await?;
