@@ -196,6 +196,24 @@ async fn a_drain_hands_back_what_was_not_begun() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_drain_hands_back_what_was_refused() -> anyhow::Result<()> {
+    let server = RedisServer::start().await?;
+    server.add("events", 0..10).await?;
+    let inbox = FakeInbox::new(Mode::Fail);
+    let source = Running::start(stream_source(connection(&server), &["events"], Start::All), &inbox);
+    inbox.until("a refusal", |seen| seen.offered >= 10).await;
+    source.drained().await?;
+    assert_eq!(pending(&server, "events").await?, 10);
+    let other_inbox = FakeInbox::new(Mode::Accept);
+    let other = Running::start(stream_source(connection(&server), &["events"], Start::All), &other_inbox);
+    let come = other_inbox.until("all", |seen| seen.accepted.len() == 10);
+    tokio::time::timeout(CLAIM_IDLE / 2, come).await.context("they were not handed back")?;
+    settled(&server, "events").await;
+    other.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn hosts_share_a_group() -> anyhow::Result<()> {
     let server = RedisServer::start().await?;
     let inboxes = [FakeInbox::new(Mode::Accept), FakeInbox::new(Mode::Accept)];
