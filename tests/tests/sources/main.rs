@@ -11,6 +11,10 @@ mod nats;
 mod postgres;
 mod nats_security;
 mod nats_tls;
+mod redis;
+mod redis_stream;
+mod redis_stream_loss;
+mod redis_tls;
 mod stdin;
 
 use wirehook_tests::fake_inbox;
