@@ -18,7 +18,9 @@ mod config;
 mod dead_letters;
 mod deliveries;
 mod demo;
+mod dev;
 mod plugin;
+mod publish;
 mod receive;
 mod run;
 mod status;
@@ -63,6 +65,12 @@ enum Command {
     /// Check the settings and every plugin, without running anything
     #[command(after_help = check::EXAMPLE)]
     Check,
+    /// Try plugins on a bus without settings, beside whoever else uses it
+    #[command(after_help = dev::EXAMPLE)]
+    Dev(dev::DevArgs),
+    /// Publish events to the bus of a source, as an application would
+    #[command(after_help = publish::EXAMPLE)]
+    Publish(publish::PublishArgs),
     /// Receive webhooks, verify their signatures and print them
     #[command(after_help = receive::EXAMPLE)]
     Receive(receive::ReceiveArgs),
@@ -90,6 +98,17 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// What is logged where nothing says another level.
+    fn log_level_default(&self) -> &'static str {
+        match self {
+            // Attempts are what it prints.
+            Self::Dev(_) => dev::LOG_LEVEL_DEFAULT,
+            _ => logging::LEVEL_DEFAULT,
+        }
+    }
 }
 
 const COMPLETIONS_EXAMPLE: &str = "Example:\n  wirehook completions bash > /etc/bash_completion.d/wirehook";
@@ -142,10 +161,12 @@ pub async fn run(cli: Cli, environment: &Environment, parts: &dyn Parts, console
 
 impl Session<'_> {
     async fn carry_out(&mut self, command: Command) -> Result<Exit, Failures> {
-        self.begin_logging()?;
+        self.begin_logging(command.log_level_default())?;
         match command {
             Command::Run(args) => run::run(self, args).await,
             Command::Check => check::check(self),
+            Command::Dev(args) => dev::dev(self, args).await,
+            Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
@@ -162,10 +183,10 @@ impl Session<'_> {
         }
     }
 
-    fn begin_logging(&self) -> Result<(), Failures> {
+    fn begin_logging(&self, default: &str) -> Result<(), Failures> {
         let variable = self.environment.variable(logging::LEVEL_VARIABLE);
         let variable = variable.as_ref().and_then(|level| level.to_str()).filter(|level| !level.is_empty());
-        let level = self.global.log_level.as_deref().or(variable).unwrap_or(logging::LEVEL_DEFAULT);
+        let level = self.global.log_level.as_deref().or(variable).unwrap_or(default);
         match self.parts.begin_logging(self.global.log_format, level) {
             Ok(()) => Ok(()),
             Err(error) => Err(Failure::new(error.to_string()).into_usage()),

@@ -42,7 +42,7 @@ pub struct SourceMetrics {
     pub lost: IntCounter,
     /// `wirehook_source_connected{source}`: 1 while connected.
     pub connected: IntGauge,
-    /// `wirehook_source_reconnects_total{source}`: how often it connected again after it had lost its bus.
+    /// `wirehook_source_reconnects_total{source}`
     pub reconnects: IntCounter,
 }
 
@@ -109,7 +109,7 @@ impl Metrics {
             source_reconnects: counters(
                 &registry,
                 "source_reconnects_total",
-                "How often the source connected again.",
+                "Times the source connected again.",
                 &["source"],
             )?,
             runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
@@ -242,6 +242,7 @@ mod tests {
         check(r#"wirehook_events_accepted_total{source="bus"} 3"#);
         check(r#"wirehook_events_lost_total{source="bus"} 0"#);
         check(r#"wirehook_source_connected{source="bus"} 1"#);
+        check(r#"wirehook_source_reconnects_total{source="bus"} 0"#);
         check(r#"wirehook_runs_total{outcome="produced",plugin="orders"} 1"#);
         check(r#"wirehook_plugin_duration_seconds_count{plugin="orders"} 1"#);
         check(r#"wirehook_attempts_total{endpoint="orders",outcome="delivered"} 1"#);

@@ -14,6 +14,7 @@ use crate::secret::Secret;
 pub mod load;
 pub mod error;
 pub mod show;
+pub mod bus_url;
 mod text;
 mod section;
 mod kinds;
@@ -23,10 +24,11 @@ pub mod source;
 pub mod endpoint;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, find, load, load_store, parse};
+pub use load::{Environment, Loaded, LoadedSources, find, load, load_sources, load_store, parse};
 pub use show::{Origin, Shown};
 pub use source::{
-    NatsConnection, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName, TlsSettings,
+    NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,
+    TlsSettings,
 };
 
 /// Everything an operator can set, validated.

@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex};
 use clap::{CommandFactory, Parser};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use wirehook::cli::parts::{DemoOptions, DemoReport, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
+use wirehook::cli::parts::{
+    DemoOptions, DemoReport, DevNews, DevOptions, Forwarded, ForwardedOutcome, PluginView, PublishReport,
+    ReceiveOptions, Received, Routed, RunOptions, RunReport,
+};
 use wirehook::cli::{Cli, Console, Exit, Failure, Failures, Parts};
 use wirehook::clock::{Clock, ManualClock, Timestamp};
+use wirehook::dead_letter::Reason;
 use wirehook::logging::{LogFormat, LoggingError};
 use wirehook::ops::access::{OfflineError, OpenOffline};
-use wirehook::settings::{Environment, Settings, StoreSettings};
+use wirehook::settings::{Environment, Settings, SourceSettings, StoreSettings};
 use wirehook::store::Store;
 
 mod fake;
@@ -26,6 +30,7 @@ struct FakeParts {
     run: Result<RunReport, Failures>,
     received: Vec<Received>,
     statuses: Mutex<Vec<u16>>,
+    published: Mutex<Vec<Routed>>,
 }
 
 impl OpenOffline for FakeParts {
@@ -58,8 +63,47 @@ impl Parts for FakeParts {
         self.received.iter().for_each(print);
         async { Ok(()) }.boxed()
     }
+    fn dev<'a>(
+        &'a self,
+        options: DevOptions,
+        print: &'a mut (dyn FnMut(&DevNews) + Send),
+    ) -> BoxFuture<'a, Result<RunReport, Failures>> {
+        assert_eq!(options.secret.unwrap().expose(), b"s3cret");
+        print(&DevNews::Ready);
+        let attempt = |outcome, status, error: Option<&str>| Forwarded {
+            plugin: "orders".into(),
+            endpoint: "shop".into(),
+            webhook_id: "msg_1".to_owned(),
+            attempt: 1,
+            status,
+            error: error.map(str::to_owned),
+            duration: std::time::Duration::from_millis(12),
+            outcome,
+        };
+        print(&DevNews::Attempted(attempt(ForwardedOutcome::Delivered, Some(200), None)));
+        print(&DevNews::Attempted(attempt(
+            ForwardedOutcome::Retried { due_at: Timestamp(1), after: std::time::Duration::from_millis(250) },
+            None,
+            Some("refused"),
+        )));
+        print(&DevNews::Attempted(attempt(ForwardedOutcome::Dead(Reason::Status4xx), Some(400), None)));
+        async { self.run.clone() }.boxed()
+    }
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
         async move { Ok(DemoReport { accounted: options.events == 1000 }) }.boxed()
+    }
+    fn publish<'a>(
+        &'a self,
+        _: &'a SourceSettings,
+        events: Vec<Routed>,
+        progress: &'a mut (dyn FnMut(&PublishReport) + Send),
+    ) -> BoxFuture<'a, Result<PublishReport, Failures>> {
+        let destinations = vec![events[0].destination.clone()];
+        let published = events.len() as u64;
+        let report = PublishReport { published, bytes: 7, unheard: Some(1), duplicates: 0, destinations };
+        progress(&report);
+        *self.published.lock().unwrap() = events;
+        async { Ok(report) }.boxed()
     }
     fn inspect(&self, file: &Path) -> PluginView {
         PluginView { file: file.to_owned(), ..self.plugins[0].clone() }
@@ -128,6 +172,7 @@ impl Bench {
             run: Ok(RunReport { dead_letters: 2, drained: true }),
             received: vec![received],
             statuses: Mutex::default(),
+            published: Mutex::default(),
         };
         Self { folder, parts }
     }
@@ -166,7 +211,20 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
     let names: Vec<_> = root.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(
         names,
-        ["run", "check", "receive", "deliveries", "dead-letters", "plugin", "status", "config", "demo", "completions"]
+        [
+            "run",
+            "check",
+            "dev",
+            "publish",
+            "receive",
+            "deliveries",
+            "dead-letters",
+            "plugin",
+            "status",
+            "config",
+            "demo",
+            "completions"
+        ]
     );
 }
 
@@ -185,6 +243,12 @@ fn wrong_arguments_are_refused() {
     check("receive --status 99");
     check("receive --secret-env A --secret-file b");
     check("receive --count 0");
+    check("dev --source -");
+    check("dev --plugin a.wasm --source - --forward-to localhost:3000");
+    check("dev --plugin a.wasm --source - --forward-to http://u:p@localhost:3000");
+    check("publish");
+    check("publish order.created --count 0");
+    check("publish events.jsonl --raw --entity {}");
 }
 
 #[tokio::test]
@@ -415,4 +479,82 @@ async fn the_demonstration_and_completions_end_well() {
     assert_eq!(bench.run("demo --events 5").await.exit, Exit::Failure);
     let ended = bench.run("completions bash").await;
     assert!(ended.out.contains("dead-letters"), "{}", ended.out);
+}
+
+const BUSES: &str = "[[source]]\nname = \"bus\"\nkind = \"redis\"\nurl = \"redis://h\"\nchannels = [\"fraiseql.*\"]\n\
+    [[source]]\nname = \"web\"\nkind = \"http\"\ntoken = { env = \"SHOP_SECRET\" }\n\
+    [[endpoint]]\nname = \"shop\"\nurl = \"https://shop.example.com/hooks\"\nsecret = { env = \"NOT_SET\" }\n";
+
+#[tokio::test]
+async fn an_event_is_made_of_the_arguments_and_published_without_any_endpoints_secret() {
+    let bench = Bench::new(BUSES);
+    let arguments = "publish order.created --source bus --entity {\"id\":7} --tenant t --count 3";
+    let objects = bench.objects(arguments, Exit::Success).await;
+    assert_eq!(objects[0]["published"], 3);
+    assert_eq!(objects[0]["destinations"][0], "fraiseql.order.created");
+    let published = bench.parts.published.lock().unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&published[2].event.payload).unwrap();
+    assert_eq!((&event["entity_id"], &event["tenant_id"]), (&"7".into(), &"t".into()));
+}
+
+#[tokio::test]
+async fn a_bus_where_nobody_is_subscribed_is_warned_of() {
+    let ended = Bench::new(BUSES).run("publish order.created --source bus").await;
+    assert_eq!(ended.exit, Exit::Success);
+    assert!(ended.err.starts_with("warning: nobody is subscribed: 1 event reached nobody"), "{}", ended.err);
+    assert_eq!(ended.out, "1 event published to redis at redis://h, fraiseql.order.created\n");
+}
+
+#[tokio::test]
+async fn a_publication_says_what_is_wrong_before_anything_goes_out() {
+    let bench = Bench::new(BUSES);
+    let check = async |arguments: &str, expected: &[&str]| {
+        let ended = bench.run(arguments).await;
+        assert_eq!((ended.exit, ended.out.as_str()), (Exit::Usage, ""), "{arguments}");
+        for expected in expected {
+            assert!(ended.err.contains(expected), "{arguments}: {}", ended.err);
+        }
+        assert!(bench.parts.published.lock().unwrap().is_empty(), "{arguments}");
+    };
+    check("publish order.created", &["several sources", "bus (redis), web (http)"]).await;
+    check("publish order.created --source buz", &["no source `buz`", "bus (redis)"]).await;
+    check("publish order.shipped --source bus", &["no file that is there", "created, updated, deleted, custom"]).await;
+    check("publish order.created --source bus --entity {", &["--entity is not JSON"]).await;
+    check("publish order.created --source bus --subject audit.x", &["does not match", "fraiseql.*"]).await;
+    check("publish order.created --source web --subject a.b", &["says nothing to source `web`"]).await;
+    let events = bench.folder.path().join("events.jsonl");
+    std::fs::write(&events, "{\"a\": 1}\nnonsense\n").unwrap();
+    let file = events.to_str().unwrap();
+    check(&format!("publish {file} --source web"), &["not JSON", "events.jsonl:2", "--raw"]).await;
+    std::fs::write(&events, "{\"a\": 1}\n").unwrap();
+    check(&format!("publish {file} --source bus"), &["events.jsonl:1", "--subject"]).await;
+    std::fs::write(&events, "\n").unwrap();
+    check(&format!("publish {file} --source bus"), &["no event in"]).await;
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("publish order.created").await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.contains("reads standard input") && ended.err.contains("wirehook run <"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn every_attempt_of_a_trial_is_a_line() {
+    let bench = Bench::new("");
+    let arguments = "dev --plugin a.wasm --source - --forward-to http://localhost:3000 --secret-env SHOP_SECRET";
+    let ended = bench.run(arguments).await;
+    assert_eq!(ended.exit, Exit::Success, "{}", ended.err);
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "ready for events",
+            "200 orders → shop msg_1 attempt 1, 12 ms: delivered",
+            "refused orders → shop msg_1 attempt 1, 12 ms: tried again in 250ms",
+            "400 orders → shop msg_1 attempt 1, 12 ms: dead letter: status_4xx",
+            "stopped, with 2 dead letters; what it made is removed",
+        ]
+    );
+    let objects = bench.objects(arguments, Exit::Success).await;
+    let outcomes: Vec<_> = objects.iter().filter_map(|object| object["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["delivered", "retrying", "dead"]);
+    assert_eq!(objects[3]["reason"], "status_4xx");
 }

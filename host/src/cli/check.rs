@@ -9,7 +9,7 @@ use url::Host;
 
 use super::console::Look;
 use super::failure::{Exit, Failure, Failures};
-use super::plugin::{refusal, state};
+use super::plugin::state;
 use super::table::{Table, maybe, plain};
 use super::{Session, parts::PluginView};
 use crate::endpoint::egress::vet;
@@ -38,7 +38,7 @@ pub(super) fn check(session: &mut Session<'_>) -> Result<Exit, Failures> {
     } else {
         print(session, &loaded, &plugins, unreachable.is_empty())?;
     }
-    let refused: Vec<Failure> = plugins.iter().filter_map(refusal).collect();
+    let refused: Vec<Failure> = plugins.iter().filter_map(PluginView::refusal).collect();
     if refused.is_empty() { Ok(Exit::Success) } else { Err(Failures { failures: refused, exit: Exit::Failure }) }
 }
 

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::error::{Problem, SettingsError};
 use super::section::Context;
 use super::show::Shown;
-use super::{Settings, StoreSettings, endpoint, host, source};
+use super::{LimitsSettings, Settings, SourceSettings, StoreSettings, endpoint, host, source};
 
 /// The largest settings file read, in bytes.
 pub const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
@@ -67,6 +67,17 @@ pub struct Loaded {
     pub shown: Vec<Shown>,
     /// What is allowed but hardly meant.
     pub warnings: Vec<Problem>,
+}
+
+/// What [`load_sources`] reads.
+#[derive(Clone, Debug)]
+pub struct LoadedSources {
+    /// The file they come from, as it was named or found.
+    pub file: PathBuf,
+    /// `[[source]]`
+    pub sources: Vec<SourceSettings>,
+    /// `[limits]`
+    pub limits: LimitsSettings,
 }
 
 impl Loaded {
@@ -126,6 +137,25 @@ pub fn load_store(config: Option<&Path>, environment: &Environment) -> Result<St
     match (store, context.take().0) {
         (Ok(store), problems) if problems.is_empty() => Ok(store),
         (_, problems) => Err(SettingsError::Refused(problems)),
+    }
+}
+
+/// Only the sources: for commands that publish to them, which need no endpoint's secret.
+///
+/// # Errors
+/// When there is no file, it can't be read, it is not TOML, or a `[[source]]` or `[limits]` is wrong.
+pub fn load_sources(config: Option<&Path>, environment: &Environment) -> Result<LoadedSources, SettingsError> {
+    let (path, text) = read(config, environment)?;
+    let context = Context::new(&path, &text, environment);
+    let document = document(&context, &text)?;
+    let root = context.root(document.get_ref());
+    let (limits, sources) = (host::limits(&root.table("limits")), source::all(&root));
+    match (limits, sources, context.take().0) {
+        (Ok(limits), Ok(sources), problems) if problems.is_empty() => {
+            let sources = sources.into_iter().map(|source| source.settings).collect();
+            Ok(LoadedSources { file: path, sources, limits })
+        }
+        (_, _, problems) => Err(SettingsError::Refused(problems)),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_nats::{Client, Subscriber};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{SelectAll, Stream, StreamExt, select_all};
-
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use self::covered::covered;
@@ -113,6 +113,7 @@ impl NatsSource {
         let mut denied: Option<(String, Pin<Box<Sleep>>)> = None;
         // What the server forbade is known by now, if it forbade anything.
         let mut is_told = false;
+        let mut is_open = true;
         let end = loop {
             while batches.has_room() && !held.is_empty() {
                 self.begin(held.take(), &mut batches, inbox, state).await;
@@ -134,8 +135,9 @@ impl NatsSource {
                         state.failed(&error);
                         denied.get_or_insert_with(|| (error, Box::pin(tokio::time::sleep(DENIED_RETRY))));
                     },
-                    News::Closed => {
-                        break SessionEnd::Failed(format!("the connection to {} was closed", self.connection.url));
+                    News::Closed(error) => {
+                        is_open = false;
+                        break SessionEnd::Failed(error);
                     }
                 },
                 error = over(&mut denied) => break SessionEnd::Failed(error),
@@ -147,7 +149,7 @@ impl NatsSource {
             }
         };
         // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
-        self.finish(&link, held, messages, &mut batches, inbox, state).await;
+        self.finish(is_open.then_some(&link), held, messages, &mut batches, inbox, state).await;
         let ended = batches.finish().await;
         state.lost(link.take_dropped(), &"the inbox is slower than the bus");
         match ended {
@@ -194,10 +196,11 @@ impl NatsSource {
     }
 
     /// Unsubscribes and accepts what the server had handed over until then. What it sends in the instant between the echo
-    /// and the end of the subscriptions is lost: the bus keeps nothing.
+    /// and the end of the subscriptions is lost: the bus keeps nothing. Where `link` is not open any more, only what is
+    /// here already.
     async fn finish(
         &self,
-        link: &Link,
+        link: Option<&Link>,
         mut held: Held,
         mut messages: impl Stream<Item = Vec<async_nats::Message>> + Unpin,
         batches: &mut Batches,
@@ -205,13 +208,20 @@ impl NatsSource {
         state: &SourceState,
     ) {
         let rest = async {
-            link.round_trip().await;
-            // An error means that the connection is gone, and what was handed over is here already.
-            let _ = link.client.drain().await;
+            if let Some(link) = link {
+                link.round_trip().await;
+                // An error means that the connection is gone, and what was handed over is here already.
+                let _ = link.client.drain().await;
+            }
             loop {
                 while held.is_empty() {
-                    let Some(chunk) = messages.next().await else { return };
-                    link.dropped(held.put(chunk));
+                    let chunk = match link {
+                        Some(_) => messages.next().await,
+                        None => unconstrained(messages.next()).now_or_never().flatten(),
+                    };
+                    let Some(chunk) = chunk else { return };
+                    let dropped = held.put(chunk);
+                    state.lost(dropped, &"the inbox is slower than the bus");
                 }
                 while !batches.has_room() {
                     let _ = batches.next().await;
