@@ -15,6 +15,7 @@ mod redis;
 mod redis_stream;
 mod redis_stream_loss;
 mod redis_tls;
+mod postgres_outbox;
 mod stdin;
 
 use wirehook_tests::fake_inbox;

@@ -32,19 +32,19 @@ const CATALOGUE: &str = "\
 
 /// What is looked at again and again: `$1` the table, `$2` its sequence.
 const CONDITION: &str = "\
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = $1), coalesce(pg_relation_filenode($1), 0)::oid, \
-        coalesce(pg_relation_filenode($2), 0)::oid, \
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = $1::oid), coalesce(pg_relation_filenode($1::oid), 0)::oid, \
+        coalesce(pg_relation_filenode($2::oid), 0)::oid, \
         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
-        CASE WHEN has_sequence_privilege($2, 'SELECT, USAGE') \
+        CASE WHEN has_sequence_privilege($2::oid, 'SELECT, USAGE') \
             THEN coalesce(pg_sequence_last_value($2::oid::regclass), (-9223372036854775808)::bigint) END, \
-        row_security_active($1)";
+        row_security_active($1::oid)";
 
 /// Who may own keys that were drawn: see [`super::holders`]. A partition is written without a lock on the whole.
 const HOLDERS: &str = "\
     SELECT DISTINCT l.virtualtransaction, l.pid IS NULL FROM pg_catalog.pg_locks l \
     WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted \
         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()) \
-        AND (l.relation IN ($1, $2) OR l.relation IN (SELECT relid FROM pg_catalog.pg_partition_tree($1))) \
+        AND (l.relation IN ($1::oid, $2::oid) OR l.relation IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid))) \
         AND l.pid IS DISTINCT FROM pg_backend_pid()";
 
 /// An outbox that can be read.
@@ -151,8 +151,8 @@ impl Table {
     /// Whether row-level security hides every row: the role sees none, and the server has counted some.
     pub(super) async fn hides_all(&self, client: &Client) -> Result<bool, String> {
         let sql = format!(
-            "SELECT NOT EXISTS (SELECT FROM {}) AND (pg_stat_get_live_tuples($1) > 0 \
-                OR pg_stat_get_tuples_inserted($1) = 0 AND (SELECT reltuples > 0 FROM pg_class WHERE oid = $1))",
+            "SELECT NOT EXISTS (SELECT FROM {}) AND (pg_stat_get_live_tuples($1::oid) > 0 \
+                OR pg_stat_get_tuples_inserted($1::oid) = 0 AND (SELECT reltuples > 0 FROM pg_class WHERE oid = $1::oid))",
             self.rows.reader().from()
         );
         Ok(answer(client.query_one(&sql, &[&self.oid])).await?.get(0))
