@@ -51,8 +51,8 @@ enum SessionEnd {
     InboxClosed,
     /// The connection came back: everything is looked up anew.
     Reconnected,
-    /// The client has given up.
-    LinkClosed,
+    /// The client has given up, or its credentials are of no use any more.
+    LinkClosed(String),
 }
 
 impl Source for JetstreamSource {
@@ -123,9 +123,7 @@ impl Puller {
                             closed = true;
                             continue;
                         }
-                        SessionEnd::LinkClosed => {
-                            format!("the connection to {} was closed", self.source.connection.url)
-                        }
+                        SessionEnd::LinkClosed(error) => error,
                         SessionEnd::Drained | SessionEnd::Reconnected => break,
                     }
                 }
@@ -183,7 +181,7 @@ impl Puller {
             self.state.disconnected();
             match end {
                 SessionEnd::Reconnected => self.stop_readers(),
-                SessionEnd::LinkClosed => {
+                SessionEnd::LinkClosed(_) => {
                     self.stop_readers();
                     return end;
                 }
@@ -221,7 +219,9 @@ impl Puller {
         while !link.is_up() {
             tokio::select! {
                 () = self.drain.begun() => return SessionEnd::Drained,
-                news = link.changed(&self.state) => if news == link::News::Closed { return SessionEnd::LinkClosed },
+                news = link.changed(&self.state) => if let link::News::Closed(error) = news {
+                    return SessionEnd::LinkClosed(error);
+                },
             }
         }
         let connects = link.connects();
@@ -238,7 +238,7 @@ impl Puller {
                     link::News::Alive if link.is_up() && link.connects() == connects => {}
                     link::News::Alive => return SessionEnd::Reconnected,
                     link::News::Denied(denial) => self.denied(&denial),
-                    link::News::Closed => return SessionEnd::LinkClosed,
+                    link::News::Closed(error) => return SessionEnd::LinkClosed(error),
                 },
                 (_, news) = reader::next(&mut self.readers, &mut self.turn, fetching) => self.heard(news).await,
             }
@@ -290,8 +290,9 @@ impl Puller {
             Ok(()) => {
                 self.accept_backoff.reset();
                 // What a stream lacks does not come with a batch of another.
-                if self.readers.iter().all(|reader| reader.error().is_none()) {
-                    self.state.recovered();
+                match self.readers.iter().all(|reader| reader.error().is_none()) {
+                    true => self.state.recovered(),
+                    false => self.report(),
                 }
             }
             Err(AcceptError::Closed) => return true,

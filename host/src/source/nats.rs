@@ -4,6 +4,7 @@ pub mod connect;
 pub mod covered;
 pub(super) mod denial;
 pub(super) mod link;
+mod held;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use async_nats::{Client, Subscriber};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{SelectAll, Stream, StreamExt, select_all};
-
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use self::covered::covered;
 use self::denial::Denial;
+use self::held::Held;
+pub use self::held::{HELD_BYTES_MAX, HELD_MESSAGES_MAX};
 use self::link::{Link, News};
 use super::batches::{Batches, Ended, weight};
 use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
@@ -104,13 +107,17 @@ impl NatsSource {
         if std::mem::replace(&mut history.has_connected, true) {
             state.reconnected();
         }
-        let mut batches = Batches::default();
+        let (mut batches, mut held) = (Batches::default(), Held::default());
         let client = link.client.clone();
         let mut covering = std::pin::pin!(self.warn_where_covered(&client).fuse());
         let mut denied: Option<(String, Pin<Box<Sleep>>)> = None;
         // What the server forbade is known by now, if it forbade anything.
         let mut is_told = false;
+        let mut is_open = true;
         let end = loop {
+            while batches.has_room() && !held.is_empty() {
+                self.begin(held.take(), &mut batches, inbox, state).await;
+            }
             tokio::select! {
                 biased;
                 () = drain.begun() => break SessionEnd::Drained,
@@ -128,20 +135,21 @@ impl NatsSource {
                         state.failed(&error);
                         denied.get_or_insert_with(|| (error, Box::pin(tokio::time::sleep(DENIED_RETRY))));
                     },
-                    News::Closed => {
-                        break SessionEnd::Failed(format!("the connection to {} was closed", self.connection.url));
+                    News::Closed(error) => {
+                        is_open = false;
+                        break SessionEnd::Failed(error);
                     }
                 },
                 error = over(&mut denied) => break SessionEnd::Failed(error),
                 () = &mut covering => {}
-                chunk = messages.next(), if batches.has_room() => match chunk {
-                    Some(chunk) => self.begin(chunk, &mut batches, inbox, state).await,
+                chunk = messages.next() => match chunk {
+                    Some(chunk) => link.dropped(held.put(chunk)),
                     None => break SessionEnd::Failed("the server ended the subscription".to_owned()),
                 },
             }
         };
         // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
-        self.finish(&link, messages, &mut batches, inbox, state).await;
+        self.finish(is_open.then_some(&link), held, messages, &mut batches, inbox, state).await;
         let ended = batches.finish().await;
         state.lost(link.take_dropped(), &"the inbox is slower than the bus");
         match ended {
@@ -188,28 +196,42 @@ impl NatsSource {
     }
 
     /// Unsubscribes and accepts what the server had handed over until then. What it sends in the instant between the echo
-    /// and the end of the subscriptions is lost: the bus keeps nothing.
+    /// and the end of the subscriptions is lost: the bus keeps nothing. Where `link` is not open any more, only what is
+    /// here already.
     async fn finish(
         &self,
-        link: &Link,
+        link: Option<&Link>,
+        mut held: Held,
         mut messages: impl Stream<Item = Vec<async_nats::Message>> + Unpin,
         batches: &mut Batches,
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
     ) {
         let rest = async {
-            link.round_trip().await;
-            // An error means that the connection is gone, and what was handed over is here already.
-            let _ = link.client.drain().await;
-            while let Some(chunk) = messages.next().await {
+            if let Some(link) = link {
+                link.round_trip().await;
+                // An error means that the connection is gone, and what was handed over is here already.
+                let _ = link.client.drain().await;
+            }
+            loop {
+                while held.is_empty() {
+                    let chunk = match link {
+                        Some(_) => messages.next().await,
+                        None => unconstrained(messages.next()).now_or_never().flatten(),
+                    };
+                    let Some(chunk) = chunk else { return };
+                    let dropped = held.put(chunk);
+                    state.lost(dropped, &"the inbox is slower than the bus");
+                }
                 while !batches.has_room() {
                     let _ = batches.next().await;
                 }
-                self.begin(chunk, batches, inbox, state).await;
+                self.begin(held.take(), batches, inbox, state).await;
             }
         };
         if tokio::time::timeout(DRAIN_DEADLINE, rest).await.is_err() {
             tracing::warn!(source = %self.name, "the server did not end the subscriptions in time");
+            state.lost(held.len(), &"the inbox did not take them before the source had to end");
         }
     }
 }

@@ -158,9 +158,12 @@ impl Consumer {
                 }
             }
         }
+        // What is in no batch goes at once, what a batch leaves behind when they have ended.
+        self.hand_back().await;
         closed |= matches!(self.batches.finish().await, Err(AcceptError::Closed));
-        if tokio::time::timeout(END_DEADLINE, self.leave()).await.is_err() {
-            tracing::warn!(source = %self.source.name, "the server did not answer in time at the end");
+        self.hand_back().await;
+        if self.source.ephemeral && tokio::time::timeout(END_DEADLINE, self.destroy()).await.is_err() {
+            tracing::warn!(source = %self.source.name, group = self.source.group, "the group could not be removed in time");
         }
         if closed && !self.drain.is_draining() {
             return Err(SourceError::InboxClosed { name: self.source.name });
@@ -341,23 +344,24 @@ impl Consumer {
         }
     }
 
-    /// Hands back what nobody has begun, and removes the groups that are to go.
-    async fn leave(&mut self) {
+    /// Leaves to other consumers, or to this one later, what nobody has begun.
+    async fn hand_back(&mut self) {
         let Some(commands) = self.held.commands() else { return };
-        if self.source.ephemeral {
-            return self.destroy(commands).await;
-        }
-        match commands.hand_back().await {
-            Ok(0) => {}
-            Ok(entries) => {
-                tracing::info!(source = %self.source.name, entries, "handed back entries that were not begun")
+        self.ready.drain(..).for_each(|entry| self.held.forget(&entry));
+        let held = self.held.places();
+        match tokio::time::timeout(END_DEADLINE, commands.hand_back(&held)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(entries)) => {
+                tracing::info!(source = %self.source.name, entries, "handed back entries that were not begun");
             }
-            Err(failure) => tracing::debug!(source = %self.source.name, error = %failure, "could not hand back"),
+            Ok(Err(failure)) => tracing::debug!(source = %self.source.name, error = %failure, "could not hand back"),
+            Err(_) => tracing::debug!(source = %self.source.name, "could not hand back in time"),
         }
     }
 
     /// Removes the groups that this source has made, over a new connection where the last one is gone.
-    async fn destroy(&self, mut commands: Commands) {
+    async fn destroy(&self) {
+        let Some(mut commands) = self.held.commands() else { return };
         let consumer = self.standing.as_ref().map_or("", |standing| &standing.consumer);
         for stream in &self.made {
             let mut destroyed = commands.destroy(*stream).await;

@@ -100,10 +100,11 @@ async fn a_source_that_was_held_for_long_goes_on() -> anyhow::Result<()> {
 async fn a_held_source_still_learns_that_its_server_is_gone() -> anyhow::Result<()> {
     let mut server = NatsServer::start().await?;
     let stream = server.create_stream("events", &["e.>"]).await?;
+    consumer_with(&stream, |config| config.ack_wait = ACK_WAIT).await?;
     publish(&server, "e.a", 0..EVENTS).await?;
     let inbox = FakeInbox::new(Mode::Hold);
-    let source = Running::start(jetstream_source(&server, &["e.>"], Start::All), &inbox);
-    inbox.until("all batches in flight", |seen| seen.batches == BATCHES_IN_FLIGHT_MAX).await;
+    let source = Running::start(jetstream_source(&server, &[], Start::All), &inbox);
+    inbox.until("events", |seen| seen.offered > 0).await;
     server.kill();
     source.until("disconnected", |status| !status.connected).await;
     server.restart().await?;

@@ -203,8 +203,7 @@ async fn a_credentials_file_is_read_again_until_it_will_do() -> anyhow::Result<(
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("user.creds");
     let connection = with_credentials(&server, &path);
-    let inbox = FakeInbox::new(Mode::Accept);
-    let source = Running::start(nats_source(&connection, &["e.>"]), &inbox);
+    let source = Running::start(nats_source(&connection, &["e.>"]), &FakeInbox::new(Mode::Accept));
     let failed_with = |words: String| {
         let source = &source;
         async move {
@@ -223,9 +222,8 @@ async fn a_credentials_file_is_read_again_until_it_will_do() -> anyhow::Result<(
     assert!(!error.contains(&seed));
     std::fs::write(&path, operator.credentials(None)?.0)?;
     source.connected().await;
-    check_taken(&connection).await?;
     source.drained().await?;
-    Ok(())
+    check_taken(&connection).await
 }
 
 #[tokio::test]

@@ -24,7 +24,6 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/src/fake_endpoint/answer.rs", "a slow endpoint is what it plays"),
     ("tests/src/bench/ready.rs", "polls a host that is starting, which is what it measures"),
     ("tests/src/bench/scenario.rs", "waits as an HTTP client does that was told to come again"),
-    ("tests/tests/sources/fake_inbox.rs", "polls a server's state up to a deadline, which gives no signal"),
     ("tests/tests/e2e_crash.rs", "kills the host after a random time, which is the point"),
 ];
 

@@ -52,7 +52,11 @@ impl Delivered {
 
     /// Takes the first, as many as `max`.
     pub(super) fn take_first(&mut self, max: usize) -> Self {
-        let count = max.min(self.messages.len());
+        if self.messages.len() <= max {
+            let rest = Self { messages: Vec::new(), ackers: Vec::new(), ..*self };
+            return std::mem::replace(self, rest);
+        }
+        let count = max;
         Self {
             messages: self.messages.drain(..count).collect(),
             ackers: self.ackers.drain(..count).collect(),

@@ -9,6 +9,7 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{ReadyChunks, StreamExt};
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use crate::source::BATCH_MESSAGES_MAX;
@@ -90,7 +91,8 @@ impl Pull {
 
     /// The messages that are there, without waiting or asking for more; empty when there are none.
     pub(super) fn take_ready(&mut self) -> Vec<Message> {
-        while let Some(chunk) = self.delivered.next().now_or_never() {
+        // The runtime's budget for one turn is smaller than what may be ready, and would pass for its end.
+        while let Some(chunk) = unconstrained(self.delivered.next()).now_or_never() {
             self.heard();
             let ended = chunk.is_none();
             let messages = self.sort_out(chunk);

@@ -1,7 +1,7 @@
 //! One connection to a NATS server, which comes back by itself for as long as its client lives.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use async_nats::{Client, ClientError, ConnectErrorKind, Event, ServerError};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Interval;
+use url::Url;
 
 use super::connect::{self, ConnectError};
 use super::denial::Denial;
@@ -39,6 +40,7 @@ pub(in crate::source) struct Link {
     changes: watch::Receiver<()>,
     look: Interval,
     said: Arc<Said>,
+    url: Url,
     up: bool,
     connects: u64,
 }
@@ -47,8 +49,8 @@ pub(in crate::source) struct Link {
 #[derive(Debug, Default)]
 struct Said {
     dropped: AtomicUsize,
-    /// Whether the server refused the credentials while the client tried to come back.
-    refused: AtomicBool,
+    /// In the server's words, that the credentials are of no use any more.
+    refusal: Mutex<Option<String>>,
     errors: Mutex<VecDeque<String>>,
 }
 
@@ -59,8 +61,8 @@ pub(in crate::source) enum News {
     Alive,
     /// It is up, and the server forbids something.
     Denied(Denial),
-    /// It does not come back: a new one is needed, with credentials read anew.
-    Closed,
+    /// It does not come back, for this reason: a new one is needed, with credentials read anew.
+    Closed(String),
 }
 
 impl Said {
@@ -74,19 +76,28 @@ impl Said {
                     ServerError::Other(words) => words.clone(),
                     error => error.to_string(),
                 };
+                // The client would come back with the same credentials, to be sent away at once.
+                if words.contains("Authentication Expired") || words.contains("Authentication Revoked") {
+                    self.refuse(words);
+                    return;
+                }
                 let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
                 if errors.len() < SERVER_ERRORS_MAX && !errors.contains(&words) {
                     errors.push_back(words);
                 }
             }
             // The client passes on the kind of the error as text, and nothing else.
-            Event::ClientError(ClientError::Other(kind)) => {
-                if *kind == ConnectErrorKind::AuthorizationViolation.to_string() {
-                    self.refused.store(true, Ordering::Relaxed);
-                }
+            Event::ClientError(ClientError::Other(kind))
+                if *kind == ConnectErrorKind::AuthorizationViolation.to_string() =>
+            {
+                self.refuse(kind.clone());
             }
             _ => {}
         }
+    }
+
+    fn refuse(&self, words: String) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
     }
 
     fn next_error(&self) -> Option<String> {
@@ -121,21 +132,21 @@ impl Link {
         let client = connect::connect(connection, options).await?;
         let connects = client.statistics().connects.load(Ordering::Relaxed);
         let look = tokio::time::interval(LOOK_INTERVAL);
-        Ok(Self { client, changes, look, said, up: true, connects })
+        Ok(Self { client, changes, look, said, url: connection.url.clone(), up: true, connects })
     }
 
     /// Waits for a change of the connection, or [`LOOK_INTERVAL`], and notes it in `state`.
     pub(in crate::source) async fn changed(&mut self, state: &SourceState) -> News {
         tokio::select! {
             changed = self.changes.changed() => if changed.is_err() {
-                return News::Closed;
+                return News::Closed(format!("the connection to {} was given up", self.url));
             },
             _ = self.look.tick() => {}
         }
         state.lost(self.take_dropped(), &"the inbox is slower than the bus");
         self.look(state);
-        if !self.up && self.said.refused.load(Ordering::Relaxed) {
-            return News::Closed;
+        if let Some(words) = self.said.refusal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return News::Closed(format!("the connection to {} has ended; the server says: {words}", self.url));
         }
         while let Some(words) = self.said.next_error() {
             match Denial::read(&words) {
@@ -177,7 +188,12 @@ impl Link {
         self.up
     }
 
-    /// Messages that the client dropped since the last call.
+    /// Notes messages that were dropped after the client had handed them over.
+    pub(in crate::source) fn dropped(&self, messages: usize) {
+        self.said.dropped.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Messages that were dropped since the last call.
     pub(in crate::source) fn take_dropped(&self) -> usize {
         self.said.dropped.swap(0, Ordering::Relaxed)
     }
@@ -192,7 +208,6 @@ impl Link {
         if up != self.up {
             self.up = up;
             if up {
-                self.said.refused.store(false, Ordering::Relaxed);
                 tracing::info!(source = %state.name(), "connected again");
                 state.connected();
             } else {

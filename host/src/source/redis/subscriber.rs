@@ -72,6 +72,7 @@ pub(super) struct Subscriber {
     subscriptions: Subscriptions,
     unconfirmed: usize,
     ended: usize,
+    leaving: bool,
     pinged: bool,
 }
 
@@ -79,11 +80,12 @@ impl Subscriber {
     /// Sends the subscriptions; [`Received::Subscribed`] comes when they hold.
     pub(super) async fn new(mut wire: Wire, subscriptions: Subscriptions) -> Result<Self, Failure> {
         wire.send(subscriptions.commands("SUBSCRIBE")).await?;
-        Ok(Self { wire, unconfirmed: subscriptions.len(), subscriptions, ended: 0, pinged: false })
+        Ok(Self { wire, unconfirmed: subscriptions.len(), subscriptions, ended: 0, leaving: false, pinged: false })
     }
 
     /// Asks for the end: [`Received::Unsubscribed`] comes after the last message.
     pub(super) async fn unsubscribe(&mut self) -> Result<(), Failure> {
+        self.leaving = true;
         Ok(self.wire.send(self.subscriptions.commands("UNSUBSCRIBE")).await?)
     }
 
@@ -125,9 +127,10 @@ impl Subscriber {
     fn sort_out(&mut self, value: Value) -> Result<Option<Received>, Failure> {
         let parts = match value {
             Value::Array(parts) => parts,
-            // A user who may not `PING` is answered so, by a server that is alive.
-            Value::ServerError(_) if self.unconfirmed == 0 && self.ended == 0 => return Ok(None),
-            Value::ServerError(error) => return Err(Failure::refused(&error)),
+            Value::ServerError(error) if self.unconfirmed > 0 => return Err(Failure::refused(&error)),
+            // To a user who may not unsubscribe, what was published before has been sent now, too.
+            Value::ServerError(_) if self.leaving => return Ok(Some(Received::Unsubscribed)),
+            // A user who may not `PING` is told so by a server that is alive.
             _ => return Ok(None),
         };
         let mut parts = parts.into_iter().map(|part| match part {

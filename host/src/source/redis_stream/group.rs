@@ -1,7 +1,7 @@
 //! A consumer group of every stream, as commands. Reads that wait at the server have a connection of their own, since
 //! nothing else gets through it meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use redis::{Cmd, Value, cmd};
 
 use super::RedisStreamSource;
 use super::entry::{self, Claimed, Entry, EntryId};
+use super::held::Place;
 use crate::source::BATCH_MESSAGES_MAX;
 use crate::source::redis::connect::multiplexed;
 use crate::source::redis::failure::Failure;
@@ -129,14 +130,14 @@ impl Commands {
     }
 
     /// Acknowledges, one command a stream, all under way at once.
-    pub(super) async fn ack(&self, ids: &[(usize, EntryId)]) -> Result<(), Failure> {
+    pub(super) async fn ack(&self, ids: &[Place]) -> Result<(), Failure> {
         let acks = by_stream(ids).into_iter().map(async |(stream, ids)| self.ack_stream(stream, &ids).await);
         futures::future::try_join_all(acks).await.map(drop)
     }
 
     /// Says that these are being worked on, so that nobody takes them over.
-    pub(super) async fn refresh(&self, ids: &[(usize, EntryId)]) -> Result<(), Failure> {
-        for (stream, ids) in by_stream(ids) {
+    pub(super) async fn refresh(&self, places: &BTreeSet<Place>) -> Result<(), Failure> {
+        for (stream, ids) in by_stream(places) {
             for ids in ids.chunks(BATCH_MESSAGES_MAX) {
                 self.query::<Value>(&self.claim(stream, ids, Duration::ZERO)).await?;
             }
@@ -165,8 +166,9 @@ impl Commands {
         Ok(swept)
     }
 
-    /// Lets any consumer take over at once what this one has had and not acknowledged. Returns how many entries.
-    pub(super) async fn hand_back(&self) -> Result<usize, Failure> {
+    /// Lets any consumer take over at once what this one has had and not acknowledged, but for what is `held`. Returns how
+    /// many entries.
+    pub(super) async fn hand_back(&self, held: &BTreeSet<Place>) -> Result<usize, Failure> {
         let mut handed_back = 0;
         for stream in 0..self.keys.len() {
             let mut from = "-".to_owned();
@@ -174,11 +176,14 @@ impl Commands {
                 let mut command = cmd("XPENDING");
                 command.arg(&*self.keys[stream]).arg(&*self.group).arg(&from).arg("+");
                 command.arg(BATCH_MESSAGES_MAX).arg(&*self.consumer);
-                let ids = entry::pending(self.query(&command).await?).map_err(unreadable)?;
+                let mut ids = entry::pending(self.query(&command).await?).map_err(unreadable)?;
                 let Some(last) = ids.last() else { break };
-                self.query::<Value>(&self.claim(stream, &ids, CLAIM_IDLE)).await?;
-                handed_back += ids.len();
                 from = format!("({last}");
+                ids.retain(|id| !held.contains(&(stream, *id)));
+                if !ids.is_empty() {
+                    self.query::<Value>(&self.claim(stream, &ids, CLAIM_IDLE)).await?;
+                }
+                handed_back += ids.len();
             }
         }
         Ok(handed_back)
@@ -217,9 +222,9 @@ fn unreadable(error: String) -> Failure {
     Failure::Connection(format!("a reply of the server can't be read: {error}"))
 }
 
-fn by_stream(ids: &[(usize, EntryId)]) -> BTreeMap<usize, Vec<EntryId>> {
+fn by_stream<'a>(places: impl IntoIterator<Item = &'a Place>) -> BTreeMap<usize, Vec<EntryId>> {
     let mut by_stream: BTreeMap<usize, Vec<EntryId>> = BTreeMap::new();
-    ids.iter().for_each(|(stream, id)| by_stream.entry(*stream).or_default().push(*id));
+    places.into_iter().for_each(|(stream, id)| by_stream.entry(*stream).or_default().push(*id));
     by_stream
 }
 

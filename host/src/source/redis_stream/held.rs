@@ -42,8 +42,13 @@ impl Held {
         lock(&self.places).insert((entry.stream, entry.id))
     }
 
-    pub(super) fn places(&self) -> Vec<Place> {
-        lock(&self.places).iter().copied().collect()
+    /// Forgets an entry that is in no batch.
+    pub(super) fn forget(&self, entry: &Entry) {
+        lock(&self.places).remove(&(entry.stream, entry.id));
+    }
+
+    pub(super) fn places(&self) -> BTreeSet<Place> {
+        lock(&self.places).clone()
     }
 
     pub(super) fn take_refusal(&self) -> Option<Failure> {
