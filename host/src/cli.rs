@@ -57,6 +57,14 @@ struct Global {
     log_level: Option<String>,
 }
 
+/// Where settings come from besides the settings file.
+#[derive(Clone, Debug, Args)]
+struct Observers {
+    /// Take one source more from the [observers] of FraiseQL's own file; it is named fraiseql
+    #[arg(long, value_name = "FRAISEQL.TOML")]
+    observers: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the host until it is told to stop
@@ -64,7 +72,7 @@ enum Command {
     Run(run::RunArgs),
     /// Check the settings and every plugin, without running anything
     #[command(after_help = check::EXAMPLE)]
-    Check,
+    Check(Observers),
     /// Try plugins on a bus without settings, beside whoever else uses it
     #[command(after_help = dev::EXAMPLE)]
     Dev(dev::DevArgs),
@@ -164,7 +172,7 @@ impl Session<'_> {
         self.begin_logging(command.log_level_default())?;
         match command {
             Command::Run(args) => run::run(self, args).await,
-            Command::Check => check::check(self),
+            Command::Check(observers) => check::check(self, &observers),
             Command::Dev(args) => dev::dev(self, args).await,
             Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
@@ -195,7 +203,13 @@ impl Session<'_> {
 
     /// The settings, validated.
     fn load(&mut self) -> Result<crate::settings::Loaded, Failures> {
-        Ok(crate::settings::load(self.global.config.as_deref(), self.environment)?)
+        self.load_observed(&Observers { observers: None })
+    }
+
+    /// The settings with FraiseQL's source, validated.
+    fn load_observed(&mut self, Observers { observers }: &Observers) -> Result<crate::settings::Loaded, Failures> {
+        let config = self.global.config.as_deref();
+        Ok(crate::settings::load_observed(config, observers.as_deref(), self.environment)?)
     }
 
     /// Asks the running host, or the store itself.

@@ -167,6 +167,12 @@ pub async fn connect(source: &SourceSettings, clock: &Arc<dyn Clock>) -> Result<
     connected.unwrap_or(Err(PublishError::Silent { bus, after: CONNECT_DEADLINE }))
 }
 
+/// The bus is named before: what a client says of it need not name it again.
+fn unreachable(bus: &str, url: &url::Url, error: &str, help: &str) -> PublishError {
+    let error = error.strip_prefix(&format!("can't connect to {url}: ")).unwrap_or(error).to_owned();
+    PublishError::Unreachable { bus: bus.to_owned(), error, help: help.to_owned() }
+}
+
 /// Publishes everything, batch after batch, and tells `progress` how many events the bus has.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ pub mod load;
 pub mod error;
 pub mod show;
 pub mod bus_url;
+pub mod observers;
 mod text;
 mod section;
 mod kinds;
@@ -24,7 +25,7 @@ pub mod source;
 pub mod endpoint;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, LoadedSources, find, load, load_sources, load_store, parse};
+pub use load::{Environment, Loaded, LoadedSources, find, load, load_observed, load_sources, load_store, parse};
 pub use show::{Origin, Shown};
 pub use source::{
     NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,

@@ -558,3 +558,47 @@ async fn every_attempt_of_a_trial_is_a_line() {
     assert_eq!(outcomes, ["delivered", "retrying", "dead"]);
     assert_eq!(objects[3]["reason"], "status_4xx");
 }
+
+#[tokio::test]
+async fn fraiseqls_own_file_gives_a_source() {
+    let endpoint =
+        "[[endpoint]]\nname = \"shop\"\nurl = \"https://shop.example.com/hooks\"\nsecret = { env = \"SHOP_SECRET\" }\n";
+    let mut bench = Bench::new(endpoint);
+    bench.parts.plugins.pop();
+    let file = bench.folder.path().join("fraiseql.toml");
+    let observers = file.to_str().unwrap().to_owned();
+    std::fs::write(&file, "[observers]\nbackend = \"nats\"\nnats_url = \"nats://u:s3cret@bus:4222\"\n").unwrap();
+    let ended = bench.run(&format!("check --observers {observers}")).await;
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""));
+    assert!(ended.out.contains("fraiseql  nats") && ended.out.ends_with("all is well\n"), "{}", ended.out);
+    assert_eq!(bench.run(&format!("run --observers {observers}")).await.exit, Exit::Success);
+    assert_eq!(bench.run("run").await.exit, Exit::Usage);
+    let objects = bench.objects(&format!("config show --observers {observers}"), Exit::Success).await;
+    let find = |key: &str| objects.iter().find(|object| object["key"] == key).unwrap_or_else(|| panic!("{key}"));
+    assert_eq!(find("source.fraiseql.url")["value"], "nats://bus:4222");
+    assert_eq!(find("source.fraiseql.password")["value"], "<redacted>");
+    let ended = bench.run(&format!("publish order.created --observers {observers}")).await;
+    assert!(ended.out.contains("nats at nats://bus:4222, fraiseql.order.created"), "{}{}", ended.out, ended.err);
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_both_files_is_told_together() {
+    let bench = Bench::new("[store]\npaht = \"x\"\n");
+    let file = bench.folder.path().join("fraiseql.toml");
+    std::fs::write(&file, "[observers]\nbackend = \"kafka\"\n").unwrap();
+    let observers = file.to_str().unwrap();
+    let ended = bench.run(&format!("run --observers {observers}")).await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(
+        ended.err.contains("`paht`") && ended.err.contains("known backends: nats, postgres, redis"),
+        "{}",
+        ended.err
+    );
+    let ended = Bench::new("").run("check --observers /nowhere/fraiseql.toml").await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.contains("/nowhere/fraiseql.toml named by --observers can't be read"), "{}", ended.err);
+    let taken = Bench::new("[[source]]\nname = \"fraiseql\"\nkind = \"stdin\"\n");
+    std::fs::write(&file, "[observers]\nbackend = \"redis\"\nredis_url = \"redis://h\"\n").unwrap();
+    let ended = taken.run(&format!("run --observers {observers}")).await;
+    assert!(ended.err.contains("adds a source named `fraiseql`"), "{}", ended.err);
+}

@@ -8,7 +8,9 @@ use wirehook_tests::events::{array, order_created};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::port;
+use wirehook_tests::postgres_server::PostgresServer;
 use wirehook_tests::publisher::SUBJECTS;
+use wirehook_tests::redis_server::RedisServer;
 use wirehook_tests::test_host::{HostFolderBuilder, PluginFile, TestHost};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -65,6 +67,83 @@ async fn to_http() -> Result<()> {
         host(|folder| folder.http(port, token).variable("INTAKE_TOKEN", "an intake token")).await?;
     host.start().await?;
     publish_and_receive(&endpoint, &host).await
+}
+
+#[tokio::test]
+async fn to_redis_channels() -> Result<()> {
+    let server = RedisServer::start().await?;
+    let source =
+        format!("[[source]]\nname = \"bus\"\nkind = \"redis\"\nurl = {:?}\nchannels = [\"fraiseql.*\"]", server.url());
+    let (endpoint, mut host) = host(|folder| folder.settings(&source)).await?;
+    let said = host.command(&["publish", "order.created"]).await?.expect_code(0)?;
+    said.expect_said(&["nobody is subscribed", "1 event reached nobody"])?;
+    host.start().await?;
+    publish_and_receive(&endpoint, &host).await?;
+    let published = host.json(&["publish", "order.created"]).await?;
+    ensure!(published.stderr.is_empty() && published.object()?["unheard"] == 0, "{published:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn to_a_redis_stream() -> Result<()> {
+    let server = RedisServer::start().await?;
+    let source = format!(
+        "[[source]]\nname = \"bus\"\nkind = \"redis-stream\"\nurl = {:?}\nstreams = [\"fraiseql.events\"]\nfield = \"event\"",
+        server.url()
+    );
+    let (endpoint, mut host) = host(|folder| folder.settings(&source)).await?;
+    host.start().await?;
+    publish_and_receive(&endpoint, &host).await
+}
+
+fn postgres(kind: &str, url: &str) -> String {
+    format!("[[source]]\nname = \"bus\"\nkind = \"{kind}\"\nurl = {url:?}")
+}
+
+#[tokio::test]
+async fn to_postgres_notifications() -> Result<()> {
+    let server = PostgresServer::start().await?;
+    let (endpoint, mut host) = host(|folder| folder.settings(&postgres("postgres", &server.url()))).await?;
+    host.start().await?;
+    publish_and_receive(&endpoint, &host).await?;
+    let large = format!("{{\"customer_email\": \"{}\"}}", "x".repeat(8000));
+    let said = host.command(&["publish", "order.created", "--entity", &large]).await?;
+    said.expect_code(2)?.expect_said(&["carries 7999", "postgres-outbox"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn to_the_outbox() -> Result<()> {
+    let server = PostgresServer::start().await?;
+    server.create_outbox().await?;
+    let client = server.client().await?;
+    client.batch_execute("CREATE ROLE reader LOGIN PASSWORD 'pw'; GRANT USAGE ON SCHEMA core TO reader").await?;
+    client.batch_execute("GRANT SELECT ON core.tb_entity_change_log TO reader").await?;
+    let (_endpoint, host) = host(|folder| folder.settings(&postgres("postgres-outbox", &server.url()))).await?;
+    let uuid = "550e8400-e29b-41d4-a716-446655440000";
+    let arguments =
+        ["publish", "order.created", "--entity", ENTITY, "--entity-id", uuid, "--tenant", uuid, "--count", "3"];
+    host.json(&arguments).await?;
+    host.command(&["publish", "order.deleted", "--entity-id", uuid]).await?.expect_code(0)?;
+    let columns = "modification_type || ' ' || object_type || ' ' || object_id || ' ' || (object_data ->> 'total')";
+    let rows = client.query(&format!("SELECT {columns}, tenant_id::text FROM core.tb_entity_change_log"), &[]).await?;
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[0].get::<_, Option<&str>>(0), Some(&*format!("INSERT order {uuid} 129.5")));
+    assert_eq!(rows[0].get::<_, Option<&str>>(1), Some(uuid));
+    // One row that the table does not take, and none of them is there.
+    let said = host.command(&["publish", "order.created", "--entity-id", "7"]).await?;
+    said.expect_code(1)?.expect_said(&["postgres-outbox at postgres://", "uuid"])?;
+    host.folder
+        .run_with_input(&["publish", "-"], b"{\"a\": 1}")
+        .await?
+        .expect_code(2)?
+        .expect_said(&["FraiseQL's formats"])?;
+    let url = server.url_as("reader");
+    let reader = format!("{}\npassword = {{ env = \"BUS_PASSWORD\" }}", postgres("postgres-outbox", &url));
+    let (_endpoint, host) = self::host(|folder| folder.settings(&reader).variable("BUS_PASSWORD", "pw")).await?;
+    let said = host.command(&["publish", "order.created"]).await?;
+    said.expect_code(1)?.expect_said(&["permission denied", "GRANT INSERT ON core.tb_entity_change_log"])?;
+    Ok(())
 }
 
 #[tokio::test]

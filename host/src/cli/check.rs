@@ -11,18 +11,19 @@ use super::console::Look;
 use super::failure::{Exit, Failure, Failures};
 use super::plugin::state;
 use super::table::{Table, maybe, plain};
-use super::{Session, parts::PluginView};
+use super::{Observers, Session, parts::PluginView};
 use crate::endpoint::egress::vet;
 use crate::settings::{EndpointSettings, Loaded, SourceSettings};
 
 pub(super) const EXAMPLE: &str = "\
-Example:
+Examples:
   wirehook check --config wirehook.toml
+  wirehook check --observers fraiseql.toml
 
 Exit code: 0 when all is well, 2 for settings, 1 for a plugin that would not run.";
 
-pub(super) fn check(session: &mut Session<'_>) -> Result<Exit, Failures> {
-    let loaded = session.load()?;
+pub(super) fn check(session: &mut Session<'_>, observers: &Observers) -> Result<Exit, Failures> {
+    let loaded = session.load_observed(observers)?;
     for warning in &loaded.warnings {
         session.console.warning(&warning.clone().into());
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::failure::{Exit, Failure, Failures};
 use super::parts::{PublishReport, Routed};
 use super::table::{counted, printable};
-use super::{Console, Session};
+use super::{Console, Observers, Session};
 use crate::publish::compose::{Happening, OPERATIONS, Said, compose};
 use crate::publish::input::{INPUT_BYTES_MAX, MISTAKES_TOLD_MAX, Mistake, Rules, read};
 use crate::publish::{Outgoing, bus, route};
@@ -58,10 +58,13 @@ pub(super) struct PublishArgs {
     /// Send each line as it is, whatever it is
     #[arg(long, conflicts_with_all = ["entity", "entity_id", "tenant", "count"])]
     raw: bool,
+    #[command(flatten)]
+    observers: Observers,
 }
 
 pub(super) async fn publish(session: &mut Session<'_>, args: PublishArgs) -> Result<Exit, Failures> {
-    let loaded = load_sources(session.global.config.as_deref(), session.environment)?;
+    let loaded =
+        load_sources(session.global.config.as_deref(), args.observers.observers.as_deref(), session.environment)?;
     let source = chosen(&loaded, args.source.as_deref())?;
     if matches!(source.kind, SourceKind::Stdin) {
         let message = format!("source `{}` reads standard input, which nobody else can publish to", source.name);

@@ -159,11 +159,8 @@ fn insert(table: &TableName, row: &Map<String, Value>) -> String {
 
 async fn session(bus: &str, connection: &PostgresConnection) -> Result<Session, PublishError> {
     let connected = Session::connect(connection, APPLICATION, Overflow::Drop).await;
-    connected.map_err(|error| PublishError::Unreachable {
-        bus: bus.to_owned(),
-        error,
-        help: "start the server, or mend `url` and `password` of the source".to_owned(),
-    })
+    let help = "start the server, or mend `url` and `password` of the source";
+    connected.map_err(|error| super::unreachable(bus, &connection.url, &error, help))
 }
 
 fn refused(bus: &str, routed: Option<&Routed>, error: &tokio_postgres::Error, help: &str) -> PublishError {

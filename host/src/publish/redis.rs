@@ -70,8 +70,8 @@ impl Server {
         match publisher(connection, BATCH_DEADLINE).await {
             Ok(connection) => Ok(Self { bus, connection }),
             Err(error) => {
-                let help = "start the server, or mend `url`, `user` and `password` of the source".to_owned();
-                Err(PublishError::Unreachable { bus, error, help })
+                let help = "start the server, or mend `url`, `user` and `password` of the source";
+                Err(super::unreachable(&bus, &connection.url, &error, help))
             }
         }
     }
