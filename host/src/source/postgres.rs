@@ -162,6 +162,10 @@ impl<'s> Intake<'s> {
                 },
             }
         };
+        if let SessionEnd::Failed(error) = &end {
+            self.state.disconnected();
+            self.state.failed(error);
+        }
         // What is here has nowhere else to come from: it is accepted, or counted, whatever ended the session.
         session.notifications.close();
         while session.notifications.recv_many(&mut received, BATCH_MESSAGES_MAX).await > 0 {

@@ -84,6 +84,7 @@ pub(super) fn stop(mut server: Child) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a process that is nobody's child here gives no signal")]
 fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     while !condition() {
