@@ -174,6 +174,7 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
                 table: table.clone(),
                 channel: channel.clone(),
                 start: *start,
+                event_bytes_max: limits.event_bytes_max,
             })
         }
         SourceKind::Http { listen, token } => Box::new(http::HttpSource::bind(

@@ -10,6 +10,7 @@ pub mod python_verifier;
 pub mod store_file;
 pub mod nats_server;
 pub mod postgres_server;
+pub mod outbox_writer;
 pub mod bench;
 pub mod conformance;
 pub mod power_cut;

@@ -8,4 +8,5 @@ mod http;
 mod jetstream;
 mod nats;
 mod postgres;
+mod postgres_outbox;
 mod stdin;

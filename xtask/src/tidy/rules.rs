@@ -26,6 +26,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/src/bench/scenario.rs", "waits as an HTTP client does that was told to come again"),
     ("tests/tests/sources/fake_inbox.rs", "polls a server's state up to a deadline, which gives no signal"),
     ("tests/tests/e2e_crash.rs", "kills the host after a random time, which is the point"),
+    ("tests/src/outbox_writer.rs", "commits after random times, which is the point"),
 ];
 
 /// Words with a better one in this project's vocabulary.
