@@ -13,6 +13,7 @@ pub mod fake_inbox;
 pub mod redis_server;
 pub mod postgres_server;
 pub mod fraiseql;
+pub mod outbox_writer;
 pub mod bench;
 pub mod conformance;
 pub mod power_cut;

@@ -126,7 +126,7 @@ impl Frontier {
 
     /// Gaps worth a read now, at most `ranges_max`, ascending: the newest half of them at every call, because that is where
     /// rows come, and the others in turn.
-    pub(super) fn to_read(&mut self, ranges_max: usize) -> Vec<Range> {
+    pub(super) fn next_gaps(&mut self, ranges_max: usize) -> Vec<Range> {
         let narrow = |(first, gap): (&i64, &Gap)| (!gap.wide).then_some(Range { first: *first, last: gap.last });
         let mut ranges: Vec<_> = self.gaps.iter().rev().filter_map(narrow).take(ranges_max.div_ceil(2)).collect();
         let newest = ranges.last().map_or(i64::MIN, |range| range.first);

@@ -1,5 +1,6 @@
 //! The source at work: sessions with the server, one after another, each a loop of looking, reading and handing over.
 
+mod ear;
 mod offer;
 mod pace;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio_postgres::Client;
 
+use self::ear::Ear;
 use self::offer::{Offer, Offered};
 use self::pace::{PAUSE_MIN, Pace};
 use super::cursor::{Cursor, Met, TableIdentity};
@@ -19,8 +21,11 @@ use super::sitting::Sitting;
 use super::{PostgresOutboxSource, begin};
 use crate::drain::Drain;
 use crate::event::Message;
-use crate::source::postgres::connection::{Overflow, Session, answer, quoted};
+use crate::source::postgres::connection::{Overflow, Session};
 use crate::source::{Accept, AcceptError, Backoff, SourceError, SourceState};
+
+/// A session begins with a cursor, so that this is never said.
+const UNKNOWN_PLACE: &str = "the place in the table is not known; it is looked up again";
 
 /// Why a session ended.
 enum SessionEnd {
@@ -92,15 +97,19 @@ impl Reader {
         }
         self.sessions += 1;
         self.state.connected();
-        let mut pace = Pace::new();
+        let (mut pace, mut ear) = (Pace::new(), Ear::new(&self.source.channel));
         loop {
             if sitting.look_due().now_or_never().is_some() {
                 self.look(&mut sitting, &session.client).await?;
             }
             let (found_rows, more) = self.round(&mut sitting, &session.client).await?;
             self.backoff.reset();
-            if !more {
-                self.pause(pace.after(found_rows), &mut session).await?;
+            if more {
+                continue;
+            }
+            let pause = pace.after(found_rows);
+            if !ear.turn(&session, pause, &self.source.name).await? {
+                self.pause(pause, &mut session).await?;
             }
         }
     }
@@ -125,9 +134,6 @@ impl Reader {
     async fn sit_down(&mut self, client: &Client) -> Result<Sitting, String> {
         let (mut sitting, identity) = Sitting::new(client, &self.source.table, self.source.event_bytes_max).await?;
         let source = &self.source.name;
-        if let Err(error) = answer(client.batch_execute(&format!("LISTEN {}", quoted(&self.source.channel)))).await {
-            tracing::warn!(source = %source, %error, "nobody wakes this source: it looks for rows by itself");
-        }
         for warning in sitting.warnings() {
             tracing::warn!(source = %source, table = %self.source.table, "{warning}");
         }
@@ -197,12 +203,12 @@ impl Reader {
     /// Reads a batch, waits until the one before is in the store, and hands it over. Whether there were rows, and whether
     /// there are more.
     async fn round(&mut self, sitting: &mut Sitting, client: &Client) -> Result<(bool, bool), SessionEnd> {
-        let Some(cursor) = &mut self.cursor else { return Err(SessionEnd::Failed("no cursor".to_owned())) };
+        let Some(cursor) = &mut self.cursor else { return Err(SessionEnd::Failed(UNKNOWN_PLACE.to_owned())) };
         let found = sitting.read(client, &mut cursor.frontier).await?;
         if !found.is_empty() || self.unsaved {
             self.offer_ended().await?;
         }
-        let Some(cursor) = &mut self.cursor else { return Err(SessionEnd::Failed("no cursor".to_owned())) };
+        let Some(cursor) = &mut self.cursor else { return Err(SessionEnd::Failed(UNKNOWN_PLACE.to_owned())) };
         // Nothing is awaited between noting the rows and offering them: a drain may end everything at any await.
         let (rows, more) = found.note(&mut cursor.frontier);
         let found_rows = !rows.is_empty();

@@ -17,7 +17,7 @@ use crate::source::{BATCH_MESSAGES_MAX, BYTES_IN_FLIGHT_MAX};
 /// Between two looks at who may own gaps, and at the table's condition.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most gaps looked into with one read.
-const RANGES_READ_MAX: usize = 1024;
+const RANGES_READ_MAX: usize = 512;
 
 // Late and new rows, of a batch on its way and of the next.
 const _: () = assert!(READ_BYTES_MAX * 4 <= BYTES_IN_FLIGHT_MAX);
@@ -65,7 +65,7 @@ impl Sitting {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let holders = Holders::new(table.looks_min());
-        let row_security = condition.row_security;
+        let row_security = table.rows.reader().row_security();
         let sitting = Self { table, holders, looks, rows_max: BATCH_MESSAGES_MAX, row_security, seen: false };
         sitting.expect_visible(client).await?;
         Ok((sitting, condition.identity))
@@ -115,7 +115,7 @@ impl Sitting {
     /// Reads rows in gaps, and then onwards; a batch at most.
     pub(super) async fn read(&mut self, client: &Client, frontier: &mut Frontier) -> Result<Found, String> {
         let settled = self.holders.settled();
-        let ranges = frontier.to_read(RANGES_READ_MAX);
+        let ranges = frontier.next_gaps(RANGES_READ_MAX);
         let rows = &self.table.rows;
         let late = match ranges.is_empty() {
             true => Chunk::nothing(),
