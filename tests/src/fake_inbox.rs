@@ -142,16 +142,24 @@ impl FakeInbox {
     }
 
     /// Waits until what the inbox has seen satisfies `condition`.
-    pub async fn until(&self, what: &str, mut condition: impl FnMut(&Seen) -> bool) -> Seen {
-        let mut seen = self.seen.subscribe();
-        let found = tokio::time::timeout(DEADLINE, seen.wait_for(|seen| condition(seen))).await;
-        match found {
-            Ok(found) => found.unwrap().clone(),
+    pub async fn until(&self, what: &str, condition: impl FnMut(&Seen) -> bool) -> Seen {
+        match tokio::time::timeout(DEADLINE, self.changed(condition)).await {
+            Ok(found) => found.unwrap(),
             Err(_) => {
                 let seen = self.seen();
                 panic!("{what}: not seen; offered {}, accepted {}", seen.offered, seen.accepted.len())
             }
         }
+    }
+
+    /// The same for as long as it takes.
+    ///
+    /// # Errors
+    /// None while there is an inbox.
+    pub async fn changed(&self, mut condition: impl FnMut(&Seen) -> bool) -> anyhow::Result<Seen> {
+        let mut seen = self.seen.subscribe();
+        let found = seen.wait_for(|seen| condition(seen)).await?;
+        Ok(found.clone())
     }
 
     async fn pause(&self) {
