@@ -2,11 +2,15 @@
 //!
 //! An entry's position is `{stream}:{id}`. Ids hold the time: in a stream that was deleted and made again they are others,
 //! unless its writers make up ids of their own.
+//!
+//! Memory is bounded by the batches in flight and one reply of [`BATCH_MESSAGES_MAX`] entries at most, fewer where the last
+//! ones were large. Redis bounds a reply by the number of entries only.
 
 mod attach;
 mod entry;
 mod group;
 mod held;
+mod leave;
 mod pace;
 mod standing;
 
@@ -39,8 +43,6 @@ use crate::settings::{RedisConnection, Start};
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(CLAIM_IDLE.as_secs() / 3);
 /// Bytes after which a batch takes no more entries.
 const BATCH_BYTES_MAX: usize = BYTES_IN_FLIGHT_MAX / BATCHES_IN_FLIGHT_MAX;
-/// How long handing back, and removing a group that is to go, may take at the end.
-const END_DEADLINE: Duration = Duration::from_secs(5);
 /// What an ACL has to allow.
 const RULES: &str = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xgroup +xlen ~{stream}";
 
@@ -162,8 +164,8 @@ impl Consumer {
         self.hand_back().await;
         closed |= matches!(self.batches.finish().await, Err(AcceptError::Closed));
         self.hand_back().await;
-        if self.source.ephemeral && tokio::time::timeout(END_DEADLINE, self.destroy()).await.is_err() {
-            tracing::warn!(source = %self.source.name, group = self.source.group, "the group could not be removed in time");
+        if self.source.ephemeral {
+            self.remove_groups().await;
         }
         if closed && !self.drain.is_draining() {
             return Err(SourceError::InboxClosed { name: self.source.name });
@@ -341,42 +343,6 @@ impl Consumer {
                 source = %self.source.name, entries = swept.claimed,
                 "took over entries that were pending for {CLAIM_IDLE:?} with consumers that said nothing of them"
             );
-        }
-    }
-
-    /// Leaves to other consumers, or to this one later, what nobody has begun.
-    async fn hand_back(&mut self) {
-        let Some(commands) = self.held.commands() else { return };
-        self.ready.drain(..).for_each(|entry| self.held.forget(&entry));
-        let held = self.held.places();
-        match tokio::time::timeout(END_DEADLINE, commands.hand_back(&held)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(entries)) => {
-                tracing::info!(source = %self.source.name, entries, "handed back entries that were not begun");
-            }
-            Ok(Err(failure)) => tracing::debug!(source = %self.source.name, error = %failure, "could not hand back"),
-            Err(_) => tracing::debug!(source = %self.source.name, "could not hand back in time"),
-        }
-    }
-
-    /// Removes the groups that this source has made, over a new connection where the last one is gone.
-    async fn destroy(&self) {
-        let Some(mut commands) = self.held.commands() else { return };
-        let consumer = self.standing.as_ref().map_or("", |standing| &standing.consumer);
-        for stream in &self.made {
-            let mut destroyed = commands.destroy(*stream).await;
-            if let Err(Failure::Connection(_)) = destroyed {
-                if let Ok(anew) = Commands::connect(&self.source, &self.keys, consumer).await {
-                    commands = anew;
-                    destroyed = commands.destroy(*stream).await;
-                }
-            }
-            if let Err(failure) = destroyed {
-                tracing::warn!(
-                    source = %self.source.name, stream = %self.keys[*stream], group = self.source.group, error = %failure,
-                    "the group could not be removed; remove it: XGROUP DESTROY {{stream}} {{group}}"
-                );
-            }
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use wirehook::settings::Start;
+use wirehook::source::redis_stream::CLAIM_IDLE;
 use wirehook_tests::redis_server::RedisServer;
 
-use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
+use crate::fake_inbox::{FakeInbox, Mode, Running};
 use crate::redis::{connection, told};
 use crate::redis_stream::{bodies, pending, settled, stream_source};
 
@@ -157,12 +158,34 @@ async fn entries_that_are_trimmed_while_pending_are_counted() -> anyhow::Result<
     let server = RedisServer::start().await?;
     server.add("events", 0..5).await?;
     let inbox = FakeInbox::new(Mode::Fail);
-    let source = Running::start(stream_source(connection(&server), &["events"], Start::All), &inbox);
-    eventually("all pending", || async { pending(&server, "events").await.ok().filter(|pending| *pending == 5) }).await;
+    let start = || Running::start(stream_source(connection(&server), &["events"], Start::All), &inbox);
+    let source = start();
+    inbox.until("a refusal", |seen| seen.offered >= 5).await;
+    source.drained().await?;
+    assert_eq!(pending(&server, "events").await?, 5);
     told(&server, "XTRIM events MAXLEN = 2").await?;
     inbox.set(Mode::Accept);
+    let source = start();
     let status = source.until("the loss", |status| status.messages_lost == 3).await;
     assert_eq!(status.messages_lost, 3);
+    inbox.until("the others", |seen| seen.bodies() == bodies(3..5)).await;
+    settled(&server, "events").await;
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn entries_of_a_dead_consumer_that_were_trimmed_are_counted() -> anyhow::Result<()> {
+    let server = RedisServer::start().await?;
+    let ids = server.add("events", 0..5).await?;
+    told(&server, "XGROUP CREATE events wirehook-bus 0").await?;
+    told(&server, "XREADGROUP GROUP wirehook-bus dead STREAMS events >").await?;
+    let idle = CLAIM_IDLE.as_millis();
+    told(&server, &format!("XCLAIM events wirehook-bus dead 0 {} IDLE {idle} JUSTID", ids.join(" "))).await?;
+    told(&server, "XTRIM events MAXLEN = 2").await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(stream_source(connection(&server), &["events"], Start::New), &inbox);
+    source.until("the loss", |status| status.messages_lost == 3).await;
     inbox.until("the others", |seen| seen.bodies() == bodies(3..5)).await;
     settled(&server, "events").await;
     source.drained().await?;

@@ -11,10 +11,8 @@ use super::failure::Failure;
 use super::glob;
 use crate::event::Message;
 
-/// After so much silence the server is asked whether it is there.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long it may take to say so.
-const PONG_DEADLINE: Duration = Duration::from_secs(10);
+/// After so much silence the server is asked whether it is there; after as much again it is not.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What a source subscribes to.
 #[derive(Clone, Debug)]
@@ -74,13 +72,22 @@ pub(super) struct Subscriber {
     ended: usize,
     leaving: bool,
     pinged: bool,
+    silence_max: Duration,
 }
 
 impl Subscriber {
     /// Sends the subscriptions; [`Received::Subscribed`] comes when they hold.
     pub(super) async fn new(mut wire: Wire, subscriptions: Subscriptions) -> Result<Self, Failure> {
         wire.send(subscriptions.commands("SUBSCRIBE")).await?;
-        Ok(Self { wire, unconfirmed: subscriptions.len(), subscriptions, ended: 0, leaving: false, pinged: false })
+        Ok(Self {
+            wire,
+            unconfirmed: subscriptions.len(),
+            subscriptions,
+            ended: 0,
+            leaving: false,
+            pinged: false,
+            silence_max: SILENCE_MAX,
+        })
     }
 
     /// Asks for the end: [`Received::Unsubscribed`] comes after the last message.
@@ -96,8 +103,7 @@ impl Subscriber {
     /// When the connection is lost, or the server is silent and does not answer a `PING` either.
     pub(super) async fn next(&mut self) -> Result<Received, Failure> {
         loop {
-            let patience = if self.pinged { PONG_DEADLINE } else { PING_INTERVAL };
-            match tokio::time::timeout(patience, self.wire.next()).await {
+            match tokio::time::timeout(self.silence_max, self.wire.next()).await {
                 Ok(Some(value)) => {
                     self.pinged = false;
                     if let Some(received) = self.sort_out(value?)? {
@@ -110,13 +116,16 @@ impl Subscriber {
                     return Err(Failure::Connection(closed.to_owned()));
                 }
                 Err(_) if self.pinged => {
-                    return Err(Failure::Connection(format!("the server did not answer within {PONG_DEADLINE:?}")));
+                    return Err(Failure::Connection(format!(
+                        "the server did not answer within {:?}",
+                        self.silence_max
+                    )));
                 }
                 Err(_) => {
                     // Before the send: where that is cut off, an answer is waited for all the same.
                     self.pinged = true;
                     let ping = self.wire.send(cmd("PING").get_packed_command());
-                    if let Ok(sent) = tokio::time::timeout(PONG_DEADLINE, ping).await {
+                    if let Ok(sent) = tokio::time::timeout(self.silence_max, ping).await {
                         sent?;
                     }
                 }
@@ -167,7 +176,56 @@ impl Subscriber {
 
 #[cfg(test)]
 mod tests {
+    use redis::ValueCodec;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio_util::codec::Decoder;
+
+    use super::super::connect::Io;
     use super::*;
+
+    const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n1\r\n";
+
+    /// A subscriber of `a` that soon loses patience, and what plays the server.
+    async fn subscriber() -> (Subscriber, DuplexStream) {
+        let (client, server) = tokio::io::duplex(1024);
+        let wire = ValueCodec::default().framed(Box::new(client) as Box<dyn Io>);
+        let mut subscriber = Subscriber::new(wire, subscriptions(&["a"])).await.unwrap();
+        subscriber.silence_max = Duration::from_millis(20);
+        (subscriber, server)
+    }
+
+    /// Waits until the subscriber has sent something that ends so.
+    async fn sent(server: &mut DuplexStream, end: &[u8]) {
+        let mut sent = Vec::new();
+        while !sent.ends_with(end) {
+            sent.push(server.read_u8().await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_and_answers_no_ping_is_dead() {
+        let (mut subscriber, mut server) = subscriber().await;
+        let failure = subscriber.next().await.unwrap_err();
+        assert!(failure.to_string().contains("did not answer within 20ms"), "{failure}");
+        sent(&mut server, b"PING\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_pings_is_alive() {
+        let (mut subscriber, mut server) = subscriber().await;
+        let answers = async {
+            server.write_all(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n").await.unwrap();
+            for answer in [&b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"[..], b"-NOPERM may not ping\r\n", MESSAGE] {
+                sent(&mut server, b"PING\r\n").await;
+                server.write_all(answer).await.unwrap();
+            }
+        };
+        let receives = async {
+            assert!(matches!(subscriber.next().await, Ok(Received::Subscribed)));
+            assert!(matches!(subscriber.next().await, Ok(Received::Message(_))));
+        };
+        tokio::join!(answers, receives);
+    }
 
     fn subscriptions(names: &[&str]) -> Subscriptions {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();

@@ -154,7 +154,7 @@ impl Commands {
                 command.arg(&*self.keys[stream]).arg(&*self.group).arg(&*self.consumer).arg(millis(CLAIM_IDLE));
                 command.arg(place.to_string()).arg("COUNT").arg(BATCH_MESSAGES_MAX).arg("JUSTID");
                 let Claimed { next, claimed, gone } =
-                    entry::claimed(self.query(&command).await?).map_err(unreadable)?;
+                    entry::claimed(self.query(&command).await?).map_err(|error| unreadable(&error))?;
                 *place = next;
                 swept.claimed += claimed;
                 swept.gone += gone;
@@ -176,7 +176,7 @@ impl Commands {
                 let mut command = cmd("XPENDING");
                 command.arg(&*self.keys[stream]).arg(&*self.group).arg(&from).arg("+");
                 command.arg(BATCH_MESSAGES_MAX).arg(&*self.consumer);
-                let mut ids = entry::pending(self.query(&command).await?).map_err(unreadable)?;
+                let mut ids = entry::pending(self.query(&command).await?).map_err(|error| unreadable(&error))?;
                 let Some(last) = ids.last() else { break };
                 from = format!("({last}");
                 ids.retain(|id| !held.contains(&(stream, *id)));
@@ -215,10 +215,10 @@ impl Commands {
 }
 
 fn entries(reply: Value, keys: &[Arc<str>]) -> Result<Vec<Entry>, Failure> {
-    entry::read(reply, keys).map_err(unreadable)
+    entry::read(reply, keys).map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: String) -> Failure {
+fn unreadable(error: &str) -> Failure {
     Failure::Connection(format!("a reply of the server can't be read: {error}"))
 }
 

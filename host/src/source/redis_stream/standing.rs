@@ -4,23 +4,20 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::entry::EntryId;
+use crate::event::decode::body_digest;
 use crate::settings::Start;
 
-/// Groups remembered; beyond that the oldest are forgotten. A name has 512 bytes at most, so that they fit a cursor.
-const GROUPS_MAX: usize = 256;
+/// Groups remembered; beyond that the oldest are forgotten. A source has 1024 streams at most, and this many digests fit a
+/// cursor.
+const GROUPS_MAX: usize = 4096;
 
 /// Who the source is to Redis, and which groups it has had.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Standing {
     /// The consumer's name: unique to the store, and the same after a restart, so that it finds its pending entries.
     pub(super) consumer: String,
-    groups: Vec<Group>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Group {
-    stream: String,
-    group: String,
+    /// A digest of each: names may be too long to keep all of them.
+    groups: Vec<String>,
 }
 
 /// The cursor's content, by the kind of source: one of another kind may have had the name before.
@@ -43,7 +40,7 @@ impl Standing {
 
     /// Whether the source has had this group of this stream.
     pub(super) fn had(&self, stream: &str, group: &str) -> bool {
-        self.groups.iter().any(|known| known.stream == stream && known.group == group)
+        self.groups.contains(&digest(stream, group))
     }
 
     /// Notes that it has.
@@ -54,7 +51,7 @@ impl Standing {
         if self.groups.len() >= GROUPS_MAX {
             self.groups.remove(0);
         }
-        self.groups.push(Group { stream: stream.to_owned(), group: group.to_owned() });
+        self.groups.push(digest(stream, group));
     }
 
     /// Behind which entry a group begins that does not exist. `start` counts only for one that never did: after a loss
@@ -67,6 +64,11 @@ impl Standing {
             Start::At(time) => EntryId::before(u64::try_from(time.0).unwrap_or(0)).to_string(),
         }
     }
+}
+
+/// Neither name has control characters in it.
+fn digest(stream: &str, group: &str) -> String {
+    hex::encode(body_digest(format!("{stream}\n{group}").as_bytes()))
 }
 
 #[cfg(test)]
@@ -104,9 +106,9 @@ mod tests {
     fn the_cursor_is_bounded() {
         let mut standing = Standing::read(None, "one");
         for number in 0..2 * GROUPS_MAX {
-            standing.note(&format!("{number:0>512}"), &"\"".repeat(512));
+            standing.note(&number.to_string(), "g");
         }
         assert!(standing.cursor().len() <= CURSOR_BYTES_MAX);
-        assert!(!standing.had(&format!("{:0>512}", 0), &"\"".repeat(512)));
+        assert!(!standing.had("0", "g") && standing.had(&GROUPS_MAX.to_string(), "g"));
     }
 }

@@ -10,9 +10,8 @@ use wirehook_tests::postgres_server::PostgresServer;
 async fn refused(source: &Running, words: &[&str]) {
     let has_words = |error: &str| words.iter().all(|word| error.contains(word));
     let what = format!("an error with {words:?}");
-    let refused = source.until(&what, |status| {
-        status.last_error.as_deref().is_some_and(has_words) && !status.connected
-    });
+    let refused =
+        source.until(&what, |status| status.last_error.as_deref().is_some_and(has_words) && !status.connected);
     refused.await;
 }
 

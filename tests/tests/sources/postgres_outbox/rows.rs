@@ -35,17 +35,16 @@ async fn a_row_that_can_not_be_read_holds_up_no_other() -> anyhow::Result<()> {
     let client = server.client().await?;
     client
         .batch_execute(
-            "CREATE TYPE core.actor AS (name text); \
+            "CREATE TYPE core.actor AS ENUM ('sound', 'broken'); \
              CREATE FUNCTION core.actor_json(actor core.actor) RETURNS json LANGUAGE plpgsql AS $$ BEGIN \
-                 IF actor.name = 'broken' THEN RAISE 'missing chunk' USING ERRCODE = 'data_corrupted'; END IF; \
-                 RETURN to_json(actor.name); END $$; \
+                 IF actor = 'broken' THEN RAISE 'missing chunk' USING ERRCODE = 'data_corrupted'; END IF; \
+                 RETURN to_json(actor::text); END $$; \
              CREATE CAST (core.actor AS json) WITH FUNCTION core.actor_json; \
-             ALTER TABLE core.tb_entity_change_log ALTER actor_type TYPE core.actor USING ROW(actor_type)::core.actor",
+             ALTER TABLE core.tb_entity_change_log ALTER actor_type TYPE core.actor USING actor_type::core.actor",
         )
         .await?;
     let inserted = insert(&client, 600).await?;
-    let broken =
-        "UPDATE core.tb_entity_change_log SET actor_type = ROW('broken') WHERE pk_entity_change_log IN (7, 300)";
+    let broken = "UPDATE core.tb_entity_change_log SET actor_type = 'broken' WHERE pk_entity_change_log IN (7, 300)";
     client.batch_execute(broken).await?;
     let inbox = FakeInbox::new(Mode::Accept);
     let source = Running::start(outbox_source(&server, Start::All), &inbox);
