@@ -138,7 +138,9 @@ async fn redis(name: &str) -> Result<RedisServer> {
     for line in permissions(&example(name)?) {
         let mut words = line.split(' ');
         let mut command = redis::cmd(words.next().context("the command")?);
-        words.for_each(|word| drop(command.arg(word)));
+        for word in words {
+            command.arg(word);
+        }
         let () = command.query_async(&mut client).await?;
     }
     Ok(server)
