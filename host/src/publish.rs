@@ -256,7 +256,7 @@ mod tests {
     fn batches_are_bounded_in_count_and_bytes() {
         let check = |sizes: &[usize], expected: &[Range<usize>]| assert_eq!(batches(sizes.iter().copied()), expected);
         check(&[], &[]);
-        check(&[1, 2, 3], &[0..3]);
+        check(&[1, 2, 3], std::slice::from_ref(&(0..3)));
         check(&[1; 300], &[0..256, 256..300]);
         check(&[BATCH_BYTES_MAX, 1, BATCH_BYTES_MAX * 2, 1], &[0..1, 1..2, 2..3, 3..4]);
         check(&[BATCH_BYTES_MAX - 1, 1, 1], &[0..2, 2..3]);

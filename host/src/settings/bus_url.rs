@@ -46,12 +46,13 @@ impl BusUrl {
             return Err(BusUrlError::Several);
         }
         let mut url = Url::parse(text)?;
-        if url.host_str().is_none_or(str::is_empty) {
+        let is_postgres = matches!(url.scheme(), "postgres" | "postgresql");
+        // PostgreSQL's may name its host in the query.
+        if url.host_str().is_none_or(str::is_empty) && !is_postgres {
             return Err(BusUrlError::NoHost);
         }
         let name = percent_decode_str(url.username()).decode_utf8().map_err(|_| BusUrlError::NotText)?.into_owned();
         let name = Some(name).filter(|name| !name.is_empty());
-        let is_postgres = matches!(url.scheme(), "postgres" | "postgresql");
         let mut password = url.password().map(|part| Secret::new(percent_decode_str(part).collect::<Vec<u8>>()));
         if is_postgres {
             password = password.or(take_password(&mut url));
@@ -106,6 +107,7 @@ mod tests {
         check("rediss://u:pw@h", "rediss://h", Some("u"), Some("pw"), None);
         check("postgres://u:pw@h/db?sslmode=require", "postgres://u@h/db?sslmode=require", None, Some("pw"), None);
         check("postgres://u@h/db?password=pw&a=b", "postgres://u@h/db?a=b", None, Some("pw"), None);
+        check("postgres:///db?host=/run&password=pw", "postgres:///db?host=%2Frun", None, Some("pw"), None);
         check("postgresql://u@h/db?password=pw", "postgresql://u@h/db", None, Some("pw"), None);
     }
 
@@ -116,7 +118,7 @@ mod tests {
             assert!(!said.contains("hunter2"), "{said}");
         };
         check("host=h password=hunter2");
-        check("postgres:///db?password=hunter2");
+        check("redis:///0?password=hunter2");
         check("nats://u:hunter2@a:1,nats://u:hunter2@b:1");
         check("");
     }

@@ -11,7 +11,7 @@ use super::error::SettingsError;
 use super::load::{Environment, SETTINGS_BYTES_MAX, document, read_text};
 use super::section::{Context, Reported, Section, known, nearest};
 use super::show::{Origin, REDACTED};
-use super::source::{OUTBOX_CHANNEL, SourceKind, SourceSettings};
+use super::source::{OUTBOX_CHANNEL, SourceKind, SourceSettings, postgres_url};
 use super::{NatsConnection, PostgresConnection, Problem, RedisConnection, Shown, TableName, TlsSettings};
 
 /// The name of the source.
@@ -132,10 +132,11 @@ fn postgres(section: &Section<'_>) -> Result<SourceKind, Reported> {
     let origin = Origin::Variable(DATABASE_VARIABLE.to_owned());
     let named = format!("${DATABASE_VARIABLE}");
     let bus = taken_apart(section, &named, offset, &url, &["postgres", "postgresql"], &origin)?;
+    let url = postgres_url(bus.url.as_str()).map_err(|what| wrong(section, &named, offset, "postgres", &what))?;
     show(section, "channels", json!([OUTBOX_CHANNEL]));
     let table = TableName { schema: Some("core".to_owned()), table: "tb_entity_change_log".to_owned() };
     show(section, "table", table.to_string().into());
-    let connection = PostgresConnection { url: bus.url, password: bus.password, tls: TlsSettings::default() };
+    let connection = PostgresConnection { url, password: bus.password, tls: TlsSettings::default() };
     Ok(SourceKind::Postgres { connection, channels: vec![OUTBOX_CHANNEL.to_owned()], table })
 }
 
@@ -172,10 +173,7 @@ fn taken_apart(
     schemes: &[&str],
     origin: &Origin,
 ) -> Result<BusUrl, Reported> {
-    let wrong = |what: &dyn std::fmt::Display| {
-        let help = format!("write {}://host:port", schemes[0]);
-        section.context.problem(offset, format!("{named} for [observers] {what}"), Some(help))
-    };
+    let wrong = |what: &dyn std::fmt::Display| wrong(section, named, offset, schemes[0], what);
     let bus = BusUrl::parse(text).map_err(|error| wrong(&error))?;
     if !schemes.contains(&bus.url.scheme()) {
         return Err(wrong(&format_args!("is not a URL of scheme {}", schemes.join(" or "))));
@@ -191,6 +189,11 @@ fn taken_apart(
         }
     }
     Ok(bus)
+}
+
+fn wrong(section: &Section<'_>, named: &str, offset: usize, scheme: &str, what: &dyn std::fmt::Display) -> Reported {
+    let help = format!("write {scheme}://host:port");
+    section.context.problem(offset, format!("{named} for [observers] {what}"), Some(help))
 }
 
 fn variable(section: &Section<'_>, name: &str) -> Option<String> {
@@ -286,6 +289,9 @@ mod tests {
         check("[observers]\nbackend = \"nats\"\nnats_url = 7", &["`nats_url`", "an integer"]);
         check("observers = 1", &["is an integer, not a table"]);
         check("[observers", &["fraiseql.toml:1"]);
+        let database = [("DATABASE_URL", "postgres://u:hunter2@db/shop?sslrootcert=ca.pem")];
+        let Err(said) = read_text("[observers]\nbackend = \"postgres\"", &database) else { panic!() };
+        assert!(said.contains("$DATABASE_URL for [observers] has `sslrootcert`"), "{said}");
     }
 
     #[test]

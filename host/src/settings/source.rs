@@ -20,6 +20,7 @@ mod postgres;
 mod redis;
 
 pub use self::http::HTTP_LISTEN;
+pub(super) use self::postgres::url as postgres_url;
 pub use self::postgres::{OUTBOX_CHANNEL, OUTBOX_TABLE};
 pub use self::redis::STREAM_FIELD;
 

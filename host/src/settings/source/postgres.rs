@@ -56,6 +56,14 @@ fn table(section: &Section<'_>) -> Result<TableName, Reported> {
     }
 }
 
+/// A URL without a password in it, as every source of PostgreSQL has one.
+///
+/// # Errors
+/// With what is wrong, as a predicate that does not repeat the text.
+pub(in crate::settings) fn url(text: &str) -> Result<Url, String> {
+    PostgresUrl::read(text).map(|url| url.0)
+}
+
 fn connection(section: &Section<'_>) -> Result<PostgresConnection, Reported> {
     let url = section.required::<PostgresUrl>("url");
     let password = section.secret("password");
