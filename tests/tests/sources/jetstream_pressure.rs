@@ -60,8 +60,9 @@ async fn what_waits_is_not_delivered_again() -> anyhow::Result<()> {
     }
     let held = info(&stream).await.context("the consumer")?;
     assert_eq!((held.num_redelivered, held.num_ack_pending), (0, reports.len()));
-    assert!(reports.len() > BATCHES_IN_FLIGHT_MAX * BATCH_MESSAGES_MAX / 2, "{} wait", reports.len());
-    assert!(reports.len() > inbox.seen().offered, "some wait without a place");
+    // How many, hangs on how many came with each batch.
+    let offered = inbox.seen().offered;
+    assert!(reports.len() > offered, "{offered} of {} are offered: none waits without a place", reports.len());
     inbox.set(Mode::Accept);
     settled(&stream, u64::from(EVENTS)).await;
     assert_eq!(inbox.seen().offered, EVENTS as usize);
