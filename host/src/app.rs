@@ -33,8 +33,10 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 mod background;
 mod error;
+mod news;
 
 pub use error::AppError;
+pub use news::News;
 
 use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_plugins};
 
@@ -77,7 +79,21 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     signal: impl Future<Output = ()> + Send,
 ) -> Result<RunReport, AppError> {
-    let mut host = Host::start(settings, clock).await?;
+    run_watched(settings, options, clock, None, signal).await
+}
+
+/// As [`run`], and tells `watcher` what goes on. A watcher that does not listen holds the host up.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_watched(
+    settings: Settings,
+    options: RunOptions,
+    clock: Arc<dyn Clock>,
+    watcher: Option<mpsc::Sender<News>>,
+    signal: impl Future<Output = ()> + Send,
+) -> Result<RunReport, AppError> {
+    let mut host = Host::start(settings, clock, watcher).await?;
     let ended = host.until(options, signal).await;
     let report = host.drain().await;
     ended.map(|()| report)
@@ -113,7 +129,11 @@ struct Sources {
 }
 
 impl Host {
-    async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
+    async fn start(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        watcher: Option<mpsc::Sender<News>>,
+    ) -> Result<Self, AppError> {
         // What can be wrong with the machine is found out before anything is begun. The store's lock comes first: whoever
         // holds it holds the addresses too, and is named.
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
@@ -213,6 +233,15 @@ impl Host {
 
         let mut path = JoinSet::new();
         path.spawn(outbox.run(runs));
+        let attempts = match watcher {
+            None => attempts,
+            Some(watcher) => {
+                services.spawn(news::tell_ready(sources.states.clone(), watcher.clone(), service_drain));
+                let (passed, attempts_passed) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
+                path.spawn(news::tell_attempts(attempts, passed, watcher));
+                attempts_passed
+            }
+        };
         path.spawn(Arc::clone(&dispatcher).record(attempts));
         Ok(Self {
             path,
@@ -352,7 +381,11 @@ fn lanes(
 
 fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, Intake> {
     let intake = |source: &SourceSettings| {
-        let intake = Intake { id_field: source.id_field.clone(), metrics: metrics.source(&source.name) };
+        let intake = Intake {
+            id_field: source.id_field.clone(),
+            raw_subjects: source.raw_subjects,
+            metrics: metrics.source(&source.name),
+        };
         (Arc::clone(&source.name), intake)
     };
     sources.iter().map(intake).collect()

@@ -18,7 +18,9 @@ mod config;
 mod dead_letters;
 mod deliveries;
 mod demo;
+mod dev;
 mod plugin;
+mod publish;
 mod receive;
 mod run;
 mod status;
@@ -55,6 +57,14 @@ struct Global {
     log_level: Option<String>,
 }
 
+/// Where settings come from besides the settings file.
+#[derive(Clone, Debug, Args)]
+struct Observers {
+    /// Take one source more from the [observers] of FraiseQL's own file; it is named fraiseql
+    #[arg(long, value_name = "FRAISEQL.TOML")]
+    observers: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the host until it is told to stop
@@ -62,7 +72,13 @@ enum Command {
     Run(run::RunArgs),
     /// Check the settings and every plugin, without running anything
     #[command(after_help = check::EXAMPLE)]
-    Check,
+    Check(Observers),
+    /// Try plugins on a bus without settings, beside whoever else uses it
+    #[command(after_help = dev::EXAMPLE)]
+    Dev(dev::DevArgs),
+    /// Publish events to the bus of a source, as an application would
+    #[command(after_help = publish::EXAMPLE)]
+    Publish(publish::PublishArgs),
     /// Receive webhooks, verify their signatures and print them
     #[command(after_help = receive::EXAMPLE)]
     Receive(receive::ReceiveArgs),
@@ -90,6 +106,17 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// What is logged where nothing says another level.
+    fn log_level_default(&self) -> &'static str {
+        match self {
+            // Attempts are what it prints.
+            Self::Dev(_) => dev::LOG_LEVEL_DEFAULT,
+            _ => logging::LEVEL_DEFAULT,
+        }
+    }
 }
 
 const COMPLETIONS_EXAMPLE: &str = "Example:\n  wirehook completions bash > /etc/bash_completion.d/wirehook";
@@ -142,10 +169,12 @@ pub async fn run(cli: Cli, environment: &Environment, parts: &dyn Parts, console
 
 impl Session<'_> {
     async fn carry_out(&mut self, command: Command) -> Result<Exit, Failures> {
-        self.begin_logging()?;
+        self.begin_logging(command.log_level_default())?;
         match command {
             Command::Run(args) => run::run(self, args).await,
-            Command::Check => check::check(self),
+            Command::Check(observers) => check::check(self, &observers),
+            Command::Dev(args) => dev::dev(self, args).await,
+            Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
@@ -162,10 +191,10 @@ impl Session<'_> {
         }
     }
 
-    fn begin_logging(&self) -> Result<(), Failures> {
+    fn begin_logging(&self, default: &str) -> Result<(), Failures> {
         let variable = self.environment.variable(logging::LEVEL_VARIABLE);
         let variable = variable.as_ref().and_then(|level| level.to_str()).filter(|level| !level.is_empty());
-        let level = self.global.log_level.as_deref().or(variable).unwrap_or(logging::LEVEL_DEFAULT);
+        let level = self.global.log_level.as_deref().or(variable).unwrap_or(default);
         match self.parts.begin_logging(self.global.log_format, level) {
             Ok(()) => Ok(()),
             Err(error) => Err(Failure::new(error.to_string()).into_usage()),
@@ -174,7 +203,13 @@ impl Session<'_> {
 
     /// The settings, validated.
     fn load(&mut self) -> Result<crate::settings::Loaded, Failures> {
-        Ok(crate::settings::load(self.global.config.as_deref(), self.environment)?)
+        self.load_observed(&Observers { observers: None })
+    }
+
+    /// The settings with FraiseQL's source, validated.
+    fn load_observed(&mut self, Observers { observers }: &Observers) -> Result<crate::settings::Loaded, Failures> {
+        let config = self.global.config.as_deref();
+        Ok(crate::settings::load_observed(config, observers.as_deref(), self.environment)?)
     }
 
     /// Asks the running host, or the store itself.

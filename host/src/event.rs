@@ -74,7 +74,8 @@ pub struct Event {
     pub previous: Option<Bytes>,
     /// What may grow: `source`, `format`, `raw_subject`, `seq`, `traceparent`, `actor`, `header.{name}`.
     pub attributes: Vec<(String, String)>,
-    /// The first 16 bytes of the SHA-256 of the message's body: tells a redelivery from a conflict.
+    /// The first 16 bytes of a SHA-256, which tell a redelivery from a conflict: of the change where the message's own
+    /// `seq` or id names it (type, operation, entity id, tenant, entity, previous), else of its whole body.
     pub body_digest: [u8; 16],
 }
 

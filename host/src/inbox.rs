@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
-use crate::event::decode::{body_digest, decode, fallback_key};
+use crate::event::decode::{body_digest, decode, fallback_key, literal_subject};
 use crate::event::{Event, EventKey, Message};
 use crate::handover::Pressure;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::plugin::pool::Pool;
 use crate::routes::{Routes, SharedRoutes};
 use crate::source::{Accept, AcceptError};
-use crate::store::{Acceptance, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, Store, StoreError};
+use crate::store::{
+    Acceptance, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, SourceCursor, Store, StoreError,
+};
 
 /// How much of a message over the limit is kept with its dead letter, in bytes.
 const TOO_LARGE_KEPT_BYTES: usize = 64 * 1024;
@@ -52,6 +55,8 @@ pub struct Inbox {
 pub struct Intake {
     /// Where the id is in JSON of no recognised format.
     pub id_field: Option<String>,
+    /// Whether events of recognised formats keep the bus's own subject.
+    pub raw_subjects: bool,
     /// Counts its events.
     pub metrics: SourceMetrics,
 }
@@ -75,9 +80,19 @@ impl Once {
 }
 
 impl Accept for Inbox {
-    fn accept(&self, source: &Arc<str>, messages: Vec<Message>) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
+    fn accept_at(
+        &self,
+        source: &Arc<str>,
+        messages: Vec<Message>,
+        cursor: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
         let source = Arc::clone(source);
-        Box::pin(async move { self.accept_all(&source, messages).await })
+        Box::pin(async move { self.accept_all(&source, messages, cursor).await })
+    }
+
+    fn cursor(&self, source: &Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, AcceptError>> {
+        let source = Arc::clone(source);
+        Box::pin(async move { self.store.cursor(source).await.map_err(accept_error) })
     }
 }
 
@@ -87,10 +102,16 @@ impl Inbox {
         self.sources.values().map(|intake| intake.metrics.accepted.get()).sum()
     }
 
-    async fn accept_all(&self, source: &Arc<str>, messages: Vec<Message>) -> Result<Vec<Acceptance>, AcceptError> {
+    async fn accept_all(
+        &self,
+        source: &Arc<str>,
+        messages: Vec<Message>,
+        cursor: Option<Bytes>,
+    ) -> Result<Vec<Acceptance>, AcceptError> {
         let turn = self.turn.lock().await;
         let arrivals = self.arrivals(source, &messages).await;
-        let mut accepted = self.store.accept(arrivals.clone(), self.clock.now());
+        let cursor = cursor.map(|value| SourceCursor { source: Arc::clone(source), value });
+        let mut accepted = self.store.accept_at(arrivals.clone(), cursor, self.clock.now());
         // Polled once within the turn: that hands the batch to the store, in its place among the others.
         let first = futures::poll!(&mut accepted);
         drop(turn);
@@ -105,10 +126,7 @@ impl Inbox {
             }
             Err(error) => {
                 arrivals.iter().for_each(|arrival| self.give_back(arrival));
-                Err(match error {
-                    StoreError::Closed => AcceptError::Closed,
-                    error => AcceptError::Store(error),
-                })
+                Err(accept_error(error))
             }
         }
     }
@@ -138,9 +156,15 @@ impl Inbox {
             );
             return self.dead(source, message, TOO_LARGE_KEPT_BYTES, Reason::TooLarge, detail);
         }
-        let id_field = self.sources.get(source).and_then(|intake| intake.id_field.as_deref());
+        let intake = self.sources.get(source);
+        let id_field = intake.and_then(|intake| intake.id_field.as_deref());
         match decode(source, message, id_field, || self.once.value()) {
-            Ok(event) => self.route(event, routes),
+            Ok(mut event) => {
+                if intake.is_some_and(|intake| intake.raw_subjects) {
+                    event.subject = literal_subject(&message.subject);
+                }
+                self.route(event, routes)
+            }
             Err(undecodable) => {
                 self.dead(source, message, self.event_bytes_max, Reason::Undecodable, undecodable.to_string())
             }
@@ -221,6 +245,13 @@ impl Inbox {
         let Arrival::Event { runs, event } = arrival else { return };
         let reserved = runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Here));
         reserved.for_each(|run| self.pool.left(&run.plugin, event));
+    }
+}
+
+fn accept_error(error: StoreError) -> AcceptError {
+    match error {
+        StoreError::Closed => AcceptError::Closed,
+        error => AcceptError::Store(error),
     }
 }
 

@@ -33,6 +33,8 @@ pub mod metrics;
 pub mod logging;
 pub mod receiver;
 pub mod demo;
+pub mod publish;
+pub mod dev;
 pub mod watch;
 pub mod drain;
 pub mod secret;

@@ -26,6 +26,7 @@ pub struct Metrics {
     events_accepted: IntCounterVec,
     events_lost: IntCounterVec,
     source_connected: IntGaugeVec,
+    source_reconnects: IntCounterVec,
     runs: IntCounterVec,
     plugin_duration: HistogramVec,
     attempts: IntCounterVec,
@@ -41,6 +42,8 @@ pub struct SourceMetrics {
     pub lost: IntCounter,
     /// `wirehook_source_connected{source}`: 1 while connected.
     pub connected: IntGauge,
+    /// `wirehook_source_reconnects_total{source}`
+    pub reconnects: IntCounter,
 }
 
 /// One plugin's metrics: `wirehook_runs_total{plugin,outcome}` and its duration.
@@ -103,6 +106,12 @@ impl Metrics {
                 &["source"],
             )?,
             source_connected: gauges(&registry, "source_connected", "1 while the source is connected.", &["source"])?,
+            source_reconnects: counters(
+                &registry,
+                "source_reconnects_total",
+                "Times the source connected again.",
+                &["source"],
+            )?,
             runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
             plugin_duration: histogram(
                 &registry,
@@ -128,6 +137,7 @@ impl Metrics {
             accepted: self.events_accepted.with_label_values(&[name]),
             lost: self.events_lost.with_label_values(&[name]),
             connected: self.source_connected.with_label_values(&[name]),
+            reconnects: self.source_reconnects.with_label_values(&[name]),
         }
     }
 
@@ -232,6 +242,7 @@ mod tests {
         check(r#"wirehook_events_accepted_total{source="bus"} 3"#);
         check(r#"wirehook_events_lost_total{source="bus"} 0"#);
         check(r#"wirehook_source_connected{source="bus"} 1"#);
+        check(r#"wirehook_source_reconnects_total{source="bus"} 0"#);
         check(r#"wirehook_runs_total{outcome="produced",plugin="orders"} 1"#);
         check(r#"wirehook_plugin_duration_seconds_count{plugin="orders"} 1"#);
         check(r#"wirehook_attempts_total{endpoint="orders",outcome="delivered"} 1"#);

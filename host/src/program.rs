@@ -13,14 +13,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{self, AppError};
-use crate::cli::parts::{DemoOptions, DemoReport, Parts, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
-use crate::cli::{Failure, Failures};
+use crate::cli::parts::{
+    DemoOptions, DemoReport, DevNews, DevOptions, Parts, PluginView, PublishReport, ReceiveOptions, Received, Routed,
+    RunOptions, RunReport,
+};
+use crate::cli::{Exit, Failure, Failures};
 use crate::clock::{Clock, SystemClock};
 use crate::demo;
+use crate::dev;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
-use crate::receiver::{self, Receiver, ReceiverSettings, Script, Verdict};
-use crate::settings::{Settings, StoreSettings};
+use crate::publish::{self, PublishError};
+use crate::receiver::{Receiver, ReceiverSettings, Script};
+use crate::settings::{Settings, SourceSettings, StoreSettings};
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
@@ -91,15 +96,40 @@ impl Parts for Program {
                 };
                 let Some(one) = next else { break };
                 number += 1;
-                print(&view(number, &one));
+                print(&Received::view(number, &one));
             }
             receiver.stop().await;
             Ok(())
         })
     }
 
+    fn dev<'a>(
+        &'a self,
+        options: DevOptions,
+        print: &'a mut (dyn FnMut(&DevNews) + Send),
+    ) -> BoxFuture<'a, Result<RunReport, Failures>> {
+        Box::pin(async move {
+            let stop = Signals::new()?.first_then_exit();
+            let stop = async { stop.await.unwrap_or_default() };
+            let check = |settings: &Settings| {
+                let refused: Vec<_> = self.scan(settings)?.iter().filter_map(PluginView::refusal).collect();
+                if refused.is_empty() { Ok(()) } else { Err(Failures { failures: refused, exit: Exit::Failure }) }
+            };
+            dev::run(options, self.clock(), check, stop, print).await
+        })
+    }
+
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
         Box::pin(demo::run(options, self.clock()))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        source: &'a SourceSettings,
+        events: Vec<Routed>,
+        progress: &'a mut (dyn FnMut(&PublishReport) + Send),
+    ) -> BoxFuture<'a, Result<PublishReport, Failures>> {
+        Box::pin(async move { Ok(publish::publish_all(source, &events, &self.clock, progress).await?) })
     }
 
     fn inspect(&self, file: &Path) -> PluginView {
@@ -194,28 +224,6 @@ fn receiver_settings(options: &ReceiveOptions) -> Result<ReceiverSettings, Failu
     Ok(ReceiverSettings { listen: options.listen, secrets: options.secret.iter().cloned().collect(), script })
 }
 
-fn view(number: u64, received: &receiver::Received) -> Received {
-    Received {
-        number,
-        webhook_id: received.webhook_id.clone(),
-        verified: match received.verdict {
-            Verdict::Verified => Some(true),
-            Verdict::Failed(_) => Some(false),
-            Verdict::Unchecked => None,
-        },
-        problem: match &received.verdict {
-            Verdict::Failed(error) => Some(error.to_string()),
-            _ => None,
-        },
-        status: received.status.as_u16(),
-        attempt: received.attempt,
-        body: match std::str::from_utf8(&received.body) {
-            Ok(text) => text.to_owned(),
-            Err(_) => format!("hex:{}", hex::encode(&received.body)),
-        },
-    }
-}
-
 impl OpenOffline for Opener {
     fn open<'a>(&'a self, settings: &'a StoreSettings) -> BoxFuture<'a, Result<Arc<dyn Store>, OfflineError>> {
         Box::pin(async move {
@@ -229,6 +237,16 @@ impl OpenOffline for Opener {
             Ok(Arc::new(store.map_err(|error| OfflineError { message: error.to_string(), help: None })?)
                 as Arc<dyn Store>)
         })
+    }
+}
+
+impl From<PublishError> for Failures {
+    fn from(error: PublishError) -> Self {
+        let failure = Failure { help: error.help(), ..Failure::new(error.to_string()) };
+        match error {
+            PublishError::Stdin(_) => failure.into_usage(),
+            _ => failure.into(),
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use crate::clock::Timestamp;
 use crate::delivery::RetryPolicy;
 use crate::secret::Secret;
 
 pub mod load;
 pub mod error;
 pub mod show;
+pub mod bus_url;
+pub mod observers;
 mod text;
 mod section;
 mod kinds;
@@ -24,8 +25,12 @@ pub mod source;
 pub mod endpoint;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, find, load, load_store, parse};
+pub use load::{Environment, Loaded, LoadedSources, find, load, load_observed, load_sources, load_store, parse};
 pub use show::{Origin, Shown};
+pub use source::{
+    NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,
+    TlsSettings,
+};
 
 /// Everything an operator can set, validated.
 #[derive(Clone, Debug)]
@@ -131,89 +136,6 @@ pub struct LimitsSettings {
 pub struct EgressSettings {
     /// Networks inside that endpoints may reach all the same.
     pub allow: Vec<IpNet>,
-}
-
-/// `[[source]]`
-#[derive(Clone, Debug)]
-pub struct SourceSettings {
-    /// Part of every event key: renaming a source makes its events new ones.
-    pub name: Arc<str>,
-    /// The bus and its own settings.
-    pub kind: SourceKind,
-    /// JSON pointer (`/order/id`) or top-level member whose value is the event's id in other JSON.
-    pub id_field: Option<String>,
-}
-
-/// The bus and its own settings.
-#[derive(Clone, Debug)]
-pub enum SourceKind {
-    /// Core NATS: at most once, a queue group shares the subjects.
-    Nats {
-        /// The server.
-        connection: NatsConnection,
-        /// Subjects, wildcards as in NATS.
-        subjects: Vec<String>,
-        /// The queue group; default `wirehook-{source}`.
-        queue_group: String,
-    },
-    /// JetStream: a durable pull consumer.
-    Jetstream {
-        /// The server.
-        connection: NatsConnection,
-        /// The stream's name; it must exist.
-        stream: String,
-        /// The consumer's name; default `wirehook-{source}`.
-        durable: String,
-        /// Filter subjects; empty means the whole stream.
-        subjects: Vec<String>,
-        /// Where a consumer that doesn't exist yet begins.
-        start: Start,
-    },
-    /// `POST /events`.
-    Http {
-        /// Where it listens; default `127.0.0.1:7466`.
-        listen: SocketAddr,
-        /// Bearer token; required where `listen` is not loopback.
-        token: Option<Secret>,
-    },
-    /// JSON lines on standard input; its end drains the source.
-    Stdin,
-}
-
-impl SourceKind {
-    /// The name in the settings.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Nats { .. } => "nats",
-            Self::Jetstream { .. } => "jetstream",
-            Self::Http { .. } => "http",
-            Self::Stdin => "stdin",
-        }
-    }
-}
-
-/// A NATS server.
-#[derive(Clone, Debug)]
-pub struct NatsConnection {
-    /// `nats://host:port`; never with a password in it, that is `password`.
-    pub url: Url,
-    /// User name, with `password`.
-    pub user: Option<String>,
-    /// Password, with `user`.
-    pub password: Option<Secret>,
-    /// Token, instead of user and password.
-    pub token: Option<Secret>,
-}
-
-/// Where a consumer that doesn't exist yet begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// With what is published from now on.
-    New,
-    /// With the oldest that is kept.
-    All,
-    /// With what was published since.
-    At(Timestamp),
 }
 
 /// `[[endpoint]]`

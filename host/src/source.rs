@@ -3,6 +3,10 @@
 
 pub mod http;
 pub mod jetstream;
+pub mod redis;
+pub mod redis_stream;
+pub mod postgres;
+pub mod postgres_outbox;
 pub mod nats;
 pub mod state;
 pub mod stdin;
@@ -13,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use self::state::{SourceState, SourceStatus};
@@ -35,7 +40,22 @@ pub trait Accept: Send + Sync + 'static {
     ///
     /// Batches are committed in the order in which their futures were first polled. A future that was polled must be
     /// polled to its end: what follows the commit is part of it.
-    fn accept(&self, source: &Arc<str>, messages: Vec<Message>) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>>;
+    fn accept(&self, source: &Arc<str>, messages: Vec<Message>) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
+        self.accept_at(source, messages, None)
+    }
+
+    /// As [`Accept::accept`], and keeps `cursor` in the same commit, in place of the one before: where the source stands at
+    /// its bus once `messages` are accepted. For buses that don't keep that themselves. There may be no messages. At most
+    /// [`crate::store::CURSOR_BYTES_MAX`] bytes.
+    fn accept_at(
+        &self,
+        source: &Arc<str>,
+        messages: Vec<Message>,
+        cursor: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>>;
+
+    /// The cursor last kept for `source`, by this start of the host or an earlier one.
+    fn cursor(&self, source: &Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, AcceptError>>;
 }
 
 /// Why messages were not accepted. Nothing of them was kept.
@@ -116,14 +136,48 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
             subjects: subjects.clone(),
             queue_group: queue_group.clone(),
         }),
-        SourceKind::Jetstream { connection, stream, durable, subjects, start } => {
+        SourceKind::Jetstream { connection, streams, create_stream, durable, subjects, start, ephemeral } => {
             Box::new(jetstream::JetstreamSource {
                 name,
                 connection: connection.clone(),
-                stream: stream.clone(),
+                streams: streams.clone(),
+                create_stream: *create_stream,
                 durable: durable.clone(),
                 subjects: subjects.clone(),
                 start: *start,
+                ephemeral: *ephemeral,
+            })
+        }
+        SourceKind::Redis { connection, channels } => {
+            Box::new(redis::RedisSource { name, connection: connection.clone(), channels: channels.clone() })
+        }
+        SourceKind::RedisStream { connection, streams, group, field, start, ephemeral } => {
+            Box::new(redis_stream::RedisStreamSource {
+                name,
+                connection: connection.clone(),
+                streams: streams.clone(),
+                group: group.clone(),
+                field: field.clone(),
+                start: *start,
+                ephemeral: *ephemeral,
+                new_consumer: format!("wirehook-{:032x}", fastrand::u128(..)),
+            })
+        }
+        SourceKind::Postgres { connection, channels, table } => Box::new(postgres::PostgresSource {
+            name,
+            connection: connection.clone(),
+            channels: channels.clone(),
+            table: table.clone(),
+            event_bytes_max: limits.event_bytes_max,
+        }),
+        SourceKind::PostgresOutbox { connection, table, channel, start } => {
+            Box::new(postgres_outbox::PostgresOutboxSource {
+                name,
+                connection: connection.clone(),
+                table: table.clone(),
+                channel: channel.clone(),
+                start: *start,
+                event_bytes_max: limits.event_bytes_max,
             })
         }
         SourceKind::Http { listen, token } => Box::new(http::HttpSource::bind(

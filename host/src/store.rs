@@ -52,6 +52,18 @@ pub enum Arrival {
     Dead(DeadMessage),
 }
 
+/// Where a source stands at its bus, for buses that don't keep it themselves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceCursor {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// Only the source knows what it says; at most [`CURSOR_BYTES_MAX`] bytes.
+    pub value: Bytes,
+}
+
+/// The most bytes of a [`SourceCursor`].
+pub const CURSOR_BYTES_MAX: usize = 1024 * 1024;
+
 /// A message that never became an event.
 #[derive(Clone, Debug)]
 pub struct DeadMessage {
@@ -238,8 +250,22 @@ pub struct KnownPlugin {
 
 /// A store, shared by everything on the path.
 pub trait Store: Send + Sync + 'static {
-    /// Makes arrivals durable, all or none. One result for each, in order.
-    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>>;
+    /// As [`Store::accept_at`], leaving every cursor as it is.
+    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
+        self.accept_at(arrivals, None, now)
+    }
+
+    /// Makes arrivals durable, all or none, and with them the source's cursor, in place of the one before. One result for
+    /// each arrival, in order; a cursor may come without arrivals.
+    fn accept_at(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>>;
+
+    /// The cursor that was last kept for a source.
+    fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
 
     /// Claims pending and retrying runs of `plugin` that are due at `now`, oldest first, `limit` at most.
     fn claim_runs(

@@ -9,16 +9,21 @@ use std::sync::{Arc, Mutex};
 use clap::{CommandFactory, Parser};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use wirehook::cli::parts::{DemoOptions, DemoReport, PluginView, ReceiveOptions, Received, RunOptions, RunReport};
+use wirehook::cli::parts::{
+    DemoOptions, DemoReport, DevNews, DevOptions, Forwarded, ForwardedOutcome, PluginView, PublishReport,
+    ReceiveOptions, Received, Routed, RunOptions, RunReport,
+};
 use wirehook::cli::{Cli, Console, Exit, Failure, Failures, Parts};
 use wirehook::clock::{Clock, ManualClock, Timestamp};
+use wirehook::dead_letter::Reason;
 use wirehook::logging::{LogFormat, LoggingError};
 use wirehook::ops::access::{OfflineError, OpenOffline};
-use wirehook::settings::{Environment, Settings, StoreSettings};
+use wirehook::settings::{Environment, Settings, SourceSettings, StoreSettings};
 use wirehook::store::Store;
 
 mod fake;
 use fake::FakeStore;
+mod buses;
 
 struct FakeParts {
     store: Arc<FakeStore>,
@@ -26,6 +31,7 @@ struct FakeParts {
     run: Result<RunReport, Failures>,
     received: Vec<Received>,
     statuses: Mutex<Vec<u16>>,
+    published: Mutex<Vec<Routed>>,
 }
 
 impl OpenOffline for FakeParts {
@@ -58,8 +64,47 @@ impl Parts for FakeParts {
         self.received.iter().for_each(print);
         async { Ok(()) }.boxed()
     }
+    fn dev<'a>(
+        &'a self,
+        options: DevOptions,
+        print: &'a mut (dyn FnMut(&DevNews) + Send),
+    ) -> BoxFuture<'a, Result<RunReport, Failures>> {
+        assert_eq!(options.secret.unwrap().expose(), b"s3cret");
+        print(&DevNews::Ready);
+        let attempt = |outcome, status, error: Option<&str>| Forwarded {
+            plugin: "orders".into(),
+            endpoint: "shop".into(),
+            webhook_id: "msg_1".to_owned(),
+            attempt: 1,
+            status,
+            error: error.map(str::to_owned),
+            duration: std::time::Duration::from_millis(12),
+            outcome,
+        };
+        print(&DevNews::Attempted(attempt(ForwardedOutcome::Delivered, Some(200), None)));
+        print(&DevNews::Attempted(attempt(
+            ForwardedOutcome::Retried { due_at: Timestamp(1), after: std::time::Duration::from_millis(250) },
+            None,
+            Some("refused"),
+        )));
+        print(&DevNews::Attempted(attempt(ForwardedOutcome::Dead(Reason::Status4xx), Some(400), None)));
+        async { self.run.clone() }.boxed()
+    }
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>> {
         async move { Ok(DemoReport { accounted: options.events == 1000 }) }.boxed()
+    }
+    fn publish<'a>(
+        &'a self,
+        _: &'a SourceSettings,
+        events: Vec<Routed>,
+        progress: &'a mut (dyn FnMut(&PublishReport) + Send),
+    ) -> BoxFuture<'a, Result<PublishReport, Failures>> {
+        let destinations = vec![events[0].destination.clone()];
+        let published = events.len() as u64;
+        let report = PublishReport { published, bytes: 7, unheard: Some(1), duplicates: 0, destinations };
+        progress(&report);
+        *self.published.lock().unwrap() = events;
+        async { Ok(report) }.boxed()
     }
     fn inspect(&self, file: &Path) -> PluginView {
         PluginView { file: file.to_owned(), ..self.plugins[0].clone() }
@@ -128,6 +173,7 @@ impl Bench {
             run: Ok(RunReport { dead_letters: 2, drained: true }),
             received: vec![received],
             statuses: Mutex::default(),
+            published: Mutex::default(),
         };
         Self { folder, parts }
     }
@@ -166,7 +212,20 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
     let names: Vec<_> = root.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(
         names,
-        ["run", "check", "receive", "deliveries", "dead-letters", "plugin", "status", "config", "demo", "completions"]
+        [
+            "run",
+            "check",
+            "dev",
+            "publish",
+            "receive",
+            "deliveries",
+            "dead-letters",
+            "plugin",
+            "status",
+            "config",
+            "demo",
+            "completions"
+        ]
     );
 }
 
@@ -185,6 +244,12 @@ fn wrong_arguments_are_refused() {
     check("receive --status 99");
     check("receive --secret-env A --secret-file b");
     check("receive --count 0");
+    check("dev --source -");
+    check("dev --plugin a.wasm --source - --forward-to localhost:3000");
+    check("dev --plugin a.wasm --source - --forward-to http://u:p@localhost:3000");
+    check("publish");
+    check("publish order.created --count 0");
+    check("publish events.jsonl --raw --entity {}");
 }
 
 #[tokio::test]

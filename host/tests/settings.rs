@@ -81,10 +81,26 @@ fn the_example_says_what_the_defaults_are() {
 
 #[test]
 fn the_documentation_names_every_key() {
-    let page = include_str!("../docs/settings.md");
-    for shown in example().shown {
+    let page = include_str!("../docs/settings.md").to_lowercase();
+    let every_kind = "\
+        [[source]]\nname = 'a'\nkind = 'nats'\nurl = 'tls://h'\nsubjects = ['>']\nnkey = { env = 'S' }\n\
+        [[source]]\nname = 'b'\nkind = 'nats'\nurl = 'tls://h'\nsubjects = ['>']\ncredentials = 'c'\n\
+        [[source]]\nname = 'c'\nkind = 'jetstream'\nurl = 'tls://h'\nstreams = ['s']\ntoken = { env = 'S' }\n\
+        [[source]]\nname = 'd'\nkind = 'redis'\nurl = 'rediss://h'\nchannels = ['c']\nuser = 'u'\npassword = { env = 'S' }\n\
+        [source.tls]\nca = 'ca.pem'\ncert = 'c.pem'\nkey = 'c.key'\n\
+        [[source]]\nname = 'e'\nkind = 'redis-stream'\nurl = 'redis://h'\nstreams = ['s']\n\
+        [[source]]\nname = 'f'\nkind = 'postgres'\nurl = 'postgres://h'\nchannels = ['c']\n\
+        [[source]]\nname = 'g'\nkind = 'postgres-outbox'\nurl = 'postgres://h'\n\
+        [[source]]\nname = 'h'\nkind = 'http'\n\
+        [[source]]\nname = 'i'\nkind = 'stdin'\n";
+    let every_kind = settings::parse("w.toml".as_ref(), every_kind, &Environment::of(&[("S", "s3cret")], "/")).unwrap();
+    for source in &every_kind.settings.sources {
+        let kind = format!("`\"{}\"`", source.kind.name());
+        assert!(page.contains(&kind), "docs/settings.md does not name {kind}");
+    }
+    for shown in example().shown.into_iter().chain(every_kind.shown) {
         let key = shown.key.rsplit('.').next().unwrap();
-        assert!(page.to_lowercase().contains(&format!("`{key}`")), "docs/settings.md does not explain {}", shown.key);
+        assert!(page.contains(&format!("`{key}`")), "docs/settings.md does not explain {}", shown.key);
     }
 }
 

@@ -32,6 +32,15 @@ pub fn hostile_guest(name: &str) -> Result<PathBuf> {
     built_guest("guests", name, "cargo xtask plugins --guests")
 }
 
+/// The program that `tests/fraiseql` is, built by `cargo xtask test --full`.
+pub fn fraiseql_publishers() -> Result<PathBuf> {
+    let path = target_folder()?.join("fraiseql/debug/fraiseql-publishers");
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask test --full`", path.display());
+    }
+    Ok(path)
+}
+
 /// A file under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)

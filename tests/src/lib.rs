@@ -9,12 +9,18 @@ pub mod whole_path;
 pub mod python_verifier;
 pub mod store_file;
 pub mod nats_server;
+pub mod fake_inbox;
+pub mod redis_server;
+pub mod postgres_server;
+pub mod fraiseql;
+pub mod outbox_writer;
 pub mod bench;
 pub mod conformance;
 pub mod power_cut;
 
 // Off the path.
 pub mod artifacts;
+pub mod full;
 pub mod http_client;
 pub mod port;
 pub mod signature;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_nats::jetstream;
-use tempfile::TempDir;
+use tempfile::{TempDir, TempPath};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -25,6 +25,7 @@ pub struct NatsServer {
     port: u16,
     arguments: Vec<String>,
     folder: TempDir,
+    config: Option<TempPath>,
 }
 
 impl NatsServer {
@@ -37,7 +38,7 @@ impl NatsServer {
     pub async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wirehook-nats-").tempdir()?;
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, port: 0, arguments, folder };
+        let mut server = Self { child: None, port: 0, arguments, folder, config: None };
         for _ in 1..PORT_TRIES {
             server.port = free_port()?;
             if server.restart().await.is_ok() {
@@ -49,15 +50,35 @@ impl NatsServer {
         Ok(server)
     }
 
+    /// Starts a server with more configuration, such as its users.
+    pub async fn start_configured(config: &str) -> anyhow::Result<Self> {
+        let file = tempfile::Builder::new().prefix("wirehook-nats-").suffix(".conf").tempfile()?.into_temp_path();
+        std::fs::write(&file, config)?;
+        let mut server = Self::start_with(&["--config", &file.to_string_lossy()]).await?;
+        server.config = Some(file);
+        Ok(server)
+    }
+
+    /// Writes another configuration, which the next [`restart`](Self::restart) reads.
+    pub fn configure(&self, config: &str) -> anyhow::Result<()> {
+        let file = self.config.as_ref().context("the server was started without a configuration")?;
+        Ok(std::fs::write(file, config)?)
+    }
+
     /// A server that is down: a port nobody listens on until [`restart`](Self::restart).
     pub fn stopped() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wirehook-nats-").tempdir()?;
-        Ok(Self { child: None, port: free_port()?, arguments: Vec::new(), folder })
+        Ok(Self { child: None, port: free_port()?, arguments: Vec::new(), folder, config: None })
     }
 
     /// `nats://127.0.0.1:{port}`
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// `tls://127.0.0.1:{port}`
+    pub fn tls_url(&self) -> String {
+        format!("tls://127.0.0.1:{}", self.port)
     }
 
     /// SIGKILL; nothing is flushed. Returns once the process is gone.

@@ -131,7 +131,10 @@ impl WholePath {
             dispatcher: Arc::clone(&dispatcher),
             pressure,
             routes,
-            sources: HashMap::from([(source.into(), Intake { id_field: None, metrics: metrics.source(source) })]),
+            sources: HashMap::from([(
+                source.into(),
+                Intake { id_field: None, raw_subjects: false, metrics: metrics.source(source) },
+            )]),
             event_bytes_max: EVENT_BYTES_MAX,
             once: Once::new(clock.now().0.to_string()),
             clock: Arc::clone(&clock),

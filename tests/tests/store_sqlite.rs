@@ -14,7 +14,7 @@ use wirehook::delivery::Transition;
 use wirehook::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use wirehook::store::{Acceptance, Arrival, Claim, EventSeq, RunOutcome, Store, StoreError};
 use wirehook_tests::conformance::store::{
-    HERE, OPEN, START, accept, arrival, at, attempt, completion, deliver, delivery, event,
+    HERE, OPEN, START, accept, arrival, at, attempt, completion, cursor_of, deliver, delivery, event, kept_cursor,
 };
 use wirehook_tests::power_cut::{PowerCut, Unsynced};
 
@@ -114,12 +114,25 @@ fn versions_are_minded() {
         |version: i32| Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
     set_version(99);
     let error = refused(SqliteOptions::new(&path), "use a later Wirehook");
-    assert!(matches!(error, OpenError::Newer { found: 99, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { found: 99, known: 2, .. }), "{error:?}");
     set_version(0);
     let error = refused(SqliteOptions { migrate: false, ..SqliteOptions::new(&path) }, "start `wirehook run` once");
-    assert!(matches!(error, OpenError::NeedsMigration { found: 0, known: 1, .. }), "{error:?}");
-    set_version(1);
+    assert!(matches!(error, OpenError::NeedsMigration { found: 0, known: 2, .. }), "{error:?}");
+    set_version(2);
     open(&path).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    drop(open(&path).unwrap());
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE source_cursor; PRAGMA user_version = 1").unwrap();
+    let store = open(&path).unwrap();
+    assert_eq!(store.cursor("bus".into()).await.unwrap(), None);
+    drop(store);
+    let version: i32 = Connection::open(&path).unwrap().query_row("PRAGMA user_version", (), |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
 }
 
 #[test]
@@ -249,6 +262,31 @@ async fn a_failed_commit_fails_all_its_waiters_and_the_store_reopens() {
     assert!(again.iter().all(|acceptance| matches!(acceptance, Acceptance::Fresh(_))), "nothing was kept: {again:?}");
     let status = store.status(START).await.unwrap();
     assert_eq!((status.events, status.runs[0].count), (11, 11));
+}
+
+#[tokio::test]
+async fn a_cursor_is_kept_or_not_with_its_events() {
+    let Held { power, store, first, _folder } = held().await;
+    power.release_syncs();
+    first.await.unwrap().unwrap();
+    store.accept_at(one("a"), Some(cursor_of("bus", b"1")), START).await.unwrap();
+    power.fail_syncs("-wal", 0, 1);
+    let failed = store.accept_at(one("b"), Some(cursor_of("bus", b"2")), START).await;
+    assert!(matches!(failed, Err(StoreError::Commit(_))), "{failed:?}");
+    assert_eq!(kept_cursor(&*store, "bus").await.unwrap(), b"1");
+    assert!(matches!(store.accept(one("b"), START).await.unwrap()[..], [Acceptance::Fresh(_)]));
+}
+
+#[tokio::test]
+async fn a_cursor_is_there_when_the_store_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = open(&path).unwrap();
+    store.accept_at(one("a"), Some(cursor_of("bus", b"1")), START).await.unwrap();
+    store.accept_at(one("b"), Some(cursor_of("bus", b"2")), START).await.unwrap();
+    store.close().await;
+    drop(store);
+    assert_eq!(kept_cursor(&open(&path).unwrap(), "bus").await.unwrap(), b"2");
 }
 
 #[tokio::test]

@@ -89,11 +89,19 @@ pub(crate) fn heading(text: &str) {
     eprintln!("\n=== {text}");
 }
 
-/// The file that a shell would run as `name`; also looks where only root's PATH leads.
+/// The file that a shell would run as `name`; also looks where only root's PATH leads, and where Debian keeps the
+/// programs of each PostgreSQL.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
+    let folders = env::split_paths(&path).chain(system).chain(version_folders(Path::new("/usr/lib/postgresql")));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The folders `{version}/bin` in `root`; none where there is no such folder.
+fn version_folders(root: &Path) -> Vec<PathBuf> {
+    let entries = root.read_dir().into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().join("bin")).filter(|folder| folder.is_dir()).collect()
 }
 
 fn quoted(word: &str) -> String {
@@ -107,7 +115,19 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Run, quoted};
+    use super::{Run, quoted, version_folders};
+
+    #[test]
+    fn every_versions_programs_are_found() {
+        let root = tempfile::tempdir().expect("a folder");
+        for folder in ["15/bin", "17/bin", "16/share"] {
+            std::fs::create_dir_all(root.path().join(folder)).expect("writable");
+        }
+        let mut found = version_folders(root.path());
+        found.sort();
+        assert_eq!(found, [root.path().join("15/bin"), root.path().join("17/bin")]);
+        assert!(version_folders(&root.path().join("nowhere")).is_empty());
+    }
 
     #[test]
     fn words_are_quoted_where_a_shell_needs_it() {

@@ -4,6 +4,7 @@ mod paths;
 mod command;
 mod setup;
 mod plugins;
+mod publishers;
 mod demo;
 mod test;
 mod bench;
@@ -25,7 +26,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, nats-server, python3.
+    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, nats-server, redis-server, PostgreSQL, python3.
     Setup,
     /// Build the example plugins into target/plugins.
     Plugins {
@@ -41,7 +42,7 @@ enum Task {
     },
     /// Install what is missing, check the code, and run what belongs in every change.
     Test {
-        /// Also run the long tests: they see the variable WIREHOOK_TEST_FULL=1.
+        /// Also run the long tests, and FraiseQL's own publishers: they see the variable WIREHOOK_TEST_FULL=1.
         #[arg(long)]
         full: bool,
     },

@@ -1,9 +1,13 @@
 //! Installs what is missing, and says exactly what to run where it can't.
 
+mod services;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use self::services::Denied;
 use crate::command::{Run, find_program, heading};
 
 /// How much of it a command needs.
@@ -24,22 +28,30 @@ enum Part {
     Component(&'static str, &'static str),
     /// A program: its name, and Debian's package.
     Program(&'static str, &'static str),
+    /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
+    Server(&'static str, &'static str),
 }
 
 const BUILD: [Part; 3] =
     [Part::Target("wasm32-unknown-unknown"), Part::Target("wasm32-wasip2"), Part::Program("cc", "build-essential")];
 
-const CHECKS: [Part; 4] = [
+const CHECKS: [Part; 6] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
-    Part::Program("nats-server", "nats-server"),
+    Part::Server("nats-server", "nats-server"),
+    Part::Server("redis-server", "redis-server"),
+    Part::Server("postgres", POSTGRES),
     Part::Program("python3", "python3"),
 ];
+
+/// Whichever PostgreSQL the system has; see [`package_here`].
+const POSTGRES: &str = "postgresql";
 
 /// Looks, installs, and looks again.
 pub(crate) fn run(needs: Needs) -> Result<()> {
     let wanted = || BUILD.iter().chain(if needs == Needs::Everything { &CHECKS[..] } else { &[] }).copied();
     let sysroot = sysroot()?;
+    services::allow_again();
     let missing: Vec<Part> = wanted().filter(|part| !is_there(*part, &sysroot)).collect();
     if missing.is_empty() {
         eprintln!("setup: nothing is missing");
@@ -57,8 +69,21 @@ pub(crate) fn run(needs: Needs) -> Result<()> {
 impl Part {
     fn name(self) -> &'static str {
         match self {
-            Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) => name,
+            Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
+    }
+
+    /// Debian's package, where it is one that brings it.
+    fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Program(_, package) | Self::Server(_, package) => Some(package),
+            Self::Target(_) | Self::Component(..) => None,
+        }
+    }
+
+    /// What its package would have the machine start.
+    fn service(self) -> Option<&'static str> {
+        if let Self::Server(_, package) = self { Some(package) } else { None }
     }
 }
 
@@ -73,7 +98,7 @@ fn is_there(part: Part, sysroot: &Path) -> bool {
         Part::Component(_, program) => {
             sysroot.join("bin").join(program).is_file() || !is_rustups(sysroot) && find_program(program).is_some()
         }
-        Part::Program(program, _) => find_program(program).is_some(),
+        Part::Program(program, _) | Part::Server(program, _) => find_program(program).is_some(),
     }
 }
 
@@ -103,22 +128,29 @@ fn install_rust_parts(missing: &[Part]) -> Result<()> {
 }
 
 fn install_packages(missing: &[Part]) -> Result<()> {
-    let packages: Vec<_> = missing
-        .iter()
-        .filter_map(|part| if let Part::Program(_, package) = part { Some(*package) } else { None })
-        .collect();
+    let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let packages: Vec<_> =
+        missing.iter().filter_map(|part| part.package()).map(|package| package_here(package, &os_release)).collect();
     if packages.is_empty() {
         return Ok(());
     }
     if find_program("apt-get").is_none() || !is_root()? {
-        bail!("{}", instructions(missing, find_program("apt-get").is_some()));
+        bail!("{}", instructions(missing, &packages, find_program("apt-get").is_some()));
     }
+    let denied = Denied::now()?;
     // A machine that never asked its registry knows no package at all; one that did needs no second look.
     if apt_install(&packages).success().is_err() {
         apt("check the network, then run it again").arg("update").success()?;
         apt_install(&packages).success()?;
     }
-    Ok(())
+    drop(denied);
+    services::disable(&missing.iter().filter_map(|part| part.service()).collect::<Vec<_>>())
+}
+
+/// Bookworm's PostgreSQL by its version, which is the oldest that is tested; elsewhere the system's own.
+fn package_here(package: &'static str, os_release: &str) -> &'static str {
+    let is_bookworm = os_release.lines().any(|line| line.trim() == "VERSION_CODENAME=bookworm");
+    if package == POSTGRES && is_bookworm { "postgresql-15" } else { package }
 }
 
 fn apt(advice: &'static str) -> Run {
@@ -136,26 +168,23 @@ fn is_root() -> Result<bool> {
 }
 
 /// What a person has to run.
-fn instructions(missing: &[Part], has_apt: bool) -> String {
-    let programs = missing
-        .iter()
-        .filter_map(|part| if let Part::Program(name, package) = part { Some((*name, *package)) } else { None });
-    let (names, packages): (Vec<_>, Vec<_>) = programs.unzip();
-    let (names, packages) = (names.join(", "), packages.join(" "));
+fn instructions(missing: &[Part], packages: &[&str], has_apt: bool) -> String {
+    let names = missing.iter().filter(|part| part.package().is_some()).map(|part| part.name());
+    let (names, packages) = (names.collect::<Vec<_>>().join(", "), packages.join(" "));
     if has_apt {
         format!(
             "{names} missing, and only root may install: run `sudo apt-get update && sudo apt-get install --yes {packages}`, then this again"
         )
     } else {
         format!(
-            "{names} missing, and there is no apt-get: install what Debian calls {packages} with your system's package manager (Homebrew: `brew install nats-server python`; Xcode's tools bring cc), then run this again"
+            "{names} missing, and there is no apt-get: install what Debian calls {packages} with your system's package manager (Homebrew: `brew install nats-server redis postgresql python`; Xcode's tools bring cc), then run this again"
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, instructions, is_there};
+    use super::{CHECKS, POSTGRES, Part, instructions, is_there, package_here};
 
     #[test]
     fn instructions_name_what_is_missing_and_nothing_else() {
@@ -164,10 +193,29 @@ mod tests {
             Part::Program("cc", "build-essential"),
             Part::Program("python3", "python3"),
         ];
-        let text = instructions(&missing, true);
+        let packages = ["build-essential", "python3"];
+        let text = instructions(&missing, &packages, true);
+        assert!(text.starts_with("cc, python3 missing"), "{text}");
         assert!(text.contains("sudo apt-get install --yes build-essential python3`"), "{text}");
         assert!(!text.contains("wasip2") && !text.contains("nats"), "{text}");
-        assert!(instructions(&missing, false).contains("Homebrew"));
+        assert!(instructions(&missing, &packages, false).contains("Homebrew"));
+    }
+
+    #[test]
+    fn postgresql_is_debians_where_its_version_is_known_and_else_the_systems() {
+        let check = |package, os_release, expected| assert_eq!(package_here(package, os_release), expected);
+        check(POSTGRES, "ID=debian\nVERSION_CODENAME=bookworm\n", "postgresql-15");
+        check(POSTGRES, "ID=debian\nVERSION_CODENAME=trixie\n", "postgresql");
+        check(POSTGRES, "ID=ubuntu\nVERSION_CODENAME=noble\nNAME=bookworm\n", "postgresql");
+        check(POSTGRES, "", "postgresql");
+        check("redis-server", "VERSION_CODENAME=bookworm", "redis-server");
+    }
+
+    #[test]
+    fn only_servers_have_services_to_be_kept_down() {
+        let services: Vec<_> = CHECKS.iter().filter_map(|part| part.service()).collect();
+        assert_eq!(services, ["nats-server", "redis-server", "postgresql"]);
+        assert!(CHECKS.iter().all(|part| matches!(part, Part::Component(..)) != part.package().is_some()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::command::{Run, heading};
 use crate::paths::Paths;
 use crate::plugins;
+use crate::publishers;
 
 /// One file that is or will be tracked.
 pub(crate) struct File {
@@ -61,7 +62,7 @@ pub(crate) fn run(paths: &Paths) -> Result<()> {
 
 fn format(paths: &Paths) -> Result<()> {
     heading("tidy: the format");
-    let mut folders = vec![paths.root.clone(), paths.root.join("tests/guests")];
+    let mut folders = vec![paths.root.clone(), paths.root.join("tests/guests"), publishers::folder(paths)];
     folders.extend(plugins::example_folders(paths)?);
     for folder in folders {
         // Not `--all`: that would follow the plugins' dependency on the SDK into the whole workspace.

@@ -119,6 +119,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
         let status = changes.borrow_and_update().clone();
         counts.connected.set(i64::from(status.connected));
         counts.lost.inc_by(status.messages_lost.saturating_sub(counts.lost.get()));
+        counts.reconnects.inc_by(status.reconnects.saturating_sub(counts.reconnects.get()));
         tokio::select! {
             () = drain.begun() => return,
             changed = changes.changed() => if changed.is_err() { return },

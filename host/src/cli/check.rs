@@ -9,20 +9,21 @@ use url::Host;
 
 use super::console::Look;
 use super::failure::{Exit, Failure, Failures};
-use super::plugin::{refusal, state};
+use super::plugin::state;
 use super::table::{Table, maybe, plain};
-use super::{Session, parts::PluginView};
+use super::{Observers, Session, parts::PluginView};
 use crate::endpoint::egress::vet;
 use crate::settings::{EndpointSettings, Loaded, SourceSettings};
 
 pub(super) const EXAMPLE: &str = "\
-Example:
+Examples:
   wirehook check --config wirehook.toml
+  wirehook check --observers fraiseql.toml
 
 Exit code: 0 when all is well, 2 for settings, 1 for a plugin that would not run.";
 
-pub(super) fn check(session: &mut Session<'_>) -> Result<Exit, Failures> {
-    let loaded = session.load()?;
+pub(super) fn check(session: &mut Session<'_>, observers: &Observers) -> Result<Exit, Failures> {
+    let loaded = session.load_observed(observers)?;
     for warning in &loaded.warnings {
         session.console.warning(&warning.clone().into());
     }
@@ -38,7 +39,7 @@ pub(super) fn check(session: &mut Session<'_>) -> Result<Exit, Failures> {
     } else {
         print(session, &loaded, &plugins, unreachable.is_empty())?;
     }
-    let refused: Vec<Failure> = plugins.iter().filter_map(refusal).collect();
+    let refused: Vec<Failure> = plugins.iter().filter_map(PluginView::refusal).collect();
     if refused.is_empty() { Ok(Exit::Success) } else { Err(Failures { failures: refused, exit: Exit::Failure }) }
 }
 

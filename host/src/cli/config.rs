@@ -3,24 +3,24 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Session;
 use super::failure::{Exit, Failures};
 use super::table::{Table, plain};
+use super::{Observers, Session};
 
 pub(super) const EXAMPLE: &str = "\
 Example:
   wirehook config show --config wirehook.toml --json";
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print every effective value with its origin, secrets redacted
     #[command(after_help = EXAMPLE)]
-    Show,
+    Show(Observers),
 }
 
 pub(super) fn config(session: &mut Session<'_>, command: ConfigCommand) -> Result<Exit, Failures> {
-    let ConfigCommand::Show = command;
-    let loaded = session.load()?;
+    let ConfigCommand::Show(observers) = command;
+    let loaded = session.load_observed(&observers)?;
     if session.console.json {
         for shown in &loaded.shown {
             let origin = shown.origin.to_string();

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::{Failure, Failures};
@@ -18,6 +19,7 @@ pub struct Console {
     coloured_out: bool,
     coloured_err: bool,
     interactive: bool,
+    watched: bool,
     /// Whether data is printed as JSON.
     pub json: bool,
 }
@@ -74,6 +76,7 @@ impl Console {
             coloured_out: colours && io::stdout().is_terminal(),
             coloured_err: colours && io::stderr().is_terminal(),
             interactive: io::stdin().is_terminal() && io::stderr().is_terminal(),
+            watched: io::stderr().is_terminal(),
             out: Box::new(io::BufWriter::new(io::stdout())),
             err: Box::new(io::stderr()),
             json: false,
@@ -88,6 +91,7 @@ impl Console {
             coloured_out: false,
             coloured_err: false,
             interactive: false,
+            watched: false,
             json: false,
         }
     }
@@ -100,6 +104,18 @@ impl Console {
     /// Whether somebody is there to be asked.
     pub fn interactive(&self) -> bool {
         self.interactive
+    }
+
+    /// A bar for work of `length` steps, on standard error where that is a terminal; nowhere else.
+    pub fn progress(&self, length: u64) -> ProgressBar {
+        let target = if self.watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        let template = "{bar:40} {human_pos}/{human_len}, {eta} left";
+        // The template is a constant, so that the style can only be right.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar
     }
 
     /// Data: one object on a line.

@@ -11,10 +11,13 @@ use serde::Serialize;
 use super::failure::{Failure, Failures};
 pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
+pub use crate::dev::{Begun, DevNews, DevOptions, Forwarded, ForwardedOutcome, SourceArguments};
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
+pub use crate::publish::{Report as PublishReport, Routed};
+use crate::receiver::{self, Verdict};
 use crate::secret::Secret;
-use crate::settings::Settings;
+use crate::settings::{Settings, SourceSettings};
 
 /// What commands need from the rest of the program.
 pub trait Parts: Send + Sync {
@@ -42,8 +45,23 @@ pub trait Parts: Send + Sync {
         print: &'a mut (dyn FnMut(&Received) + Send),
     ) -> BoxFuture<'a, Result<(), Failures>>;
 
+    /// Runs plugins without settings until it is told to stop. What goes on is given to `print`.
+    fn dev<'a>(
+        &'a self,
+        options: DevOptions,
+        print: &'a mut (dyn FnMut(&DevNews) + Send),
+    ) -> BoxFuture<'a, Result<RunReport, Failures>>;
+
     /// Runs the demonstration, printing to standard output by itself.
     fn demo(&self, options: DemoOptions) -> BoxFuture<'_, Result<DemoReport, Failures>>;
+
+    /// Publishes events to the bus of a source, and tells `progress` how far it is.
+    fn publish<'a>(
+        &'a self,
+        source: &'a SourceSettings,
+        events: Vec<Routed>,
+        progress: &'a mut (dyn FnMut(&PublishReport) + Send),
+    ) -> BoxFuture<'a, Result<PublishReport, Failures>>;
 
     /// Looks at one plugin's file.
     fn inspect(&self, file: &Path) -> PluginView;
@@ -85,6 +103,31 @@ pub struct Received {
     pub status: u16,
     /// The body, as text where it is UTF-8, else hex after `hex:`.
     pub body: String,
+}
+
+impl Received {
+    /// What the receiver took as its `number`th request, for people.
+    pub fn view(number: u64, received: &receiver::Received) -> Self {
+        Self {
+            number,
+            webhook_id: received.webhook_id.clone(),
+            verified: match received.verdict {
+                Verdict::Verified => Some(true),
+                Verdict::Failed(_) => Some(false),
+                Verdict::Unchecked => None,
+            },
+            problem: match &received.verdict {
+                Verdict::Failed(error) => Some(error.to_string()),
+                _ => None,
+            },
+            status: received.status.as_u16(),
+            attempt: received.attempt,
+            body: match std::str::from_utf8(&received.body) {
+                Ok(text) => text.to_owned(),
+                Err(_) => format!("hex:{}", hex::encode(&received.body)),
+            },
+        }
+    }
 }
 
 /// How to demonstrate.
@@ -134,4 +177,13 @@ pub struct PluginView {
     pub exports: Vec<String>,
     /// Its limits, each with its unit.
     pub limits: BTreeMap<String, String>,
+}
+
+impl PluginView {
+    /// Why it would not run.
+    pub fn refusal(&self) -> Option<Failure> {
+        let error = self.error.as_deref().filter(|_| !self.ok)?;
+        let message = format!("plugin `{}` would not run: {error}", self.name);
+        Some(Failure { message, at: Some(self.file.display().to_string()), help: self.help.clone() })
+    }
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::Session;
 use super::console::Look;
-use super::failure::{Exit, Failure, Failures};
+use super::failure::{Exit, Failures};
 use super::parts::PluginView;
 use super::table::{Table, maybe, plain, printable};
 
@@ -38,7 +38,7 @@ pub(super) fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Resul
             let settings = session.load()?.settings;
             let plugins = session.parts.scan(&settings)?;
             list(session, &plugins)?;
-            for refused in plugins.iter().filter_map(refusal) {
+            for refused in plugins.iter().filter_map(PluginView::refusal) {
                 session.console.warning(&refused);
             }
             Ok(Exit::Success)
@@ -52,7 +52,7 @@ fn inspect(session: &mut Session<'_>, plugin: &PluginView) -> Result<Exit, Failu
     } else {
         print(session, plugin)?;
     }
-    refusal(plugin).map_or(Ok(Exit::Success), |refused| Err(refused.into()))
+    plugin.refusal().map_or(Ok(Exit::Success), |refused| Err(refused.into()))
 }
 
 fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> {
@@ -96,13 +96,6 @@ fn list(session: &mut Session<'_>, plugins: &[PluginView]) -> std::io::Result<()
         ]);
     }
     table.print_or("no plugins", session.console)
-}
-
-/// Why a plugin would not run.
-pub(super) fn refusal(plugin: &PluginView) -> Option<Failure> {
-    let error = plugin.error.as_deref().filter(|_| !plugin.ok)?;
-    let message = format!("plugin `{}` would not run: {error}", plugin.name);
-    Some(Failure { message, at: Some(plugin.file.display().to_string()), help: plugin.help.clone() })
 }
 
 /// Whether it would run, as a cell.

@@ -64,7 +64,7 @@ pub(super) async fn receive(session: &mut Session<'_>, args: ReceiveArgs) -> Res
     unprinted.map_or(Ok(Exit::Success), |error| Err(error.into()))
 }
 
-fn secret_of_variable(environment: &Environment, name: &str) -> Result<Secret, Failures> {
+pub(super) fn secret_of_variable(environment: &Environment, name: &str) -> Result<Secret, Failures> {
     let value = environment.variable(name).and_then(|value| value.into_string().ok()).unwrap_or_default();
     if value.is_empty() {
         let failure = Failure::new(format!("--secret-env names the variable {name}, which holds no secret"));
@@ -86,7 +86,7 @@ fn secret_of_file(file: &Path) -> Result<Secret, Failures> {
 }
 
 /// One request, on standard output at once: somebody may be watching, or reading it through a pipe.
-fn print(console: &mut Console, received: &Received) -> std::io::Result<()> {
+pub(super) fn print(console: &mut Console, received: &Received) -> std::io::Result<()> {
     if console.json {
         console.object(received)?;
         return console.flush();

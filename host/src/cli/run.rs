@@ -5,11 +5,12 @@ use clap::Args;
 use super::failure::{Exit, Failures};
 use super::parts::RunOptions;
 use super::table::counted;
-use super::{Failure, Session};
+use super::{Failure, Observers, Session};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook run --config /etc/wirehook/wirehook.toml
+  wirehook run --observers fraiseql.toml
   wirehook run --exit-when-idle < events.jsonl
 
 Exit code: 0 after a drain (what its deadline cuts off stays in the store), 2 for settings, 1 otherwise.
@@ -20,10 +21,12 @@ pub(super) struct RunArgs {
     /// End once the sources are at their end and no work is left; exit 1 if anything died
     #[arg(long)]
     exit_when_idle: bool,
+    #[command(flatten)]
+    observers: Observers,
 }
 
 pub(super) async fn run(session: &mut Session<'_>, args: RunArgs) -> Result<Exit, Failures> {
-    let loaded = session.load()?;
+    let loaded = session.load_observed(&args.observers)?;
     for warning in &loaded.warnings {
         tracing::warn!(at = %warning.at, "{}", warning.message);
     }

@@ -4,6 +4,7 @@
 
 mod format;
 mod identity;
+mod digest;
 mod members;
 
 use std::fmt;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
+pub use self::digest::body_digest;
+use self::digest::change_digest;
 pub use self::format::ENTITY_TYPE_BYTES_MAX;
 use self::format::Reading;
 pub use self::identity::{KEY_VALUE_BYTES_MAX, fallback_key};
@@ -131,8 +133,12 @@ pub fn decode(
     };
     let attributes = attributes(source, message, &parsed);
     let slice = |json: &RawValue| message.payload.slice_ref(json.get().as_bytes());
-    let body_digest = body_digest(&message.payload);
-    let tenant_id = parsed.members.string(Member::TenantId).map(Into::into);
+    let tenant_id = parsed.members.string(Member::TenantId);
+    let body_digest = match &parsed.reading {
+        Some(reading) if reading.seq.is_some() || reading.id.is_some() => change_digest(reading, tenant_id.as_deref()),
+        _ => body_digest(&message.payload),
+    };
+    let tenant_id = tenant_id.map(Into::into);
     let Some(reading) = parsed.reading else {
         return Ok(Event {
             key,
@@ -174,13 +180,6 @@ pub fn check(payload: &Bytes, id_field: Option<&str>) -> Result<(), Undecodable>
     Parsed::of(text(payload)?, id_field).map(drop)
 }
 
-/// As in [`Event::body_digest`].
-pub fn body_digest(payload: &[u8]) -> [u8; 16] {
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&Sha256::digest(payload)[..16]);
-    digest
-}
-
 /// A body that is JSON and, where its format is recognised, complete.
 struct Parsed<'a> {
     members: Members<'a>,
@@ -204,7 +203,7 @@ fn text(payload: &Bytes) -> Result<&str, Undecodable> {
 
 /// The bus's own subject as one that patterns can meet: what would be a wildcard, a space or a control character there
 /// becomes `_`, and no token is empty.
-fn literal_subject(subject: &str) -> String {
+pub fn literal_subject(subject: &str) -> String {
     let odd = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
     if !subject.contains(odd) && subject.split('.').all(|token| !token.is_empty()) {
         return subject.to_owned();

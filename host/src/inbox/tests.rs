@@ -44,7 +44,8 @@ async fn scene() -> Scene {
         Arc::clone(&pressure),
         Arc::clone(&metrics),
     );
-    let sources = HashMap::from([("bus".into(), Intake { id_field: None, metrics: metrics.source("bus") })]);
+    let sources =
+        HashMap::from([("bus".into(), Intake { id_field: None, raw_subjects: false, metrics: metrics.source("bus") })]);
     let inbox = Inbox {
         store: shared,
         pool,
@@ -296,4 +297,31 @@ async fn intake_goes_on_directly_as_soon_as_there_is_room() {
     });
     assert!(matches!(accepted, Acceptance::Fresh(_)));
     assert_eq!(scene.starts(PRESSURE_MAX), [("orders".into(), RunStart::Pending(Claim::Here))]);
+}
+
+#[tokio::test]
+async fn a_recognised_event_keeps_the_subject_of_its_bus_where_that_is_asked_for() {
+    const PAGE: &str = r#"{"event":"fraiseql.order.created","entity_type":"order","operation":"created","entity":{}}"#;
+    let check = async |raw_subjects: bool, expected: &str| {
+        let mut scene = scene().await;
+        scene.inbox.sources.get_mut("bus").unwrap().raw_subjects = raw_subjects;
+        scene.accept_one("entity.change.Order", None, PAGE).await;
+        let Arrival::Event { event, .. } = scene.arrival(0) else { panic!("no event") };
+        assert_eq!(event.subject, expected);
+    };
+    check(false, "fraiseql.order.created").await;
+    check(true, "entity.change.Order").await;
+}
+
+#[tokio::test]
+async fn a_cursor_is_kept_with_the_messages_that_lead_to_it() {
+    let scene = scene().await;
+    let source: Arc<str> = "bus".into();
+    assert_eq!(scene.inbox.cursor(&source).await.unwrap(), None);
+    let messages = vec![message("a.b", Some("1"), "{}")];
+    scene.inbox.accept_at(&source, messages, Some("at 1".into())).await.unwrap();
+    assert_eq!(scene.inbox.cursor(&source).await.unwrap(), Some("at 1".into()));
+    scene.inbox.accept(&source, vec![message("a.b", Some("2"), "{}")]).await.unwrap();
+    scene.inbox.accept_at(&source, Vec::new(), Some("at 2".into())).await.unwrap();
+    assert_eq!(scene.inbox.cursor(&source).await.unwrap(), Some("at 2".into()));
 }

@@ -9,9 +9,10 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::error::{Problem, SettingsError};
+use super::observers::{self, Observed};
 use super::section::Context;
 use super::show::Shown;
-use super::{Settings, StoreSettings, endpoint, host, source};
+use super::{LimitsSettings, Settings, SourceSettings, StoreSettings, endpoint, host, source};
 
 /// The largest settings file read, in bytes.
 pub const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
@@ -69,7 +70,28 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
+/// What [`load_sources`] reads.
+#[derive(Clone, Debug)]
+pub struct LoadedSources {
+    /// The file they come from, as it was named or found.
+    pub file: PathBuf,
+    /// `[[source]]`
+    pub sources: Vec<SourceSettings>,
+    /// `[limits]`
+    pub limits: LimitsSettings,
+}
+
 impl Loaded {
+    fn with_what_is_missing(mut self) -> Self {
+        if self.settings.sources.is_empty() {
+            self.warnings.push(no_source(&self.file));
+        }
+        if self.settings.endpoints.is_empty() {
+            self.warnings.push(no_endpoint(&self.file));
+        }
+        self
+    }
+
     /// The settings, where there is anything to run.
     ///
     /// # Errors
@@ -110,8 +132,28 @@ pub fn find(config: Option<&Path>, environment: &Environment) -> Result<PathBuf,
 /// # Errors
 /// When there is no file, it can't be read, or something in it is wrong.
 pub fn load(config: Option<&Path>, environment: &Environment) -> Result<Loaded, SettingsError> {
+    load_observed(config, None, environment)
+}
+
+/// As [`load`], with one source more: the one of FraiseQL's file `observers`, where there is one.
+///
+/// # Errors
+/// As [`load`], and when `observers` can't be read or its `[observers]` is wrong.
+pub fn load_observed(
+    config: Option<&Path>,
+    observers: Option<&Path>,
+    environment: &Environment,
+) -> Result<Loaded, SettingsError> {
     let (path, text) = read(config, environment)?;
-    parse(&path, &text, environment)
+    let observed = observers.map(|file| observers::read(file, environment)).transpose();
+    let (mut loaded, observed) = both(validate(&path, &text, environment), observed)?;
+    if let Some(Observed { source, shown, warnings }) = observed {
+        refuse_taken(&path, &loaded.settings.sources)?;
+        loaded.settings.sources.push(source);
+        loaded.shown.extend(shown);
+        loaded.warnings.extend(warnings);
+    }
+    Ok(loaded.with_what_is_missing())
 }
 
 /// Only where the store is: for commands that look at it, which need no secrets and no endpoint that is right.
@@ -129,6 +171,62 @@ pub fn load_store(config: Option<&Path>, environment: &Environment) -> Result<St
     }
 }
 
+/// Only the sources: for commands that publish to them, which need no endpoint's secret.
+///
+/// # Errors
+/// As [`load_observed`], where a `[[source]]`, `[limits]` or the observers are wrong.
+pub fn load_sources(
+    config: Option<&Path>,
+    observers: Option<&Path>,
+    environment: &Environment,
+) -> Result<LoadedSources, SettingsError> {
+    let (path, text) = read(config, environment)?;
+    let observed = observers.map(|file| observers::read(file, environment)).transpose();
+    let (mut loaded, observed) = both(sources(path, &text, environment), observed)?;
+    if let Some(observed) = observed {
+        refuse_taken(&loaded.file, &loaded.sources)?;
+        loaded.sources.push(observed.source);
+    }
+    Ok(loaded)
+}
+
+/// What is wrong with either file, together.
+fn both<A, B>(one: Result<A, SettingsError>, other: Result<B, SettingsError>) -> Result<(A, B), SettingsError> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(SettingsError::Refused(mut problems)), Err(SettingsError::Refused(others))) => {
+            problems.extend(others);
+            Err(SettingsError::Refused(problems))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+fn refuse_taken(file: &Path, sources: &[SourceSettings]) -> Result<(), SettingsError> {
+    if sources.iter().all(|source| *source.name != *observers::SOURCE) {
+        return Ok(());
+    }
+    Err(SettingsError::Refused(vec![Problem {
+        message: format!("--observers adds a source named `{}`, and there is one in the settings", observers::SOURCE),
+        at: file.display().to_string(),
+        help: Some("rename that [[source]], or leave --observers out".to_owned()),
+    }]))
+}
+
+fn sources(path: PathBuf, text: &str, environment: &Environment) -> Result<LoadedSources, SettingsError> {
+    let context = Context::new(&path, text, environment);
+    let document = document(&context, text)?;
+    let root = context.root(document.get_ref());
+    let (limits, sources) = (host::limits(&root.table("limits")), source::all(&root));
+    match (limits, sources, context.take().0) {
+        (Ok(limits), Ok(sources), problems) if problems.is_empty() => {
+            let sources = sources.into_iter().map(|source| source.settings).collect();
+            Ok(LoadedSources { file: path, sources, limits })
+        }
+        (_, _, problems) => Err(SettingsError::Refused(problems)),
+    }
+}
+
 fn read(config: Option<&Path>, environment: &Environment) -> Result<(PathBuf, String), SettingsError> {
     let path = find(config, environment)?;
     let named_by = match config {
@@ -138,9 +236,7 @@ fn read(config: Option<&Path>, environment: &Environment) -> Result<(PathBuf, St
         }
         None => "",
     };
-    match read_bounded(&path, SETTINGS_BYTES_MAX)
-        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text")))
-    {
+    match read_text(&path, SETTINGS_BYTES_MAX) {
         Ok(text) => Ok((path, text)),
         Err(source) => Err(SettingsError::Unreadable { path, named_by, source }),
     }
@@ -151,6 +247,11 @@ fn read(config: Option<&Path>, environment: &Environment) -> Result<(PathBuf, St
 /// # Errors
 /// [`SettingsError::Refused`] with everything that is wrong.
 pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Loaded, SettingsError> {
+    Ok(validate(path, text, environment)?.with_what_is_missing())
+}
+
+/// As [`parse`], without a word about what is not there.
+fn validate(path: &Path, text: &str, environment: &Environment) -> Result<Loaded, SettingsError> {
     let context = Context::new(path, text, environment);
     let document = document(&context, text)?;
     let root = context.root(document.get_ref());
@@ -180,20 +281,14 @@ pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Loade
     })();
     let file = path.to_owned();
     match (parts, context.take()) {
-        (Ok(settings), (problems, mut warnings, shown)) if problems.is_empty() => {
-            if settings.sources.is_empty() {
-                warnings.push(no_source(&file));
-            }
-            if settings.endpoints.is_empty() {
-                warnings.push(no_endpoint(&file));
-            }
+        (Ok(settings), (problems, warnings, shown)) if problems.is_empty() => {
             Ok(Loaded { file, settings, shown, warnings })
         }
         (_, (problems, _, _)) => Err(SettingsError::Refused(problems)),
     }
 }
 
-fn document<'a>(context: &Context<'_>, text: &'a str) -> Result<Spanned<DeTable<'a>>, SettingsError> {
+pub(super) fn document<'a>(context: &Context<'_>, text: &'a str) -> Result<Spanned<DeTable<'a>>, SettingsError> {
     DeTable::parse(text).map_err(|error| {
         // Only the message: the error's own rendering quotes the line, and with it perhaps a secret.
         let span = error.span().unwrap_or_default();
@@ -220,6 +315,11 @@ fn no_endpoint(file: &Path) -> Problem {
         at: file.display().to_string(),
         help: Some("add one with a name, a url and a secret".to_owned()),
     }
+}
+
+/// The text of a file of at most `bytes_max`.
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+    String::from_utf8(read_bounded(path, bytes_max)?).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
 }
 
 /// The bytes of a file of at most `bytes_max`.

@@ -1,24 +1,218 @@
 //! `[[source]]`: the bus and what is taken from it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use url::Url;
 
+use super::AdminSettings;
 use super::host::Names;
 use super::kinds::Setting;
 use super::section::{Context, Reported, Section, known, nearest};
-use super::{AdminSettings, NatsConnection, SourceKind, SourceSettings, Start};
 use crate::clock::Timestamp;
+use crate::secret::Secret;
 
-/// The default of an `http` source's `listen`.
-pub const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7466);
+mod address;
+mod http;
+mod nats;
+mod postgres;
+mod redis;
+
+pub use self::http::HTTP_LISTEN;
+pub(super) use self::postgres::url as postgres_url;
+pub use self::postgres::{OUTBOX_CHANNEL, OUTBOX_TABLE};
+pub use self::redis::STREAM_FIELD;
+
 /// The most sources.
 pub const SOURCES_MAX: usize = 64;
 
-const BUS_NAME_LEN_MAX: usize = 255;
-const SUBJECT_LEN_MAX: usize = 1024;
 const ID_FIELD_LEN_MAX: usize = 256;
+
+/// `[[source]]`
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// Part of every event key: renaming a source makes its events new ones.
+    pub name: Arc<str>,
+    /// The bus and its own settings.
+    pub kind: SourceKind,
+    /// JSON pointer (`/order/id`) or top-level member whose value is the event's id in other JSON.
+    pub id_field: Option<String>,
+    /// Whether events keep the bus's own subject, instead of `fraiseql.{entity_type}.{operation}`, in recognised formats.
+    pub raw_subjects: bool,
+}
+
+/// The bus and its own settings.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// Core NATS: at most once, a queue group shares the subjects.
+    Nats {
+        /// The server.
+        connection: NatsConnection,
+        /// Subjects, wildcards as in NATS.
+        subjects: Vec<String>,
+        /// The queue group; default `wirehook-{source}`.
+        queue_group: String,
+    },
+    /// JetStream: a durable pull consumer of each stream.
+    Jetstream {
+        /// The server.
+        connection: NatsConnection,
+        /// The streams' names, one at least.
+        streams: Vec<String>,
+        /// Whether a stream that does not exist is created, with `subjects`.
+        create_stream: bool,
+        /// The consumers' name; default `wirehook-{source}`.
+        durable: String,
+        /// Filter subjects; empty means the whole stream.
+        subjects: Vec<String>,
+        /// Where a consumer that doesn't exist yet begins.
+        start: Start,
+        /// Whether the consumers go when the source ends. Not from a file: for a look at a bus that others share.
+        ephemeral: bool,
+    },
+    /// Redis pub/sub: at most once, and once to every host that subscribes.
+    Redis {
+        /// The server.
+        connection: RedisConnection,
+        /// Channels; those with `*`, `?` or `[` in them are patterns as in `PSUBSCRIBE`.
+        channels: Vec<String>,
+    },
+    /// Redis Streams: a consumer group.
+    RedisStream {
+        /// The server.
+        connection: RedisConnection,
+        /// The streams' keys, one at least.
+        streams: Vec<String>,
+        /// The group; default `wirehook-{source}`.
+        group: String,
+        /// The field of an entry that holds the event; default `payload`.
+        field: String,
+        /// Where a group that never existed begins.
+        start: Start,
+        /// Whether the group goes when the source ends. Not from a file: for a look at a bus that others share.
+        ephemeral: bool,
+    },
+    /// `LISTEN`: at most once, and once to every host that listens.
+    Postgres {
+        /// The server.
+        connection: PostgresConnection,
+        /// The channels; default `fraiseql_events`.
+        channels: Vec<String>,
+        /// Where the row is that a payload names by its key; default `core.tb_entity_change_log`.
+        table: TableName,
+    },
+    /// Rows of FraiseQL's outbox: durable.
+    PostgresOutbox {
+        /// The server.
+        connection: PostgresConnection,
+        /// The outbox; default `core.tb_entity_change_log`.
+        table: TableName,
+        /// The channel whose notifications say that there are rows; default `fraiseql_events`. It only saves waiting.
+        channel: String,
+        /// Where a source begins that has never read the table.
+        start: Start,
+    },
+    /// `POST /events`.
+    Http {
+        /// Where it listens; default `127.0.0.1:7466`.
+        listen: SocketAddr,
+        /// Bearer token; required where `listen` is not loopback.
+        token: Option<Secret>,
+    },
+    /// JSON lines on standard input; its end drains the source.
+    Stdin,
+}
+
+impl SourceKind {
+    /// The name in the settings.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nats { .. } => "nats",
+            Self::Jetstream { .. } => "jetstream",
+            Self::Redis { .. } => "redis",
+            Self::RedisStream { .. } => "redis-stream",
+            Self::Postgres { .. } => "postgres",
+            Self::PostgresOutbox { .. } => "postgres-outbox",
+            Self::Http { .. } => "http",
+            Self::Stdin => "stdin",
+        }
+    }
+}
+
+/// A NATS server. At most one way to authenticate, besides a client certificate.
+#[derive(Clone, Debug)]
+pub struct NatsConnection {
+    /// `nats://host:port` or `tls://host:port`; never with a password in it.
+    pub url: Url,
+    /// User name, with `password`.
+    pub user: Option<String>,
+    /// Password, with `user`.
+    pub password: Option<Secret>,
+    /// Token.
+    pub token: Option<Secret>,
+    /// The seed of an nkey (`SU…`).
+    pub nkey: Option<Secret>,
+    /// A credentials file (`.creds`): a JWT and its seed.
+    pub credentials: Option<PathBuf>,
+    /// How the server is told from others, and the client to the server.
+    pub tls: TlsSettings,
+}
+
+/// A Redis server.
+#[derive(Clone, Debug)]
+pub struct RedisConnection {
+    /// `redis://host:port/db` or `rediss://…`; never with a password in it.
+    pub url: Url,
+    /// User name of an ACL, with `password`.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// As for every bus.
+    pub tls: TlsSettings,
+}
+
+/// A PostgreSQL server.
+#[derive(Clone, Debug)]
+pub struct PostgresConnection {
+    /// `postgres://user@host:port/database?sslmode=…`; never with a password in it.
+    pub url: Url,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// As for every bus.
+    pub tls: TlsSettings,
+}
+
+/// `tls = { ca = "ca.pem", cert = "client.pem", key = "client.key" }`
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TlsSettings {
+    /// PEM file of the authorities that the server's certificate may come from, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client's certificate and its chain, with `key`.
+    pub cert: Option<PathBuf>,
+    /// PEM file of the client's key, with `cert`.
+    pub key: Option<PathBuf>,
+}
+
+/// A table, perhaps within a schema.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableName {
+    /// The schema; `None` leaves it to the server's `search_path`.
+    pub schema: Option<String>,
+    /// The table's own name.
+    pub table: String,
+}
+
+/// Where a source begins that has not read its bus before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With what is published from now on.
+    New,
+    /// With the oldest that is kept.
+    All,
+    /// With what was published since.
+    At(Timestamp),
+}
 
 /// A source with where it stands in the file.
 pub(super) struct LocatedSource {
@@ -67,17 +261,31 @@ pub(super) fn refuse_shared_addresses(
 
 type ReadKind = fn(&Section<'_>, Option<&Arc<str>>) -> Result<SourceKind, Reported>;
 
-const KINDS: &[(&str, ReadKind)] =
-    &[("nats", nats), ("jetstream", jetstream), ("http", http), ("stdin", |_, _| Ok(SourceKind::Stdin))];
+const KINDS: &[(&str, ReadKind)] = &[
+    ("nats", nats::nats),
+    ("jetstream", nats::jetstream),
+    ("redis", redis::redis),
+    ("redis-stream", redis::redis_stream),
+    ("postgres", postgres::postgres),
+    ("postgres-outbox", postgres::postgres_outbox),
+    ("http", http::http),
+    ("stdin", |_, _| Ok(SourceKind::Stdin)),
+];
 
 fn one(section: &Section<'_>, names: &mut Names) -> Result<LocatedSource, Reported> {
     let name = names.read(section);
     let id_field = section.optional::<IdField>("id_field");
+    let raw_subjects = section.boolean("raw_subjects", false);
     // Without its kind, nobody can tell which of the other keys are right.
     let read_kind = kind(section)?;
     let kind = read_kind(section, name.as_ref().ok());
     section.finish();
-    let settings = SourceSettings { name: name?, kind: kind?, id_field: id_field?.map(|field| field.0) };
+    let settings = SourceSettings {
+        name: name?,
+        kind: kind?,
+        id_field: id_field?.map(|field| field.0),
+        raw_subjects: raw_subjects?,
+    };
     Ok(LocatedSource { settings, offset: section.offset })
 }
 
@@ -95,138 +303,12 @@ fn kind(section: &Section<'_>) -> Result<ReadKind, Reported> {
     })
 }
 
-fn nats(section: &Section<'_>, name: Option<&Arc<str>>) -> Result<SourceKind, Reported> {
-    let connection = connection(section);
-    let subjects = subjects(section);
-    let queue_group = named_after(section, "queue_group", name);
-    let subjects = subjects?;
-    if subjects.is_empty() {
-        return Err(section.missing("subjects", "for example: subjects = [\"fraiseql.>\"]"));
-    }
-    Ok(SourceKind::Nats { connection: connection?, subjects, queue_group: queue_group? })
-}
-
-fn jetstream(section: &Section<'_>, name: Option<&Arc<str>>) -> Result<SourceKind, Reported> {
-    let connection = connection(section);
-    let stream = section.required::<BusName>("stream");
-    let durable = named_after(section, "durable", name);
-    let subjects = subjects(section);
-    let start = section.or_default("start", Start::New);
-    Ok(SourceKind::Jetstream {
-        connection: connection?,
-        stream: stream?.0,
-        durable: durable?,
-        subjects: subjects?,
-        start: start?,
-    })
-}
-
-fn http(section: &Section<'_>, _: Option<&Arc<str>>) -> Result<SourceKind, Reported> {
-    let listen = section.or_default("listen", HTTP_LISTEN);
-    let token = section.secret("token");
-    let (listen, token) = (listen?, token?);
-    if token.is_none() && !listen.ip().is_loopback() {
-        let help = format!("anyone who reaches {listen} could send events: add token = {{ env = \"NAME\" }}");
-        return Err(section.missing("token", &help));
-    }
-    Ok(SourceKind::Http { listen, token })
-}
-
-fn connection(section: &Section<'_>) -> Result<NatsConnection, Reported> {
-    let url = section.required::<NatsUrl>("url");
-    let user = section.optional::<String>("user");
-    let (password, token) = (section.secret("password"), section.secret("token"));
-    let connection = NatsConnection { url: url?.0, user: user?, password: password?, token: token? };
-    match (&connection.user, &connection.password, &connection.token) {
-        (None, None, _) | (Some(_), Some(_), None) => Ok(connection),
-        (Some(_), Some(_), Some(_)) => Err(both(section)),
-        (Some(_), None, _) => Err(section.missing("password", "`user` goes with `password = { env = \"NAME\" }`")),
-        (None, Some(_), _) => Err(section.missing("user", "`password` goes with `user`")),
-    }
-}
-
-fn both(section: &Section<'_>) -> Reported {
-    let offset = section.get("token").map_or(section.offset, |value| value.span().start);
-    section.refuse("token", offset, "stands beside `user` and `password`", "keep one way to authenticate")
-}
-
-fn subjects(section: &Section<'_>) -> Result<Vec<String>, Reported> {
-    Ok(section.list::<Subject>("subjects")?.into_iter().map(|subject| subject.0).collect())
-}
-
 /// A name on the bus; `wirehook-{source}` where the settings do not say.
-fn named_after(section: &Section<'_>, key: &'static str, name: Option<&Arc<str>>) -> Result<String, Reported> {
-    let default = BusName(format!("wirehook-{}", name.map_or("?", AsRef::as_ref)));
-    Ok(section.or_default(key, default)?.0)
-}
-
-/// A stream, consumer or queue group.
-struct BusName(String);
-
-impl Setting for BusName {
-    const EXPECTED: &'static str = "1 to 255 printable characters without space, `.`, `*`, `>`, `/` and `\\`";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let valid = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '.' | '*' | '>' | '/' | '\\');
-        if text.is_empty() || text.len() > BUS_NAME_LEN_MAX || !text.chars().all(valid) {
-            return Err("is not a name that NATS takes".to_owned());
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
-
-struct Subject(String);
-
-impl Setting for Subject {
-    const EXPECTED: &'static str = "tokens between dots; `*` stands for one whole token, `>` for all that remain";
-
-    fn read(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > SUBJECT_LEN_MAX {
-            return Err(format!("has a subject that is not 1 to {SUBJECT_LEN_MAX} bytes long"));
-        }
-        let tokens: Vec<&str> = text.split('.').collect();
-        for (index, token) in tokens.iter().enumerate() {
-            let wild = token.contains(['*', '>']);
-            let whole = *token == "*" || (*token == ">" && index + 1 == tokens.len());
-            if token.is_empty() || token.contains(|c: char| c.is_whitespace() || c.is_control()) || (wild && !whole) {
-                return Err("has a subject that NATS would refuse".to_owned());
-            }
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
-
-struct NatsUrl(Url);
-
-impl Setting for NatsUrl {
-    const EXPECTED: &'static str =
-        "write \"nats://host:4222\" or \"tls://host:4222\"; user, password and token are keys of their own";
-    const PRIVATE: bool = true;
-
-    fn read(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
-        if !matches!(url.scheme(), "nats" | "tls") {
-            return Err("is not a URL of scheme nats or tls".to_owned());
-        }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err("is a URL without a host".to_owned());
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("has credentials in it, which would end up in logs".to_owned());
-        }
-        Ok(Self(url))
-    }
-
-    fn show(&self) -> String {
-        self.0.to_string()
+fn named_after<T: Setting>(section: &Section<'_>, key: &'static str, name: Option<&Arc<str>>) -> Result<T, Reported> {
+    let default = T::read(&format!("wirehook-{}", name.map_or("unnamed", AsRef::as_ref)));
+    match default {
+        Ok(default) => section.or_default(key, default),
+        Err(_) => section.required(key),
     }
 }
 
@@ -274,23 +356,6 @@ impl Setting for Start {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn subjects_are_those_that_nats_takes() {
-        let check = |subject: &str, expected: bool| assert_eq!(Subject::read(subject).is_ok(), expected, "{subject:?}");
-        check("fraiseql.>", true);
-        check("fraiseql.*.created", true);
-        check(">", true);
-        check("a", true);
-        check("", false);
-        check("a..b", false);
-        check("a.", false);
-        check(".a", false);
-        check("a.>.b", false);
-        check("a.b*", false);
-        check("a.b>", false);
-        check("a b", false);
-    }
 
     #[test]
     fn a_source_starts_where_it_is_told() {

@@ -113,6 +113,20 @@ impl<'a> Section<'a> {
         Ok(elements)
     }
 
+    /// `true` or `false`, with a default.
+    pub(super) fn boolean(&self, key: &'static str, default: bool) -> Result<bool, Reported> {
+        let Some(value) = self.get(key) else {
+            self.show(key, Value::Bool(default), Origin::Default);
+            return Ok(default);
+        };
+        let offset = value.span().start;
+        let DeValue::Boolean(read) = value.get_ref() else {
+            return Err(self.wrong_type(key, offset, "true or false", value.get_ref()));
+        };
+        self.show(key, Value::Bool(*read), Origin::Settings(self.context.at_line(offset)));
+        Ok(*read)
+    }
+
     /// A whole number with a default and bounds.
     pub(super) fn integer(
         &self,

@@ -1,38 +1,48 @@
-//! JetStream: a durable pull consumer. A message is acknowledged after the commit that keeps it, never before.
+//! JetStream: durable pull consumers, one a stream. A message is acknowledged after the commit that keeps it, never
+//! before.
 
 mod attach;
+mod consumer;
 mod delivered;
+mod filters;
 mod pull;
+mod reader;
+mod resume;
+mod stream;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::BoxFuture;
 use tokio::time::Sleep;
 
-pub use self::attach::{ACK_PENDING_MAX, ACK_WAIT};
-use self::attach::{Attached, Resume};
+pub use self::consumer::{ACK_PENDING_MAX, ACK_WAIT, HOST_MESSAGES_MAX, HOSTS_MAX, INACTIVE_MAX};
 use self::delivered::Delivered;
-use self::pull::Pull;
+use self::reader::{News, Reader};
+use self::resume::Floors;
 use super::batches::{Batches, Ended};
-use super::nats::link::Link;
-use super::{Accept, AcceptError, Backoff, Source, SourceError, SourceState};
+use super::nats::denial::Denial;
+use super::nats::link::{self, Link};
+use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
 use crate::drain::Drain;
 use crate::settings::{NatsConnection, Start};
 
 /// How long the last acks may take to reach the server; what does not is delivered again, and is a duplicate.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A durable pull consumer, shared with other hosts of the same name.
+/// Pull consumers of one name, one in each stream, shared with other hosts of the same name.
 #[derive(Debug)]
 pub struct JetstreamSource {
     pub(super) name: Arc<str>,
     pub(super) connection: NatsConnection,
-    pub(super) stream: String,
+    pub(super) streams: Vec<String>,
+    pub(super) create_stream: bool,
     pub(super) durable: String,
     pub(super) subjects: Vec<String>,
     pub(super) start: Start,
+    pub(super) ephemeral: bool,
 }
 
 /// Why the pulling ended.
@@ -41,9 +51,8 @@ enum SessionEnd {
     InboxClosed,
     /// The connection came back: everything is looked up anew.
     Reconnected,
-    /// The client has given up.
+    /// The client has given up, or its credentials are of no use any more.
     LinkClosed(String),
-    Failed(String),
 }
 
 impl Source for JetstreamSource {
@@ -54,14 +63,18 @@ impl Source for JetstreamSource {
         drain: Drain,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         let puller = Puller {
-            source: *self,
+            source: Arc::new(*self),
             inbox,
             state,
             drain,
+            readers: Vec::new(),
+            turn: 0,
+            leftover: VecDeque::new(),
             batches: Batches::default(),
             backoff: Backoff::new(),
+            refused: None,
             accept_backoff: Backoff::new(),
-            resume: Resume::default(),
+            kept: Arc::default(),
         };
         Box::pin(puller.run())
     }
@@ -69,35 +82,52 @@ impl Source for JetstreamSource {
 
 /// A running source.
 struct Puller {
-    source: JetstreamSource,
+    source: Arc<JetstreamSource>,
     inbox: Arc<dyn Accept>,
     state: SourceState,
     drain: Drain,
+    /// One a stream.
+    readers: Vec<Reader>,
+    /// Which reader comes first.
+    turn: usize,
+    /// What had come to readers that stopped.
+    leftover: VecDeque<Delivered>,
     batches: Batches,
+    /// Between tries to connect, or to reach the inbox at the start.
     backoff: Backoff,
-    /// Between refusals of the inbox, during which nothing is fetched.
+    /// Nothing is fetched until this has passed: the inbox has refused a batch.
+    refused: Option<Pin<Box<Sleep>>>,
+    /// Between refusals; is at its first delay again once a batch is accepted.
     accept_backoff: Backoff,
-    resume: Resume,
+    /// What the inbox keeps of the readers' floors.
+    kept: Arc<Mutex<Floors>>,
 }
 
 impl Puller {
     async fn run(mut self) -> Result<(), SourceError> {
-        let mut closed = false;
+        let mut closed = !self.begin().await;
+        let mut has_connected = false;
         while !self.drain.is_draining() && !closed {
             let connected = tokio::select! {
                 () = self.drain.begun() => break,
                 connected = Link::connect(&self.source.name, &self.source.connection) => connected,
             };
             let error = match connected {
-                Ok(link) => match self.serve(link).await {
-                    SessionEnd::InboxClosed => {
-                        closed = true;
-                        continue;
+                Ok(link) => {
+                    self.backoff.reset();
+                    if std::mem::replace(&mut has_connected, true) {
+                        self.state.reconnected();
                     }
-                    SessionEnd::LinkClosed(error) => error,
-                    _ => break,
-                },
-                Err(error) => error,
+                    match self.serve(link).await {
+                        SessionEnd::InboxClosed => {
+                            closed = true;
+                            continue;
+                        }
+                        SessionEnd::LinkClosed(error) => error,
+                        SessionEnd::Drained | SessionEnd::Reconnected => break,
+                    }
+                }
+                Err(error) => error.to_string(),
             };
             self.state.disconnected();
             self.state.failed(&error);
@@ -108,9 +138,40 @@ impl Puller {
             closed = true;
         }
         if closed && !self.drain.is_draining() {
-            return Err(SourceError::InboxClosed { name: self.source.name });
+            return Err(SourceError::InboxClosed { name: Arc::clone(&self.source.name) });
         }
         Ok(())
+    }
+
+    /// Reads where the consumers were, and makes the readers. `false` where the inbox is closed.
+    async fn begin(&mut self) -> bool {
+        let cursor = loop {
+            match self.inbox.cursor(&self.source.name).await {
+                Ok(cursor) => break cursor,
+                Err(AcceptError::Closed) => return false,
+                Err(error) => {
+                    self.state.failed(&error);
+                    if !self.backoff.wait(&self.drain).await {
+                        return true;
+                    }
+                }
+            }
+        };
+        let floors = match cursor.map(|cursor| Floors::read(&cursor, &self.source.durable)).transpose() {
+            Ok(floors) => floors.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(
+                    source = %self.source.name, error,
+                    "what was kept of this source's place can't be read; a consumer that is missing begins at `start`"
+                );
+                Floors::default()
+            }
+        };
+        let streams = self.source.streams.iter();
+        let reader = |stream: &String| Reader::new(Arc::clone(&self.source), stream.clone(), floors.get(stream));
+        self.readers = streams.map(reader).collect();
+        self.kept = Arc::new(Mutex::new(floors));
+        true
     }
 
     /// Sessions over one client, until it has given up or the source ends.
@@ -119,133 +180,165 @@ impl Puller {
             let end = self.session(&mut link).await;
             self.state.disconnected();
             match end {
-                SessionEnd::Reconnected => {}
-                SessionEnd::Failed(error) => {
-                    self.state.failed(&error);
-                    if !self.backoff.wait(&self.drain).await {
-                        return self.flush(&link, SessionEnd::Drained).await;
-                    }
+                SessionEnd::Reconnected => self.stop_readers(),
+                SessionEnd::LinkClosed(_) => {
+                    self.stop_readers();
+                    return end;
                 }
-                SessionEnd::Drained | SessionEnd::InboxClosed => return self.flush(&link, end).await,
-                SessionEnd::LinkClosed(_) => return end,
+                SessionEnd::Drained | SessionEnd::InboxClosed => return self.finish(&link, end).await,
             }
         }
     }
 
-    /// Finishes what is in flight while the client is there to carry its acks.
-    async fn flush(&mut self, link: &Link, end: SessionEnd) -> SessionEnd {
+    fn stop_readers(&mut self) {
+        self.leftover.extend(self.readers.iter_mut().filter_map(Reader::stop));
+    }
+
+    /// Finishes what is in flight while the client is there to carry its acks, and hands back the rest.
+    async fn finish(&mut self, link: &Link, end: SessionEnd) -> SessionEnd {
+        reader::hand_back(&mut self.readers, link).await;
+        for delivered in self.leftover.drain(..) {
+            delivered.hand_back().await;
+        }
         let ended = self.batches.finish().await;
         if !matches!(tokio::time::timeout(FLUSH_DEADLINE, link.client.flush()).await, Ok(Ok(()))) {
             tracing::warn!(source = %self.source.name, "the last acks may not have reached the server; it delivers those messages again");
         }
+        if self.source.ephemeral {
+            for reader in &mut self.readers {
+                if let Err(error) = reader.delete_consumer().await {
+                    tracing::warn!(source = %self.source.name, stream = reader.stream(), "{error}");
+                }
+            }
+        }
         if matches!(ended, Err(AcceptError::Closed)) { SessionEnd::InboxClosed } else { end }
     }
 
+    /// Reads all streams for as long as the connection is there.
     async fn session(&mut self, link: &mut Link) -> SessionEnd {
         while !link.is_up() {
             tokio::select! {
                 () = self.drain.begun() => return SessionEnd::Drained,
-                alive = link.changed(&self.state) => if !alive { return self.link_closed() },
+                news = link.changed(&self.state) => if let link::News::Closed(error) = news {
+                    return SessionEnd::LinkClosed(error);
+                },
             }
         }
-        let attached = tokio::select! {
-            () = self.drain.begun() => return SessionEnd::Drained,
-            attached = Attached::to(&self.source, &link.client, &self.resume) => attached,
-        };
-        let attached = match attached {
-            Ok(attached) => attached,
-            // A client that has given up fails every request: only then does asking it settle the matter.
-            Err(error) => match link.changed(&self.state).now_or_never() {
-                Some(false) => return self.link_closed(),
-                _ => return SessionEnd::Failed(error),
-            },
-        };
-        match attached.pull().await {
-            Ok(pull) => {
-                self.state.connected();
-                self.pull(link, &attached, pull).await
-            }
-            Err(error) => SessionEnd::Failed(error),
-        }
-    }
-
-    fn link_closed(&self) -> SessionEnd {
-        SessionEnd::LinkClosed(format!("the connection to {} was closed", self.source.connection.url))
-    }
-
-    async fn pull(&mut self, link: &mut Link, attached: &Attached, mut pull: Pull) -> SessionEnd {
         let connects = link.connects();
-        let mut watch = Box::pin(attached.watch(self.resume.clone()));
-        let mut refused: Option<Pin<Box<Sleep>>> = None;
-        let end = loop {
-            let fetching = self.batches.has_room() && refused.is_none();
+        self.readers.iter_mut().for_each(|reader| reader.attach(&link.client));
+        loop {
+            self.begin_leftover().await;
+            let fetching = self.is_fetching();
             tokio::select! {
                 biased;
-                () = self.drain.begun() => {
-                    hand_back(link, attached, &mut pull).await;
-                    return SessionEnd::Drained;
-                }
-                ended = self.batches.next() => match self.batch_ended(ended) {
-                    Ok(None) => {}
-                    Ok(Some(delay)) => refused = Some(Box::pin(tokio::time::sleep(delay))),
-                    Err(end) => return end,
+                () = self.drain.begun() => return SessionEnd::Drained,
+                ended = self.batches.next() => if self.batch_ended(ended) { return SessionEnd::InboxClosed },
+                () = over(&mut self.refused) => self.refused = None,
+                news = link.changed(&self.state) => match news {
+                    link::News::Alive if link.is_up() && link.connects() == connects => {}
+                    link::News::Alive => return SessionEnd::Reconnected,
+                    link::News::Denied(denial) => self.denied(&denial),
+                    link::News::Closed(error) => return SessionEnd::LinkClosed(error),
                 },
-                () = over(&mut refused) => refused = None,
-                alive = link.changed(&self.state) => match alive {
-                    true if link.is_up() && link.connects() == connects => {}
-                    true => break SessionEnd::Reconnected,
-                    false => break self.link_closed(),
-                },
-                error = &mut watch => break SessionEnd::Failed(error),
-                messages = pull.next(), if fetching => match messages {
-                    Ok(messages) => self.begin(attached, messages).await,
-                    Err(error) => break SessionEnd::Failed(attached.describe(&error)),
-                },
+                (_, news) = reader::next(&mut self.readers, &mut self.turn, fetching) => self.heard(news).await,
             }
-        };
-        self.take_rest(attached, &mut pull).await;
-        end
+        }
     }
 
-    /// Notes what became of a batch: how long to fetch nothing after a refusal.
-    fn batch_ended(&mut self, ended: Ended) -> Result<Option<Duration>, SessionEnd> {
+    fn is_fetching(&self) -> bool {
+        self.batches.has_room() && self.refused.is_none()
+    }
+
+    async fn heard(&mut self, news: News) {
+        match news {
+            News::Delivered(delivered) => self.begin_batch(delivered).await,
+            News::Attached => {
+                self.report();
+                self.keep_floors().await;
+            }
+            News::FloorNoted => self.keep_floors().await,
+            News::Failed(rest) => {
+                self.leftover.extend(rest);
+                self.report();
+            }
+        }
+    }
+
+    /// Tells whether all streams are read, and why not.
+    fn report(&self) {
+        let errors: Vec<_> = self.readers.iter().filter_map(Reader::error).collect();
+        if !errors.is_empty() {
+            self.state.disconnected();
+            self.state.failed(&errors.join("; "));
+        } else if self.readers.iter().all(Reader::is_up) {
+            self.state.connected();
+        }
+    }
+
+    fn denied(&mut self, denial: &Denial) {
+        for news in self.readers.iter_mut().filter_map(|reader| reader.denied(denial)) {
+            if let News::Failed(rest) = news {
+                self.leftover.extend(rest);
+            }
+        }
+        self.report();
+    }
+
+    /// Notes what became of a batch: after a refusal, nothing is fetched for a while. `true` where the inbox is closed.
+    fn batch_ended(&mut self, ended: Ended) -> bool {
         match ended {
             Ok(()) => {
                 self.accept_backoff.reset();
-                self.state.recovered();
-                Ok(None)
+                // What a stream lacks does not come with a batch of another.
+                match self.readers.iter().all(|reader| reader.error().is_none()) {
+                    true => self.state.recovered(),
+                    false => self.report(),
+                }
             }
-            Err(AcceptError::Closed) => Err(SessionEnd::InboxClosed),
+            Err(AcceptError::Closed) => return true,
             Err(error) => {
                 self.state.failed(&error);
-                Ok(Some(self.accept_backoff.after_failure()))
+                self.refused = Some(Box::pin(tokio::time::sleep(self.accept_backoff.after_failure())));
             }
         }
+        false
     }
 
-    async fn begin(&mut self, attached: &Attached, messages: Vec<async_nats::Message>) {
-        self.backoff.reset();
-        let delivered = Delivered::new(messages, attached);
+    async fn begin_batch(&mut self, delivered: Delivered) {
         let (name, inbox) = (Arc::clone(&self.source.name), Arc::clone(&self.inbox));
         let (bytes, batch) = delivered.keep(name, inbox, self.accept_backoff.clone());
         self.batches.begin(bytes, batch).await;
     }
 
-    /// Accepts what has come over a subscription that ends: else it would wait for `ack_wait` to pass.
-    async fn take_rest(&mut self, attached: &Attached, pull: &mut Pull) {
-        loop {
-            let messages = pull.take_ready();
-            if messages.is_empty() {
-                return;
+    async fn begin_leftover(&mut self) {
+        while self.is_fetching()
+            && let Some(mut delivered) = self.leftover.pop_front()
+        {
+            let first = delivered.take_first(BATCH_MESSAGES_MAX);
+            if !delivered.is_empty() {
+                self.leftover.push_front(delivered);
             }
-            while !self.batches.has_room() {
-                // What is refused now is delivered again.
-                if let Err(error) = self.batches.next().await {
-                    self.state.failed(&error);
-                }
-            }
-            self.begin(attached, messages).await;
+            self.begin_batch(first).await;
         }
+    }
+
+    /// Has the inbox keep the readers' floors where they have risen: a commit of a few bytes now and then.
+    async fn keep_floors(&mut self) {
+        if self.source.ephemeral || !self.is_fetching() {
+            return;
+        }
+        let floors = self.readers.iter().filter_map(|reader| Some((reader.stream(), reader.floor()?)));
+        let floors = Floors::new(&self.source.durable, floors);
+        if *self.kept.lock().unwrap_or_else(PoisonError::into_inner) == floors {
+            return;
+        }
+        let (name, inbox, kept) = (Arc::clone(&self.source.name), Arc::clone(&self.inbox), Arc::clone(&self.kept));
+        let batch = async move {
+            inbox.accept_at(&name, Vec::new(), Some(floors.cursor())).await?;
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = floors;
+            Ok(())
+        };
+        self.batches.begin(0, batch).await;
     }
 }
 
@@ -254,28 +347,5 @@ async fn over(pause: &mut Option<Pin<Box<Sleep>>>) {
     match pause {
         Some(pause) => pause.await,
         None => std::future::pending().await,
-    }
-}
-
-/// Tells the server to deliver at once, to another host or to this one later, what nobody has begun: what has come, and
-/// what is on its way.
-async fn hand_back(link: &Link, attached: &Attached, pull: &mut Pull) {
-    loop {
-        let messages = pull.take_ready();
-        let quiet = messages.is_empty();
-        Delivered::new(messages, attached).hand_back().await;
-        if !quiet {
-            continue;
-        }
-        if pull.is_fulfilled() {
-            return;
-        }
-        link.round_trip().await;
-        let messages = pull.take_ready();
-        let quiet = messages.is_empty();
-        Delivered::new(messages, attached).hand_back().await;
-        if quiet {
-            return;
-        }
     }
 }

@@ -91,9 +91,10 @@ impl SourceState {
         }
     }
 
-    /// Forgets the last error: what failed works again.
+    /// Forgets the last error: what failed works again. While it is not connected the last error is why, which an inbox
+    /// that accepts what came before does not change.
     pub(super) fn recovered(&self) {
-        let recovered = self.status.send_if_modified(|status| status.last_error.take().is_some());
+        let recovered = self.status.send_if_modified(|status| status.connected && status.last_error.take().is_some());
         if recovered {
             tracing::info!(source = %self.name, kind = self.kind, "the source works again");
         }
@@ -136,6 +137,14 @@ mod tests {
         assert!(!changes.has_changed().unwrap());
         state.connected();
         assert!(state.is_ready() && state.status().last_error.is_none());
+        state.disconnected();
+        state.failed(&"down again");
+        state.recovered();
+        assert_eq!(state.status().last_error.as_deref(), Some("down again"), "an accepted batch brings no bus back");
+        state.connected();
+        state.failed(&"the disk is full");
+        state.recovered();
+        assert_eq!(state.status().last_error, None);
         state.lost(0, &"nothing");
         state.lost(3, &"the inbox is closed");
         assert_eq!(state.status().messages_lost, 3);

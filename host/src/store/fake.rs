@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::{
     Acceptance, Arrival, AttemptRecord, Claim, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Store, StoreError, StoreStatus,
+    KnownPlugin, Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor, Store, StoreError,
+    StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -53,6 +54,8 @@ pub(crate) struct Seen {
     pub(crate) before: HashMap<&'static str, Box<dyn FnOnce() + Send>>,
     /// Whether completions find that their runs are another host's by now.
     pub(crate) disowned: bool,
+    /// The cursor last kept for each source.
+    pub(crate) cursors: HashMap<Arc<str>, Bytes>,
     known: HashMap<EventKey, [u8; 16]>,
     claimed: HashMap<DeliverySeq, ClaimedDelivery>,
     next: i64,
@@ -202,8 +205,19 @@ fn claim<T>(
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Store for FakeStore {
-    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> Answer<'_, Vec<Acceptance>> {
-        self.answer("accept", move |seen| arrivals.iter().map(|arrival| seen.accept(arrival, now)).collect())
+    fn accept_at(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        now: Timestamp,
+    ) -> Answer<'_, Vec<Acceptance>> {
+        self.answer("accept", move |seen| {
+            seen.cursors.extend(cursor.map(|cursor| (cursor.source, cursor.value)));
+            arrivals.iter().map(|arrival| seen.accept(arrival, now)).collect()
+        })
+    }
+    fn cursor(&self, source: Arc<str>) -> Answer<'_, Option<Bytes>> {
+        self.answer("cursor", move |seen| seen.cursors.get(&source).cloned())
     }
     fn claim_runs(&self, plugin: Arc<str>, limit: usize, now: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
         self.answer("claim_runs", move |seen| claim(&mut seen.runs, limit, now, |run| run.plugin == plugin))

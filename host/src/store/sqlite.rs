@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -38,7 +39,7 @@ use self::writer::{Counters, Outcome, Task, Writer};
 use super::{
     Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail, DeadLetterFilter,
     DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq, KnownPlugin, Redriven,
-    Retention, RunCompletion, Store, StoreError, StoreStatus,
+    Retention, RunCompletion, SourceCursor, Store, StoreError, StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -199,9 +200,19 @@ impl Drop for SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
-        let bytes = accept::bytes(&arrivals);
-        async move { Ok(self.write(bytes, move |group| group.accept(&arrivals, now)).await?.acceptances) }.boxed()
+    fn accept_at(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
+        let bytes = accept::bytes(&arrivals) + cursor.as_ref().map_or(0, |cursor| cursor.value.len());
+        let accept = move |group: &mut Group<'_>| group.accept(&arrivals, cursor.as_ref(), now);
+        async move { Ok(self.write(bytes, accept).await?.acceptances) }.boxed()
+    }
+
+    fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {
+        self.readers.read(move |connection| queries::cursor(connection, &source)).boxed()
     }
 
     fn claim_runs(

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use wirehook::clock::Timestamp;
@@ -13,7 +14,7 @@ use wirehook::delivery::DeliveryId;
 use wirehook::store::{
     Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail, DeadLetterFilter,
     DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, Store, StoreError, StoreStatus,
+    KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, Store, StoreError, StoreStatus,
 };
 
 #[derive(Default)]
@@ -88,7 +89,10 @@ fn no<'a, T: Send + 'a>() -> Answer<'a, T> {
 }
 
 impl Store for FakeStore {
-    fn accept(&self, _: Vec<Arrival>, _: Timestamp) -> Answer<'_, Vec<Acceptance>> {
+    fn accept_at(&self, _: Vec<Arrival>, _: Option<SourceCursor>, _: Timestamp) -> Answer<'_, Vec<Acceptance>> {
+        no()
+    }
+    fn cursor(&self, _: Arc<str>) -> Answer<'_, Option<Bytes>> {
         no()
     }
     fn claim_runs(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {

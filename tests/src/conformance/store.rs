@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 mod accept;
+mod cursors;
 mod runs;
 mod deliveries;
 mod dead_letters;
@@ -26,6 +27,10 @@ pub use self::accept::{
     accepts_a_key_once, accepts_all_or_none_of_a_call_in_order, gives_an_event_back_as_it_came,
     gives_up_claims_of_a_caller_that_left, keeps_a_conflict_once, keeps_a_dead_message_once,
     tells_a_conflict_from_a_duplicate,
+};
+pub use self::cursors::{
+    cursor_of, keeps_a_cursor_without_fresh_events, keeps_cursors_in_the_order_of_calls,
+    keeps_the_last_cursor_of_each_source, kept_cursor,
 };
 pub use self::dead_letters::{
     a_dead_delivery_is_a_dead_letter, a_dead_run_is_a_dead_letter, discards_for_good,
@@ -60,6 +65,9 @@ macro_rules! for_each_store_property {
             keeps_a_dead_message_once,
             accepts_all_or_none_of_a_call_in_order,
             gives_an_event_back_as_it_came,
+            keeps_the_last_cursor_of_each_source,
+            keeps_a_cursor_without_fresh_events,
+            keeps_cursors_in_the_order_of_calls,
             claims_only_what_is_open,
             claims_runs_oldest_due_first,
             release_makes_work_due_again,

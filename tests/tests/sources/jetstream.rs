@@ -4,40 +4,57 @@ use std::time::Duration;
 use anyhow::Context;
 use async_nats::jetstream::consumer::{self, AckPolicy, pull};
 use async_nats::jetstream::{self, stream::Stream};
-use futures::StreamExt;
 use wirehook::clock::Timestamp;
-use wirehook::secret::Secret;
-use wirehook::settings::{LimitsSettings, NatsConnection, SourceKind, SourceSettings, Start};
+use wirehook::settings::{LimitsSettings, NatsConnection, SourceKind, SourceSettings, Start, TlsSettings};
 use wirehook::source::jetstream::ACK_WAIT;
 use wirehook::source::{self, BATCHES_IN_FLIGHT_MAX, Source};
 use wirehook_tests::nats_server::NatsServer;
 
-use crate::fake_inbox::{DEADLINE, FakeInbox, Mode, Running, eventually};
+use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 
 pub(crate) fn connection(server: &NatsServer) -> NatsConnection {
-    NatsConnection { url: server.url().parse().unwrap(), user: None, password: None, token: None }
+    NatsConnection {
+        url: server.url().parse().unwrap(),
+        user: None,
+        password: None,
+        token: None,
+        nkey: None,
+        credentials: None,
+        tls: TlsSettings::default(),
+    }
 }
 
 pub(crate) fn build(kind: SourceKind) -> Box<dyn Source> {
-    let settings = SourceSettings { name: "bus".into(), kind, id_field: None };
+    let settings = SourceSettings { name: "bus".into(), kind, id_field: None, raw_subjects: false };
     let limits = LimitsSettings { event_bytes_max: 1 << 20, drain_deadline: Duration::from_secs(10) };
     source::build(&settings, &limits).unwrap()
 }
 
-fn jetstream_source(server: &NatsServer, subjects: &[&str], start: Start) -> Box<dyn Source> {
-    build(SourceKind::Jetstream {
+/// A source of one stream, `events`.
+pub(crate) fn kind(server: &NatsServer, subjects: &[&str], start: Start) -> SourceKind {
+    SourceKind::Jetstream {
         connection: connection(server),
-        stream: "events".to_owned(),
+        streams: vec!["events".to_owned()],
+        create_stream: false,
+        ephemeral: false,
         durable: "wirehook-bus".to_owned(),
         subjects: subjects.iter().map(ToString::to_string).collect(),
         start,
-    })
+    }
+}
+
+pub(crate) fn jetstream_source(server: &NatsServer, subjects: &[&str], start: Start) -> Box<dyn Source> {
+    build(kind(server, subjects, start))
 }
 
 /// The client itself waits for ever when there are 5,000.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 1000;
 
-async fn publish(server: &NatsServer, subject: &str, bodies: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
+pub(crate) async fn publish(
+    server: &NatsServer,
+    subject: &str,
+    bodies: impl IntoIterator<Item = u32>,
+) -> anyhow::Result<()> {
     let context = jetstream::new(server.client().await?);
     let mut acks = VecDeque::new();
     for body in bodies {
@@ -52,19 +69,19 @@ async fn publish(server: &NatsServer, subject: &str, bodies: impl IntoIterator<I
     Ok(())
 }
 
-async fn info(stream: &Stream) -> Option<consumer::Info> {
+pub(crate) async fn info(stream: &Stream) -> Option<consumer::Info> {
     stream.consumer_info("wirehook-bus").await.ok()
 }
 
 /// Waits until the server has settled everything up to `sequence` and nothing else is pending.
-async fn settled(stream: &Stream, sequence: u64) -> consumer::Info {
+pub(crate) async fn settled(stream: &Stream, sequence: u64) -> consumer::Info {
     let look = || async {
         info(stream).await.filter(|info| info.ack_floor.stream_sequence == sequence && info.num_ack_pending == 0)
     };
     eventually(&format!("acks up to {sequence}"), look).await
 }
 
-async fn consumer_with(stream: &Stream, change: impl FnOnce(&mut pull::Config)) -> anyhow::Result<()> {
+pub(crate) async fn consumer_with(stream: &Stream, change: impl FnOnce(&mut pull::Config)) -> anyhow::Result<()> {
     let mut config = pull::Config {
         durable_name: Some("wirehook-bus".to_owned()),
         ack_policy: AckPolicy::Explicit,
@@ -95,28 +112,6 @@ async fn acks_follow_the_commit() -> anyhow::Result<()> {
     let expected: Vec<_> = (1..=1000).map(|sequence| Some(format!("events:{created}:{sequence}"))).collect();
     assert_eq!(seen.positions, expected, "in the stream's order");
     assert!(seen.accepted.iter().all(|message| &*message.subject == "e.a"));
-    source.drained().await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_commit_that_takes_long_is_not_delivered_again() -> anyhow::Result<()> {
-    let server = NatsServer::start().await?;
-    let stream = server.create_stream("events", &["e.>"]).await?;
-    consumer_with(&stream, |config| config.ack_wait = Duration::from_secs(1)).await?;
-    let mut acks = server.client().await?.subscribe("$JS.ACK.>").await?;
-    publish(&server, "e.a", 0..1).await?;
-    let inbox = FakeInbox::new(Mode::Hold);
-    let source = Running::start(jetstream_source(&server, &[], Start::All), &inbox);
-    for _ in 0..5 {
-        let ack = tokio::time::timeout(DEADLINE, acks.next()).await.context("no ack in progress")?;
-        assert_eq!(ack.context("an ack")?.payload, "+WPI");
-    }
-    let held = info(&stream).await.context("the consumer")?;
-    assert_eq!((held.num_redelivered, held.num_ack_pending), (0, 1));
-    inbox.set(Mode::Accept);
-    settled(&stream, 1).await;
-    assert_eq!(inbox.seen().offered, 1);
     source.drained().await?;
     Ok(())
 }
@@ -324,31 +319,5 @@ async fn a_closed_inbox_ends_the_source() -> anyhow::Result<()> {
     publish(&server, "e.a", 0..1).await?;
     let source = Running::start(jetstream_source(&server, &[], Start::All), &FakeInbox::new(Mode::Closed));
     assert_eq!(source.ended().await.unwrap_err().to_string(), "source `bus` stopped: the inbox is closed");
-    Ok(())
-}
-
-#[tokio::test]
-async fn credentials_are_sent_and_refusals_are_told() -> anyhow::Result<()> {
-    let server = NatsServer::start_with(&["--user", "wire", "--pass", "right"]).await?;
-    let with = |password: &str| {
-        build(SourceKind::Nats {
-            connection: NatsConnection {
-                user: Some("wire".to_owned()),
-                password: Some(Secret::new(password)),
-                ..connection(&server)
-            },
-            subjects: vec!["e.>".to_owned()],
-            queue_group: "wirehook-bus".to_owned(),
-        })
-    };
-    let inbox = FakeInbox::new(Mode::Accept);
-    let refused = Running::start(with("wrong"), &inbox);
-    let status = refused.until("a refusal", |status| status.last_error.is_some()).await;
-    let error = status.last_error.context("an error")?;
-    assert!(error.contains("authorization violation") && !error.contains("wrong"), "{error}");
-    refused.drained().await?;
-    let source = Running::start(with("right"), &inbox);
-    source.connected().await;
-    source.drained().await?;
     Ok(())
 }

@@ -3,8 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod decode;
-mod fake_inbox;
 mod http;
 mod jetstream;
+mod jetstream_pressure;
+mod jetstream_streams;
 mod nats;
+mod postgres;
+mod nats_security;
+mod nats_tls;
+mod redis;
+mod redis_stream;
+mod redis_stream_loss;
+mod redis_tls;
+mod postgres_outbox;
 mod stdin;
+
+use wirehook_tests::fake_inbox;

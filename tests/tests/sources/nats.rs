@@ -1,12 +1,14 @@
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use futures::StreamExt;
 use wirehook::settings::SourceKind;
 use wirehook::source::Source;
+use wirehook::source::nats::covered::covered;
 use wirehook_tests::nats_server::NatsServer;
 
-use crate::fake_inbox::{FakeInbox, Mode, Running};
+use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 use crate::jetstream::{build, connection};
 
 fn nats_source(server: &NatsServer, subjects: &[&str]) -> Box<dyn Source> {
@@ -134,4 +136,59 @@ async fn an_inbox_slower_than_the_bus_is_told() -> anyhow::Result<()> {
     let (accepted, lost) = (inbox.seen().accepted.len() as u64, state.status().messages_lost);
     assert!(accepted >= 64 * 1024 && accepted + lost <= u64::from(EVENTS), "{accepted} accepted, {lost} lost");
     Ok(())
+}
+
+/// What is logged in this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn lines(&self, words: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|line| line.contains(words)).count()
+    }
+}
+
+#[tokio::test]
+async fn subjects_that_a_stream_keeps_are_told_once() -> anyhow::Result<()> {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let server = NatsServer::start().await?;
+    server.create_stream("orders", &["e.order.*"]).await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(nats_source(&server, &["e.>", "f.>"]), &inbox);
+    let words = "the stream `orders` keeps events of `e.>`";
+    eventually("the warning", || async { (log.lines(words) > 0).then_some(()) }).await;
+    assert_eq!((log.lines(words), log.lines("`kind = \"jetstream\"` and `stream = \"orders\"`")), (1, 1));
+    assert_eq!(log.lines("`f.>`"), 0);
+    assert!(source.state.status().connected);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_of_streams_is_silently_fine() -> anyhow::Result<()> {
+    let check = |config: &'static str| async move {
+        let server = NatsServer::start_configured(config).await?;
+        let options = async_nats::ConnectOptions::with_user_and_password("wire".to_owned(), "right".to_owned());
+        let client = options.connect(server.url()).await?;
+        assert_eq!(covered(&client, &["e.>".to_owned(), "f.>".to_owned()]).await, []);
+        anyhow::Ok(())
+    };
+    let user = "{ user: wire, password: right";
+    let denied = format!("authorization {{ users = [{user}, permissions: {{ publish: {{ deny: \"$JS.>\" }} }} }}] }}");
+    let without = format!("accounts {{ A {{ users = [{user} }}] }}, B {{ jetstream: enabled }} }}");
+    check(denied.leak()).await?;
+    check(without.leak()).await
 }

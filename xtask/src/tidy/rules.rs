@@ -19,11 +19,13 @@ const LONG_FILES: &[(&str, &str)] = &[
 const SLEEPERS: &[(&str, &str)] = &[
     ("tests/src/wait.rs", "polls a condition up to a deadline, where there is no signal to wait on"),
     ("tests/src/nats_server.rs", "polls a server that is starting"),
+    ("tests/src/postgres_server.rs", "polls a server that is starting"),
+    ("tests/src/postgres_server/process.rs", "polls processes that are ending, which are not its own children"),
     ("tests/src/fake_endpoint/answer.rs", "a slow endpoint is what it plays"),
     ("tests/src/bench/ready.rs", "polls a host that is starting, which is what it measures"),
     ("tests/src/bench/scenario.rs", "waits as an HTTP client does that was told to come again"),
-    ("tests/tests/sources/fake_inbox.rs", "polls a server's state up to a deadline, which gives no signal"),
     ("tests/tests/e2e_crash.rs", "kills the host after a random time, which is the point"),
+    ("tests/src/outbox_writer.rs", "commits after random times, which is the point"),
 ];
 
 /// Words with a better one in this project's vocabulary.

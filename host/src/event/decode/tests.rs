@@ -147,6 +147,30 @@ fn the_key_comes_from_the_strongest_identity_there_is() {
 }
 
 #[test]
+fn a_change_published_again_is_no_conflict_and_another_change_is() {
+    let check = |one: &str, other: &str, same: bool| {
+        let [one, other] = [one, other].map(|body| decoded(&message(body), None).unwrap());
+        assert_eq!(one.key == other.key && one.body_digest == other.body_digest, same, "{one:?} {other:?}");
+    };
+    let row = |rest: &str| {
+        format!(r#"{{"seq":7,"event_type":"UPDATE","entity_type":"Order","entity_id":"1","tenant_id":"t",{rest}}}"#)
+    };
+    let first = row(r#""id":"a","timestamp":"2026-01-22T10:00:00Z","data":{"v":1},"changes":{"v":{},"w":{}}"#);
+    let again = row(r#""changes":{"w":{},"v":{}},"id":"b","timestamp":"2026-01-22T10:00:09Z","data":{"v":1}"#);
+    check(&first, &again, true);
+    check(&first, &again.replace("\"v\":1", "\"v\":2"), false);
+    check(&first, &again.replace("UPDATE", "DELETE"), false);
+    check(&first, &again.replace("\"t\"", "\"u\""), false);
+    check(&first, &again.replace("\"data\"", "\"no_data\""), false);
+    check(&first, &again.replace("\"entity_id\":\"1\"", "\"entity_id\":\"2\""), false);
+    let named = |body: String| body.replace("\"seq\":7,", "").replace("\"id\":\"b\"", "\"id\":\"a\"");
+    check(&named(first.clone()), &named(again.clone()), true);
+    check(&named(first), &named(again.replace("\"v\":1", "\"v\":2")), false);
+    let change = r#"{"seq":7,"object_type":"Order","op":"delete","before":{"v":1}}"#;
+    check(change, &change.replace("before", "after"), false);
+}
+
+#[test]
 fn id_field_is_a_member_or_a_pointer() {
     let check = |body: &str, field: &str, expected: Result<&str, &str>| {
         let key = decoded(&message(body), Some(field)).map(|event| event.key.as_str().to_owned());

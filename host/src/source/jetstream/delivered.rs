@@ -1,4 +1,4 @@
-//! One batch of messages that the server has delivered, and how they are settled.
+//! Messages that the server has delivered, and how they are settled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,67 @@ use crate::source::{Accept, Backoff};
 /// How long sending the acks of one batch may take. While the connection is down they wait in the client; what is not
 /// sent in time is delivered again, and is a duplicate.
 const ACK_DEADLINE: Duration = Duration::from_secs(30);
+/// How often, while `ack_wait` passes, the server hears that a message still waits. It may wait in turn for a place and
+/// for the commit, and one report may be late.
+const PROGRESS_PER_ACK_WAIT: u32 = 3;
+/// Between two reports at least, whatever `ack_wait` is.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Messages, each with its ack.
 pub(super) struct Delivered {
     messages: Vec<Message>,
     ackers: Vec<Acker>,
-    ack_wait: Duration,
+    progress_interval: Duration,
 }
 
 impl Delivered {
-    pub(super) fn new(messages: Vec<async_nats::Message>, attached: &Attached) -> Self {
-        let settled = messages.into_iter().map(|message| {
-            let (message, position, acker) = attached.take(message);
-            (crate::source::nats::link::message(message, position), acker)
-        });
-        let (messages, ackers) = settled.unzip();
-        Self { messages, ackers, ack_wait: attached.ack_wait() }
+    /// No messages yet, of a consumer with this `ack_wait`.
+    pub(super) fn new(ack_wait: Duration) -> Self {
+        let progress_interval = (ack_wait / PROGRESS_PER_ACK_WAIT).max(PROGRESS_INTERVAL_MIN);
+        Self { messages: Vec::new(), ackers: Vec::new(), progress_interval }
+    }
+
+    /// Between two reports that they wait.
+    pub(super) fn progress_interval(&self) -> Duration {
+        self.progress_interval
+    }
+
+    /// Adds a message as it came.
+    pub(super) fn push(&mut self, message: async_nats::Message, attached: &Attached) {
+        let (message, position, acker) = attached.take(message);
+        self.messages.push(crate::source::nats::link::message(message, position));
+        self.ackers.push(acker);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes the first, as many as `max`.
+    pub(super) fn take_first(&mut self, max: usize) -> Self {
+        if self.messages.len() <= max {
+            let rest = Self { messages: Vec::new(), ackers: Vec::new(), ..*self };
+            return std::mem::replace(self, rest);
+        }
+        let count = max;
+        Self {
+            messages: self.messages.drain(..count).collect(),
+            ackers: self.ackers.drain(..count).collect(),
+            progress_interval: self.progress_interval,
+        }
+    }
+
+    /// Says that they still wait, so that they are not delivered again.
+    pub(super) async fn report_progress(&self) {
+        settle(&self.ackers, AckKind::Progress).await;
+    }
+
+    /// Acknowledges what nobody wants to read, and forgets it.
+    pub(super) async fn pass_over(&mut self) {
+        if !self.is_empty() {
+            settle(&self.ackers, AckKind::Ack).await;
+            self.take_first(usize::MAX);
+        }
     }
 
     /// Asks for delivery at once, to whoever asks for messages.
@@ -51,7 +96,7 @@ impl Delivered {
                 tokio::select! {
                     biased;
                     ended = &mut accepted => break ended,
-                    () = tokio::time::sleep(self.ack_wait / 2) => settle(&self.ackers, AckKind::Progress).await,
+                    () = tokio::time::sleep(self.progress_interval) => settle(&self.ackers, AckKind::Progress).await,
                 }
             };
             match ended {

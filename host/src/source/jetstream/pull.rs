@@ -9,12 +9,13 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{ReadyChunks, StreamExt};
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use crate::source::BATCH_MESSAGES_MAX;
 
 /// Messages asked for and not yet come; asked for again when half of them have come.
-const PULL_MESSAGES_MAX: usize = 1024;
+pub(super) const PULL_MESSAGES_MAX: usize = 1024;
 /// Bytes asked for at once: NATS allows no larger message, so that every message fits.
 const PULL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long a pull request waits at the server.
@@ -80,7 +81,7 @@ impl Pull {
                 chunk = self.delivered.next() => chunk,
                 () = &mut self.silence => return Err("the server sends no heartbeats".to_owned()),
             };
-            self.silence.set(tokio::time::sleep(self.heartbeat * HEARTBEATS_MISSING_MAX));
+            self.heard();
             let messages = self.sort_out(chunk);
             if !messages.is_empty() {
                 return Ok(messages);
@@ -90,7 +91,9 @@ impl Pull {
 
     /// The messages that are there, without waiting or asking for more; empty when there are none.
     pub(super) fn take_ready(&mut self) -> Vec<Message> {
-        while let Some(chunk) = self.delivered.next().now_or_never() {
+        // The runtime's budget for one turn is smaller than what may be ready, and would pass for its end.
+        while let Some(chunk) = unconstrained(self.delivered.next()).now_or_never() {
+            self.heard();
             let ended = chunk.is_none();
             let messages = self.sort_out(chunk);
             if !messages.is_empty() || ended {
@@ -103,6 +106,10 @@ impl Pull {
     /// Whether everything asked for has come.
     pub(super) fn is_fulfilled(&self) -> bool {
         self.outstanding == 0
+    }
+
+    fn heard(&mut self) {
+        self.silence.set(tokio::time::sleep(self.heartbeat * HEARTBEATS_MISSING_MAX));
     }
 
     async fn ask(&mut self) -> Result<(), String> {
@@ -120,6 +127,7 @@ impl Pull {
             self.client.publish_with_reply(self.subject.clone(), self.inbox.clone(), Bytes::from(request.to_string()));
         sent.await.map_err(|error| format!("can't ask for messages: {error}"))?;
         self.outstanding += batch;
+        self.heard();
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::event::{Event, EventKey};
-use crate::store::{Acceptance, Arrival, Claim, DeadLetterKind, DeadMessage, EventSeq, NewRun, RunStart};
+use crate::store::{Acceptance, Arrival, Claim, DeadLetterKind, DeadMessage, EventSeq, NewRun, RunStart, SourceCursor};
 
 /// What became of arrivals, and which of their runs this host holds now.
 pub(super) struct Accepted {
@@ -48,7 +48,16 @@ enum Known {
 }
 
 impl Group<'_> {
-    pub(super) fn accept(&mut self, arrivals: &[Arrival], now: Timestamp) -> rusqlite::Result<Accepted> {
+    pub(super) fn accept(
+        &mut self,
+        arrivals: &[Arrival],
+        cursor: Option<&SourceCursor>,
+        now: Timestamp,
+    ) -> rusqlite::Result<Accepted> {
+        if let Some(SourceCursor { source, value }) = cursor {
+            self.cached("INSERT OR REPLACE INTO source_cursor (source, value, kept_at) VALUES (?1, ?2, ?3)")?
+                .execute((source, &value[..], now.0))?;
+        }
         let mut accepted = Accepted { acceptances: Vec::with_capacity(arrivals.len()), held: Vec::new() };
         for arrival in arrivals {
             let acceptance = match arrival {

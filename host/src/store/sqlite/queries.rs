@@ -1,5 +1,6 @@
 //! What commands list and show. Every list has a bound; history is looked through newest first.
 
+use bytes::Bytes;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
@@ -171,6 +172,14 @@ pub(super) fn show_dead_letter(connection: &Connection, id: i64) -> rusqlite::Re
             Ok(DeadLetterDetail { summary: letter_at(row)?, payload: shown_at(row, 13)?.unwrap_or_default() })
         })
         .optional()
+}
+
+pub(super) fn cursor(connection: &Connection, source: &str) -> rusqlite::Result<Option<Bytes>> {
+    let value: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT value FROM source_cursor WHERE source = ?1")?
+        .query_row([source], |row| row.get(0))
+        .optional()?;
+    Ok(value.map(Bytes::from))
 }
 
 pub(super) fn known_plugins(connection: &Connection) -> rusqlite::Result<Vec<KnownPlugin>> {

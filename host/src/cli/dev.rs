@@ -1,0 +1,174 @@
+//! `wirehook dev`
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use url::Url;
+
+use super::console::Look;
+use super::failure::{Exit, Failures};
+use super::parts::{Begun, DevNews, DevOptions, Forwarded, ForwardedOutcome, Received, SourceArguments};
+use super::receive::{self, secret_of_variable};
+use super::table::{counted, printable};
+use super::{Console, Session};
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  wirehook dev --plugin orders.wasm --source nats://localhost:4222
+  wirehook dev --plugin orders.wasm --source http://127.0.0.1:7466 --forward-to http://localhost:3000
+  wirehook dev --plugin orders.wasm --source nats://localhost:4222 --stream FRAISEQL --start all
+  wirehook dev --plugin orders.wasm --source redis://localhost:6379 --channel 'fraiseql.*'
+  wirehook dev --plugin orders.wasm --source postgres://me:pw@localhost/app --channel fraiseql_events
+  wirehook dev --plugin orders.wasm --source - < events.jsonl
+
+No settings, no store that stays: a folder of its own, gone at the end. It never takes events from
+others: its queue group, consumer or group is new and goes with it. Ctrl-C finishes what is in
+flight and removes all of it; a second one stops at once.";
+
+/// Its own lines tell of every attempt.
+pub(super) const LOG_LEVEL_DEFAULT: &str = "info,wirehook::dispatcher=off";
+
+#[derive(Debug, Args)]
+pub(super) struct DevArgs {
+    /// A plugin's file; its sidecar beside it is used, and every endpoint in that goes to one place
+    #[arg(long = "plugin", value_name = "FILE", required = true)]
+    plugins: Vec<PathBuf>,
+    /// The bus: nats://…, redis://…, postgres://…, http://127.0.0.1:PORT to post to, or -
+    #[arg(long, value_name = "URL")]
+    source: String,
+    /// Where webhooks go [default: they are received here, verified and printed]
+    #[arg(long, value_name = "URL", value_parser = forward_to)]
+    forward_to: Option<Url>,
+    /// NATS: the subjects [default: fraiseql.>; of a stream, all]
+    #[arg(long = "subject", value_name = "SUBJECT")]
+    subjects: Vec<String>,
+    /// NATS: the stream, for JetStream; Redis: the stream's key
+    #[arg(long = "stream", value_name = "NAME")]
+    streams: Vec<String>,
+    /// Redis: the channels or patterns [default: fraiseql.*]; PostgreSQL: those to listen on [default: fraiseql_events]
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    channels: Vec<String>,
+    /// PostgreSQL: the outbox to read
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// Streams and the outbox: new, all, or a time [default: new]
+    #[arg(long, value_name = "START")]
+    start: Option<String>,
+    /// The environment variable with the signing secret [default: a new secret, which is printed]
+    #[arg(long, value_name = "NAME")]
+    secret_env: Option<String>,
+}
+
+fn forward_to(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("its scheme is neither http nor https".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it has credentials in it, which would end up in logs".to_owned());
+    }
+    Ok(url)
+}
+
+pub(super) async fn dev(session: &mut Session<'_>, args: DevArgs) -> Result<Exit, Failures> {
+    let secret = args.secret_env.as_deref().map(|name| secret_of_variable(session.environment, name)).transpose()?;
+    let source = SourceArguments {
+        source: args.source,
+        subjects: args.subjects,
+        streams: args.streams,
+        channels: args.channels,
+        table: args.table,
+        start: args.start,
+    };
+    let options = DevOptions { plugins: args.plugins, source, forward_to: args.forward_to, secret };
+    let console = &mut *session.console;
+    let mut unprinted = None;
+    let mut number = 0;
+    let mut print = |news: &DevNews| {
+        if let Err(error) = print(console, &mut number, news) {
+            unprinted.get_or_insert(error);
+        }
+    };
+    let report = session.parts.dev(options, &mut print).await?;
+    if let Some(error) = unprinted {
+        return Err(error.into());
+    }
+    if session.console.json {
+        session.console.object(&json!({ "kind": "ended", "dead_letters": report.dead_letters }))?;
+    } else {
+        let dead = counted(report.dead_letters, "dead letter", "dead letters");
+        session.console.line(format_args!("stopped, with {dead}; what it made is removed"))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// At once: somebody is watching.
+fn print(console: &mut Console, number: &mut u64, news: &DevNews) -> io::Result<()> {
+    match news {
+        DevNews::Begun(begun) => print_begun(console, begun)?,
+        DevNews::Ready if console.json => console.object(&json!({ "kind": "ready" }))?,
+        DevNews::Ready => console.line(Look::Good.paint("ready for events", console.coloured()))?,
+        DevNews::Received(received) => {
+            *number += 1;
+            let received = Received::view(*number, received);
+            if console.json {
+                console.object(&json!({ "kind": "webhook", "webhook": received }))?;
+            } else {
+                receive::print(console, &received)?;
+            }
+        }
+        DevNews::Attempted(forwarded) => print_forwarded(console, forwarded)?,
+    }
+    console.flush()
+}
+
+fn print_begun(console: &mut Console, begun: &Begun) -> io::Result<()> {
+    let secret = begun.secret.as_ref().map(|secret| String::from_utf8_lossy(secret.expose()));
+    if console.json {
+        return console.object(&json!({
+            "kind": "begun", "source": begun.kind, "bus": begun.bus, "plugins": begun.plugins,
+            "forward_to": begun.forward_to, "secret": secret, "config": begun.config,
+        }));
+    }
+    console.line(format_args!("events    {}", printable(&begun.bus)))?;
+    console.line(format_args!("plugins   {}", begun.plugins.join(", ")))?;
+    console.line(format_args!("webhooks  {}", begun.forward_to))?;
+    match secret {
+        Some(secret) => console.line(format_args!("secret    {secret}"))?,
+        None => console.line("secret    the one of --secret-env")?,
+    }
+    console.line(format_args!("look      wirehook status --config {}", begun.config.display()))
+}
+
+fn print_forwarded(console: &mut Console, forwarded: &Forwarded) -> io::Result<()> {
+    let Forwarded { plugin, endpoint, webhook_id, attempt, status, error, duration, outcome } = forwarded;
+    if console.json {
+        let (outcome, due_at, reason) = match outcome {
+            ForwardedOutcome::Delivered => ("delivered", None, None),
+            ForwardedOutcome::Retried { due_at, .. } => ("retrying", Some(due_at), None),
+            ForwardedOutcome::Dead(reason) => ("dead", None, Some(reason.as_str())),
+        };
+        return console.object(&json!({
+            "kind": "attempt", "plugin": plugin, "endpoint": endpoint, "webhook_id": webhook_id, "attempt": attempt,
+            "status": status, "error": error, "duration_s": duration.as_secs_f64(), "outcome": outcome,
+            "due_at": due_at, "reason": reason,
+        }));
+    }
+    let (word, look) = match outcome {
+        ForwardedOutcome::Delivered => ("delivered".to_owned(), Look::Good),
+        ForwardedOutcome::Retried { after, .. } => {
+            (format!("tried again in {}", humantime::format_duration(*after)), Look::Uneasy)
+        }
+        ForwardedOutcome::Dead(reason) => (format!("dead letter: {reason}"), Look::Bad),
+    };
+    let answer = match (status, error) {
+        (Some(status), _) => status.to_string(),
+        (None, Some(error)) => printable(error),
+        (None, None) => "no answer".to_owned(),
+    };
+    let word = look.paint(&word, console.coloured());
+    let millis = duration.as_millis();
+    console.line(format_args!("{answer} {plugin} → {endpoint} {webhook_id} attempt {attempt}, {millis} ms: {word}"))
+}

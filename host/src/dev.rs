@@ -1,0 +1,239 @@
+//! `wirehook dev`: the real host without a settings file, on a folder that goes when it ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use url::Url;
+
+use crate::app::{self, News, RunOptions, RunReport};
+use crate::cli::{Failure, Failures};
+use crate::clock::{Clock, Timestamp};
+use crate::dead_letter::Reason;
+use crate::delivery::Transition;
+use crate::receiver::{Received, Receiver, ReceiverSettings, Script};
+use crate::secret::Secret;
+use crate::settings::Settings;
+use crate::store::{AttemptRecord, ClaimedDelivery};
+
+mod folder;
+mod source;
+
+pub use source::SourceArguments;
+
+use folder::Bench;
+
+/// The source's name.
+const SOURCE: &str = "dev";
+/// What is told and not yet printed at most; then the host waits.
+const NEWS_MAX: usize = 256;
+/// What the built-in receiver took and is not yet printed at most; then it is counted and not printed.
+const UNPRINTED_MAX: usize = 1024;
+/// Random bytes of a signing secret.
+const SECRET_BYTES: usize = 24;
+/// Random bytes of a consumer's name.
+const NAME_BYTES: usize = 8;
+
+/// How to try plugins.
+#[derive(Clone, Debug)]
+pub struct DevOptions {
+    /// Their files.
+    pub plugins: Vec<PathBuf>,
+    /// The bus.
+    pub source: SourceArguments,
+    /// Where every webhook goes; a receiver of its own where nothing says.
+    pub forward_to: Option<Url>,
+    /// What webhooks are signed with; a new secret where nothing says.
+    pub secret: Option<Secret>,
+}
+
+/// What is printed, in order.
+#[derive(Debug)]
+pub enum DevNews {
+    /// It is about to begin.
+    Begun(Begun),
+    /// Every source is connected.
+    Ready,
+    /// The built-in receiver took a webhook.
+    Received(Box<Received>),
+    /// An attempt at `--forward-to` ended.
+    Attempted(Forwarded),
+}
+
+/// What a user needs to know before the first event.
+#[derive(Debug)]
+pub struct Begun {
+    /// The source's kind.
+    pub kind: &'static str,
+    /// The bus, without a password.
+    pub bus: String,
+    /// The plugins' names.
+    pub plugins: Vec<String>,
+    /// Where webhooks go.
+    pub forward_to: Url,
+    /// What they are signed with, where it was made for this run.
+    pub secret: Option<Secret>,
+    /// Settings that other commands find the store by while this one runs.
+    pub config: PathBuf,
+}
+
+/// An attempt that ended.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// The endpoint, as the plugin named it.
+    pub endpoint: Arc<str>,
+    /// `webhook-id`.
+    pub webhook_id: String,
+    /// From 1.
+    pub attempt: u32,
+    /// The answer, where there was one.
+    pub status: Option<u16>,
+    /// What went wrong, where there was none.
+    pub error: Option<String>,
+    /// How long it took.
+    pub duration: Duration,
+    /// What follows.
+    pub outcome: ForwardedOutcome,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardedOutcome {
+    /// Nothing: it is delivered.
+    Delivered,
+    /// Another attempt.
+    Retried {
+        /// When.
+        due_at: Timestamp,
+        /// How long after this one ended.
+        after: Duration,
+    },
+    /// Nothing: it is a dead letter.
+    Dead(Reason),
+}
+
+/// Runs until `signal`, and tells `print` what goes on. What it made is gone when this returns.
+///
+/// # Errors
+/// When a plugin would not run, by `check`; when an argument is wrong; when the host can't start.
+pub async fn run(
+    options: DevOptions,
+    clock: Arc<dyn Clock>,
+    check: impl FnOnce(&Settings) -> Result<(), Failures>,
+    signal: impl Future<Output = ()> + Send,
+    print: &mut (dyn FnMut(&DevNews) + Send),
+) -> Result<RunReport, Failures> {
+    let generated = options.secret.is_none();
+    let secret = options.secret.clone().map_or_else(new_secret, Ok)?;
+    let (taken, mut received) = mpsc::channel(UNPRINTED_MAX);
+    let mut receiver = None;
+    let forward_to = match &options.forward_to {
+        Some(url) => url.clone(),
+        None => {
+            let started = receive(&secret, &clock, taken).await?;
+            let url = format!("http://{}/hooks", started.address());
+            receiver = Some(started);
+            Url::parse(&url).map_err(|error| Failure::new(error.to_string()))?
+        }
+    };
+    let bench = Bench::prepare(&options, &forward_to, &secret)?;
+    check(&bench.settings)?;
+    print(&DevNews::Begun(Begun {
+        kind: bench.settings.sources[0].kind.name(),
+        bus: crate::publish::bus(&bench.settings.sources[0]),
+        plugins: bench.plugins.clone(),
+        forward_to,
+        secret: generated.then_some(secret),
+        config: bench.config(),
+    }));
+    let (watcher, mut news) = mpsc::channel(NEWS_MAX);
+    // Standard input has an end, after which there is nothing to wait for but what was begun.
+    let how = RunOptions { exit_when_idle: options.source.source == "-" };
+    let running = app::run_watched(bench.settings.clone(), how, clock, Some(watcher), signal);
+    let mut running = Box::pin(running);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut running => break ended,
+            Some(told) = news.recv() => tell(told, receiver.is_none(), print),
+            Some(one) = received.recv() => print(&DevNews::Received(Box::new(one))),
+        }
+    };
+    while let Ok(told) = news.try_recv() {
+        tell(told, receiver.is_none(), print);
+    }
+    while let Ok(one) = received.try_recv() {
+        print(&DevNews::Received(Box::new(one)));
+    }
+    if let Some(receiver) = receiver {
+        receiver.stop().await;
+    }
+    bench.remove()?;
+    Ok(ended?)
+}
+
+fn tell(told: News, forwards: bool, print: &mut (dyn FnMut(&DevNews) + Send)) {
+    match told {
+        News::Ready => print(&DevNews::Ready),
+        // What the built-in receiver took is printed by what it took.
+        News::Attempted(attempted) if forwards => {
+            print(&DevNews::Attempted(forwarded(&attempted.delivery, &attempted.record)));
+        }
+        News::Attempted(_) => {}
+    }
+}
+
+fn forwarded(delivery: &ClaimedDelivery, record: &AttemptRecord) -> Forwarded {
+    Forwarded {
+        plugin: Arc::clone(&delivery.plugin),
+        endpoint: Arc::clone(&delivery.endpoint),
+        webhook_id: delivery.id.as_str().to_owned(),
+        attempt: record.number,
+        status: record.status,
+        error: record.error.clone(),
+        duration: record.duration,
+        outcome: match record.transition {
+            Transition::Delivered => ForwardedOutcome::Delivered,
+            Transition::Retry { due_at } => {
+                let after = due_at.since(record.started_at.plus(record.duration));
+                ForwardedOutcome::Retried { due_at, after }
+            }
+            Transition::Dead { reason } => ForwardedOutcome::Dead(reason),
+        },
+    }
+}
+
+async fn receive(secret: &Secret, clock: &Arc<dyn Clock>, taken: mpsc::Sender<Received>) -> Result<Receiver, Failure> {
+    let script: Script = "200".parse().map_err(|error| Failure::new(format!("{error}")))?;
+    let settings = ReceiverSettings { listen: ([127, 0, 0, 1], 0).into(), secrets: vec![secret.clone()], script };
+    let receiver = Receiver::start(settings, Arc::clone(clock), move |one| {
+        // Full only when nothing reads standard output; the host is answered all the same.
+        let _full = taken.try_send(one);
+    });
+    receiver.await.map_err(|error| Failure::new(error.to_string()))
+}
+
+fn new_secret() -> Result<Secret, Failure> {
+    Ok(Secret::new(format!("dev_{}", hex::encode(random::<SECRET_BYTES>()?))))
+}
+
+/// From the system: secrets are not to be guessed, and names are to differ between machines.
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], Failure> {
+    let mut bytes = [0; BYTES];
+    let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    filled.map_err(|_| Failure::new("the system gives no random bytes"))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_names_differ() {
+        assert_ne!(new_secret().unwrap().expose(), new_secret().unwrap().expose());
+        assert_ne!(random::<NAME_BYTES>().unwrap(), random::<NAME_BYTES>().unwrap());
+    }
+}

@@ -1,0 +1,85 @@
+//! Which of a source's subjects concern a stream, as the filter of its consumer.
+
+use async_nats::jetstream::consumer::Config;
+
+/// Those of `wanted` that a stream with `kept` subjects can have, without those that others of them include: a server
+/// refuses filters that overlap. All of them where none fits, as with a mirror, which has no subjects of its own.
+pub(super) fn filters(wanted: &[String], kept: &[String]) -> Vec<String> {
+    let mut fitting: Vec<_> = wanted.iter().filter(|filter| kept.iter().any(|kept| overlap(filter, kept))).collect();
+    if fitting.is_empty() {
+        fitting = wanted.iter().collect();
+    }
+    fitting.sort_unstable();
+    fitting.dedup();
+    let is_included = |filter: &&&String| fitting.iter().any(|wider| *wider != **filter && includes(wider, filter));
+    fitting.iter().filter(|filter| !is_included(filter)).map(ToString::to_string).collect()
+}
+
+/// The filters of a consumer that exists; none where it has the whole stream.
+pub(super) fn filters_of(config: &Config) -> Vec<String> {
+    let mut filters = config.filter_subjects.clone();
+    filters.extend(Some(&config.filter_subject).filter(|filter| !filter.is_empty()).cloned());
+    filters.retain(|filter| filter != ">");
+    filters.sort_unstable();
+    filters
+}
+
+/// Whether whatever matches `narrow` matches `wide`.
+fn includes(wide: &str, narrow: &str) -> bool {
+    let (mut wide, mut narrow) = (wide.split('.'), narrow.split('.'));
+    loop {
+        match (wide.next(), narrow.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(wide), Some(narrow)) if wide == narrow => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a subject can match both.
+fn overlap(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some(">"), Some(_)) | (Some(_), Some(">")) | (None, None) => return true,
+            (Some("*"), Some(_)) | (Some(_), Some("*")) => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_asked_for_what_it_can_have() {
+        let check = |wanted: &[&str], kept: &[&str], expected: &[&str]| {
+            let [wanted, kept] = [wanted, kept].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(filters(&wanted, &kept), expected, "{wanted:?} of {kept:?}");
+        };
+        check(&[], &["a.>"], &[]);
+        check(&["a.>", "b.>"], &["a.x", "c"], &["a.>"]);
+        check(&["a.>", "b.>"], &["a.>", "b.y"], &["a.>", "b.>"]);
+        check(&["a.*", "b"], &["a.>"], &["a.*"]);
+        check(&["a.*.c"], &["a.b.*"], &["a.*.c"]);
+        check(&["b", "a"], &[], &["a", "b"]);
+        check(&["a.*", "a.>", "a.b", "a.b"], &["a.>"], &["a.>"]);
+        check(&["a.*", "a.*.c"], &["a.>"], &["a.*", "a.*.c"]);
+        check(&["a"], &["b"], &["a"]);
+    }
+
+    #[test]
+    fn inclusion_is_by_whole_tokens() {
+        let check = |wide: &str, narrow: &str, expected: bool| assert_eq!(includes(wide, narrow), expected, "{wide}");
+        check("a.>", "a.b.c", true);
+        check("a.>", "a.>", true);
+        check("a.>", "a", false);
+        check("a.*", "a.>", false);
+        check("a.*", "a.*", true);
+        check("a.b", "a.*", false);
+        check(">", "*", true);
+    }
+}

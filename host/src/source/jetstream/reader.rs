@@ -1,0 +1,289 @@
+//! One stream of a source: its consumer is looked for, pulled from, and looked for again after a failure, whatever the
+//! source's other streams do.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use futures::future::{BoxFuture, FutureExt, join_all, select_all};
+use tokio::time::Sleep;
+
+use super::JetstreamSource;
+use super::attach::Attached;
+use super::delivered::Delivered;
+use super::pull::Pull;
+use super::resume::{Floor, Resume};
+use crate::source::nats::denial::Denial;
+use crate::source::nats::link::Link;
+use crate::source::{BATCH_MESSAGES_MAX, Backoff};
+
+/// A stream of a running source.
+pub(super) struct Reader {
+    source: Arc<JetstreamSource>,
+    stream: String,
+    resume: Resume,
+    client: Option<Client>,
+    backoff: Backoff,
+    phase: Phase,
+    /// Why it is not up, or was not until it came up last.
+    error: Option<String>,
+    /// Whether its consumer was never found by this process.
+    is_first: bool,
+}
+
+/// What a reader has to tell.
+pub(super) enum News {
+    /// It is up.
+    Attached,
+    /// It knows better how far its consumer has come.
+    FloorNoted,
+    /// Messages, at most [`BATCH_MESSAGES_MAX`].
+    Delivered(Delivered),
+    /// It is not up any more, and tries again. What had come until then.
+    Failed(Option<Delivered>),
+}
+
+enum Phase {
+    /// There is no connection.
+    Idle,
+    Attaching(BoxFuture<'static, Result<(Attached, Pull), String>>),
+    Pulling(Box<Pulling>),
+    /// Until it tries again.
+    Waiting(Pin<Box<Sleep>>),
+}
+
+struct Pulling {
+    attached: Attached,
+    pull: Pull,
+    /// Delivered while the inbox takes nothing: the server is told that they wait.
+    held: Delivered,
+    /// To be acknowledged unread.
+    unwanted: Delivered,
+    progress: Pin<Box<Sleep>>,
+    watch: BoxFuture<'static, Result<(), String>>,
+    resume: Resume,
+}
+
+/// What comes next from any of `readers`, with its index. While not `fetching`, no messages: they stay at the server, and
+/// those that are here already wait. The reader that comes first changes with every `turn`. Dropping the future loses
+/// nothing.
+pub(super) async fn next(readers: &mut [Reader], turn: &mut usize, fetching: bool) -> (usize, News) {
+    *turn = (*turn + 1) % readers.len().max(1);
+    let nexts = readers.iter_mut().enumerate();
+    let mut nexts: Vec<_> =
+        nexts.map(|(index, it)| Box::pin(it.next(fetching).map(move |news| (index, news)))).collect();
+    nexts.rotate_left(*turn);
+    select_all(nexts).await.0
+}
+
+/// Tells the server to deliver at once, to another host or to this one later, what nobody has begun: what has come, and
+/// what is on its way.
+pub(super) async fn hand_back(readers: &mut [Reader], link: &Link) {
+    join_all(readers.iter_mut().map(|reader| reader.hand_back(link))).await;
+}
+
+impl Reader {
+    /// A reader of `stream`, not connected; `floor` is what an earlier start kept.
+    pub(super) fn new(source: Arc<JetstreamSource>, stream: String, floor: Option<Floor>) -> Self {
+        Self {
+            source,
+            stream,
+            resume: Resume::new(floor),
+            client: None,
+            backoff: Backoff::new(),
+            phase: Phase::Idle,
+            error: None,
+            is_first: true,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// How far its consumer has come.
+    pub(super) fn floor(&self) -> Option<Floor> {
+        self.resume.floor()
+    }
+
+    /// Whether its messages can come now.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Pulling(_))
+    }
+
+    /// Why it is not up, where that is a failure.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Looks for its consumer, over a connection that is up.
+    pub(super) fn attach(&mut self, client: &Client) {
+        self.client = Some(client.clone());
+        let (source, stream, client) = (Arc::clone(&self.source), self.stream.clone(), client.clone());
+        let (resume, is_first) = (self.resume.clone(), self.is_first);
+        self.phase =
+            Phase::Attaching(Box::pin(async move { Attached::to(&source, &stream, &client, &resume, is_first).await }));
+    }
+
+    /// Stops, and gives what had come: else it would wait for `ack_wait` to pass.
+    pub(super) fn stop(&mut self) -> Option<Delivered> {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Pulling(mut pulling) => {
+                pulling.take_ready();
+                Some(pulling.held).filter(|held| !held.is_empty())
+            }
+            _ => None,
+        }
+    }
+
+    async fn next(&mut self, fetching: bool) -> News {
+        loop {
+            match &mut self.phase {
+                Phase::Idle => return std::future::pending().await,
+                Phase::Waiting(pause) => {
+                    pause.await;
+                    match self.client.take() {
+                        Some(client) => self.attach(&client),
+                        None => self.phase = Phase::Idle,
+                    }
+                }
+                Phase::Attaching(attached) => match attached.await {
+                    Ok((attached, pull)) => {
+                        self.phase = Phase::Pulling(Box::new(Pulling::new(attached, pull, &self.resume)));
+                        self.error = None;
+                        self.is_first = false;
+                        return News::Attached;
+                    }
+                    Err(error) => return self.fail(error),
+                },
+                Phase::Pulling(pulling) => match pulling.next(fetching).await {
+                    Ok(news) => {
+                        if let News::Delivered(_) = news {
+                            self.backoff.reset();
+                        }
+                        return news;
+                    }
+                    Err(error) => return self.fail(error),
+                },
+            }
+        }
+    }
+
+    fn fail(&mut self, error: String) -> News {
+        let delay = self.backoff.after_failure();
+        self.fail_for(delay, error)
+    }
+
+    fn fail_for(&mut self, delay: Duration, error: String) -> News {
+        let rest = self.stop();
+        self.error = Some(error);
+        self.phase = Phase::Waiting(Box::pin(tokio::time::sleep(delay)));
+        News::Failed(rest)
+    }
+
+    /// Notes that the server forbids something; nothing where the reader does without, or has failed already.
+    pub(super) fn denied(&mut self, denial: &Denial) -> Option<News> {
+        let is_inbox = !denial.is_publish && denial.subject.starts_with("_INBOX.");
+        if !is_inbox && !denial.subject.split('.').any(|token| token == self.stream) {
+            return None;
+        }
+        match &self.phase {
+            // Trying again shows nothing before something is delivered again.
+            Phase::Pulling(pulling) if denial.subject.starts_with("$JS.ACK.") => {
+                let delay = pulling.attached.ack_wait();
+                let error = format!("{}; what is not acknowledged comes again and again", denial.describe());
+                Some(self.fail_for(delay, error))
+            }
+            Phase::Pulling(_) | Phase::Attaching(_) => {
+                Some(self.fail(format!("can't read the stream `{}`: {}", self.stream, denial.describe())))
+            }
+            Phase::Idle | Phase::Waiting(_) => None,
+        }
+    }
+
+    async fn hand_back(&mut self, link: &Link) {
+        let Phase::Pulling(pulling) = &mut self.phase else { return };
+        pulling.hand_back_ready().await;
+        // Each time round, what was asked for may have come.
+        while !pulling.pull.is_fulfilled() {
+            link.round_trip().await;
+            if !pulling.hand_back_ready().await {
+                return;
+            }
+        }
+    }
+
+    /// Deletes its consumer, where it has one.
+    pub(super) async fn delete_consumer(&mut self) -> Result<(), String> {
+        match &self.phase {
+            Phase::Pulling(pulling) => pulling.attached.delete().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Pulling {
+    fn new(attached: Attached, pull: Pull, resume: &Resume) -> Self {
+        let held = Delivered::new(attached.ack_wait());
+        let unwanted = Delivered::new(attached.ack_wait());
+        let progress = Box::pin(tokio::time::sleep(held.progress_interval()));
+        let watch = attached.watch(resume).boxed();
+        Self { attached, pull, held, unwanted, progress, watch, resume: resume.clone() }
+    }
+
+    async fn next(&mut self, fetching: bool) -> Result<News, String> {
+        loop {
+            self.unwanted.pass_over().await;
+            if fetching && !self.held.is_empty() {
+                return Ok(News::Delivered(self.held.take_first(BATCH_MESSAGES_MAX)));
+            }
+            tokio::select! {
+                biased;
+                watched = &mut self.watch => {
+                    self.watch = self.attached.watch(&self.resume).boxed();
+                    return watched.map(|()| News::FloorNoted);
+                }
+                () = &mut self.progress => self.report_progress().await,
+                messages = self.pull.next(), if fetching => {
+                    let messages = messages.map_err(|error| self.attached.describe(&error))?;
+                    self.hold(messages);
+                }
+            }
+        }
+    }
+
+    /// Takes what has come, and says that it waits. Until all is said, the time for it has not passed.
+    async fn report_progress(&mut self) {
+        self.take_ready();
+        self.held.report_progress().await;
+        self.progress.set(tokio::time::sleep(self.held.progress_interval()));
+    }
+
+    fn take_ready(&mut self) {
+        loop {
+            let messages = self.pull.take_ready();
+            if messages.is_empty() {
+                return;
+            }
+            self.hold(messages);
+        }
+    }
+
+    fn hold(&mut self, messages: Vec<async_nats::Message>) {
+        for message in messages {
+            let kept = if self.attached.wants(&message) { &mut self.held } else { &mut self.unwanted };
+            kept.push(message, &self.attached);
+        }
+    }
+
+    /// Whether there was anything to hand back.
+    async fn hand_back_ready(&mut self) -> bool {
+        self.take_ready();
+        self.unwanted.pass_over().await;
+        let ready = self.held.take_first(usize::MAX);
+        let has_any = !ready.is_empty();
+        ready.hand_back().await;
+        has_any
+    }
+}

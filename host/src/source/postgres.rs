@@ -1,0 +1,261 @@
+//! `LISTEN`: at most once. The server keeps notifications for those who listen at that moment and for nobody else, so
+//! those sent while the source is away are lost by the bus; `postgres-outbox` loses none.
+//!
+//! A slow inbox loses nothing: notifications wait at the server, which keeps 8 GB of them for all who listen. Once that is
+//! full it refuses to commit what notifies (`pg_notification_queue_usage()` tells how full it is).
+//!
+//! A pooler that gives each transaction another session (PgBouncer with `pool_mode = transaction`) takes LISTEN and
+//! delivers nothing, without a word: name the server itself in `url`, or pool by session.
+
+pub(crate) mod connection;
+mod lookup;
+mod payload;
+pub(crate) mod row;
+pub(crate) mod words;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio_postgres::Notification;
+
+use self::connection::{Overflow, Session, answer, quoted};
+use self::lookup::Lookup;
+pub use self::lookup::READ_TRIES_MAX;
+use self::payload::Said;
+use super::batches::{Batches, Ended, weight};
+use super::nats::ACCEPT_TRIES_MAX;
+use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
+use crate::drain::Drain;
+use crate::event::Message;
+use crate::settings::{PostgresConnection, TableName};
+
+/// A session that listens on channels.
+#[derive(Debug)]
+pub struct PostgresSource {
+    pub(super) name: Arc<str>,
+    pub(super) connection: PostgresConnection,
+    pub(super) channels: Vec<String>,
+    pub(super) table: TableName,
+    pub(super) event_bytes_max: usize,
+}
+
+/// Why a session ended.
+enum SessionEnd {
+    Drained,
+    InboxClosed,
+    Failed(String),
+}
+
+impl Source for PostgresSource {
+    fn run(
+        self: Box<Self>,
+        inbox: Arc<dyn Accept>,
+        state: SourceState,
+        drain: Drain,
+    ) -> BoxFuture<'static, Result<(), SourceError>> {
+        Box::pin(async move {
+            let mut backoff = Backoff::new();
+            let mut has_listened = false;
+            while !drain.is_draining() {
+                let listening = tokio::select! {
+                    () = drain.begun() => break,
+                    listening = self.listen() => listening,
+                };
+                let end = match listening {
+                    Ok(session) => {
+                        backoff.reset();
+                        listens(&state, has_listened);
+                        has_listened = true;
+                        Intake::new(&self, &inbox, &state, &drain).run(session).await
+                    }
+                    Err(error) => SessionEnd::Failed(error),
+                };
+                match end {
+                    SessionEnd::Drained => break,
+                    SessionEnd::InboxClosed => return Err(SourceError::InboxClosed { name: self.name }),
+                    SessionEnd::Failed(error) => {
+                        state.disconnected();
+                        state.failed(&error);
+                        if !backoff.wait(&drain).await {
+                            break;
+                        }
+                    }
+                }
+            }
+            state.disconnected();
+            Ok(())
+        })
+    }
+}
+
+impl PostgresSource {
+    /// One transaction for all channels, so that no notification comes before the last LISTEN was answered.
+    async fn listen(&self) -> Result<Session, String> {
+        let name = format!("wirehook-{}", self.name);
+        let session = Session::connect(&self.connection, &name, Overflow::Wait).await?;
+        let statements: Vec<_> = self.channels.iter().map(|channel| format!("LISTEN {}", quoted(channel))).collect();
+        let listening = answer(session.client.batch_execute(&statements.join("; "))).await;
+        listening.map_err(|error| format!("can't listen on {}: {error}", self.channels.join(", ")))?;
+        Ok(session)
+    }
+}
+
+fn listens(state: &SourceState, has_listened: bool) {
+    state.connected();
+    if has_listened {
+        state.reconnected();
+        tracing::warn!(
+            source = %state.name(),
+            "listening again; notifications sent meanwhile were lost by the bus, which keeps none \
+             (a source of kind postgres-outbox loses none)"
+        );
+    }
+}
+
+/// What a session's notifications go through.
+struct Intake<'s> {
+    name: &'s Arc<str>,
+    inbox: &'s Arc<dyn Accept>,
+    state: &'s SourceState,
+    drain: &'s Drain,
+    channels: HashMap<&'s str, Arc<str>>,
+    lookup: Lookup<'s>,
+    /// Whether the last error is of the rows.
+    rows_failed: bool,
+    batches: Batches,
+}
+
+impl<'s> Intake<'s> {
+    fn new(source: &'s PostgresSource, inbox: &'s Arc<dyn Accept>, state: &'s SourceState, drain: &'s Drain) -> Self {
+        let channels = source.channels.iter().map(|channel| (channel.as_str(), channel.as_str().into())).collect();
+        let lookup = Lookup::new(&source.name, &source.connection, &source.table, source.event_bytes_max);
+        Self {
+            name: &source.name,
+            inbox,
+            state,
+            drain,
+            channels,
+            lookup,
+            rows_failed: false,
+            batches: Batches::default(),
+        }
+    }
+
+    async fn run(mut self, mut session: Session) -> SessionEnd {
+        let mut received = Vec::with_capacity(BATCH_MESSAGES_MAX);
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = self.drain.begun() => break SessionEnd::Drained,
+                ended = self.batches.next() => if let Err(AcceptError::Closed) = ended {
+                    break SessionEnd::InboxClosed;
+                },
+                count = session.notifications.recv_many(&mut received, BATCH_MESSAGES_MAX), if self.batches.has_room() => {
+                    if count == 0 {
+                        break SessionEnd::Failed(format!("the connection was lost: {}", session.ended().await));
+                    }
+                    if let Err(AcceptError::Closed) = self.take(&mut received).await {
+                        break SessionEnd::InboxClosed;
+                    }
+                },
+            }
+        };
+        if let SessionEnd::Failed(error) = &end {
+            self.state.disconnected();
+            self.state.failed(error);
+        }
+        // What is here has nowhere else to come from: it is accepted, or counted, whatever ended the session.
+        session.notifications.close();
+        while session.notifications.recv_many(&mut received, BATCH_MESSAGES_MAX).await > 0 {
+            // That the inbox is closed was counted where it happened.
+            let _ = self.take(&mut received).await;
+        }
+        match self.batches.finish().await {
+            Err(AcceptError::Closed) if !self.drain.is_draining() => SessionEnd::InboxClosed,
+            _ => end,
+        }
+    }
+
+    /// Hands notifications over in their order, with the rows that they name.
+    async fn take(&mut self, received: &mut Vec<Notification>) -> Ended {
+        let mut waiting: VecDeque<Said> = received.drain(..).map(|notification| self.said(&notification)).collect();
+        let mut all = Ok(());
+        while !waiting.is_empty() {
+            let keys = payload::keys(&waiting);
+            let rows = if keys.is_empty() { Vec::new() } else { self.rows(&keys).await };
+            let messages = payload::take(&mut waiting, rows);
+            while !self.batches.has_room() {
+                all = all.and(self.batches.next().await);
+            }
+            if !messages.is_empty() {
+                let (inbox, state, drain) = (Arc::clone(self.inbox), self.state.clone(), self.drain.clone());
+                let bytes = weight(&messages);
+                self.batches.begin(bytes, keep(Arc::clone(self.name), messages, inbox, state, drain)).await;
+            }
+        }
+        all
+    }
+
+    /// The rows of the first of `keys`. Those that are not to be had are counted as lost.
+    async fn rows(&mut self, keys: &[i64]) -> Vec<Option<Bytes>> {
+        let (rows, why) = match self.lookup.read(keys, self.drain).await {
+            Ok(rows) => (rows, None),
+            Err(error) => (vec![None; keys.len()], Some(error.to_string())),
+        };
+        let unseen: Vec<i64> = keys.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(key, _)| *key).collect();
+        if unseen.len() < rows.len() && std::mem::take(&mut self.rows_failed) {
+            self.state.recovered();
+        }
+        if let Some(first) = unseen.first() {
+            let why = why.unwrap_or_else(|| self.lookup.why_unseen());
+            self.state.lost(unseen.len(), &format_args!("no row for its key, such as {first}: {why}"));
+            if unseen.len() == rows.len() {
+                self.rows_failed = true;
+                self.state.failed(&format_args!("rows that notifications name are not to be had: {why}"));
+            }
+        }
+        rows
+    }
+
+    fn said(&self, notification: &Notification) -> Said {
+        let channel = notification.channel();
+        let subject = self.channels.get(channel).map_or_else(|| channel.into(), Arc::clone);
+        Said::of(subject, notification.payload().to_owned())
+    }
+}
+
+/// Offers a batch until it is accepted. Meanwhile what follows waits at the server. Once the host drains, the tries are
+/// counted, and when they are spent the batch is lost.
+async fn keep(
+    name: Arc<str>,
+    messages: Vec<Message>,
+    inbox: Arc<dyn Accept>,
+    state: SourceState,
+    drain: Drain,
+) -> Ended {
+    let mut backoff = Backoff::new();
+    let mut tries_left = ACCEPT_TRIES_MAX;
+    let mut has_failed = false;
+    loop {
+        let error = match inbox.accept(&name, messages.clone()).await {
+            Ok(_) if has_failed => {
+                state.recovered();
+                return Ok(());
+            }
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if drain.is_draining() {
+            tries_left -= 1;
+        }
+        if tries_left == 0 || matches!(error, AcceptError::Closed) {
+            state.lost(messages.len(), &error);
+            return Err(error);
+        }
+        has_failed = true;
+        state.failed(&error);
+        tokio::time::sleep(backoff.after_failure()).await;
+    }
+}

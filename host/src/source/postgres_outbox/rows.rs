@@ -1,0 +1,177 @@
+//! Rows by their keys, within bounds of count and bytes, whatever is in them.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Statement};
+
+use super::frontier::Range;
+use crate::source::postgres::connection::{ANSWER_DEADLINE, answer};
+use crate::source::postgres::row::{KEY_COLUMN, READ_BYTES_MAX, RowReader};
+use crate::source::postgres::words::explain;
+
+/// Most rows looked at one by one where one of them can't be read: each may take [`ANSWER_DEADLINE`].
+const ROWS_ALONE_MAX: usize = 4;
+
+/// Reads rows of one table in one session.
+pub(super) struct Rows {
+    reader: RowReader,
+    /// One range, ascending.
+    ordered: Statement,
+    /// Several ranges, in any order.
+    scattered: Statement,
+}
+
+/// Some rows.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub(super) rows: Vec<(i64, Content)>,
+    /// These are all that there are within the ranges asked for.
+    pub(super) complete: bool,
+    /// Of all rows together.
+    pub(super) bytes: usize,
+}
+
+/// What is in a row.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Its JSON; cut off, and still longer than an event may be, where it is longer than that.
+    Json(Bytes),
+    /// The server can't give it, in its own words: too large to be put into one text, or damaged.
+    Unreadable(String),
+}
+
+impl Chunk {
+    fn add(&mut self, key: i64, content: Content) {
+        self.bytes += match &content {
+            Content::Json(json) => json.len(),
+            Content::Unreadable(error) => error.len(),
+        };
+        self.rows.push((key, content));
+    }
+
+    /// No rows, and none looked for.
+    pub(super) fn nothing() -> Self {
+        Self { complete: true, ..Self::default() }
+    }
+
+    pub(super) fn last_key(&self) -> Option<i64> {
+        self.rows.last().map(|(key, _)| *key)
+    }
+
+    pub(super) fn keys(&self) -> Vec<i64> {
+        self.rows.iter().map(|(key, _)| *key).collect()
+    }
+}
+
+impl Rows {
+    pub(super) async fn new(client: &Client, reader: RowReader) -> Result<Self, String> {
+        let ordered = answer(client.prepare(&ordered(&reader, reader.json()))).await?;
+        let scattered = answer(client.prepare(&scattered(&reader, reader.json()))).await?;
+        Ok(Self { reader, ordered, scattered })
+    }
+
+    pub(super) fn reader(&self) -> &RowReader {
+        &self.reader
+    }
+
+    /// At most `rows_max` rows of `ranges`, and [`READ_BYTES_MAX`] but for the last of them. Rows of a single range come in
+    /// ascending order, from the first on.
+    pub(super) async fn read(&self, client: &Client, ranges: &[Range], rows_max: usize) -> Result<Chunk, String> {
+        match tokio::time::timeout(ANSWER_DEADLINE, self.read_at_once(client, ranges, rows_max)).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) if is_of_a_row(&error) => self.read_one_by_one(client, ranges).await,
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err(slow(ANSWER_DEADLINE)),
+        }
+    }
+
+    async fn read_at_once(&self, client: &Client, ranges: &[Range], rows_max: usize) -> Result<Chunk, Error> {
+        let limit = rows_max as i64;
+        let mut chunk = Chunk::default();
+        let rows = match ranges {
+            [range] => client.query_raw(&self.ordered, [range.first, range.last, limit]).await?,
+            ranges => {
+                let (firsts, lasts) = bounds(ranges);
+                let parameters: [&(dyn ToSql + Sync); 3] = [&firsts, &lasts, &limit];
+                client.query_raw(&self.scattered, parameters).await?
+            }
+        };
+        let mut rows = pin!(rows);
+        // What is sent beyond that is thrown away: the caller asks for fewer the next time.
+        while chunk.bytes < READ_BYTES_MAX {
+            let Some(row) = rows.try_next().await? else {
+                chunk.complete = chunk.rows.len() < rows_max;
+                break;
+            };
+            let json: &str = row.try_get(1)?;
+            chunk.add(row.try_get(0)?, Content::Json(Bytes::copy_from_slice(json.as_bytes())));
+        }
+        Ok(chunk)
+    }
+
+    /// The first few rows, each with its own fate.
+    async fn read_one_by_one(&self, client: &Client, ranges: &[Range]) -> Result<Chunk, String> {
+        let limit = ROWS_ALONE_MAX as i64;
+        let keys = match ranges {
+            [range] => {
+                let sql = ordered(&self.reader, "NULL");
+                answer(client.query(&sql, &[&range.first, &range.last, &limit])).await?
+            }
+            ranges => {
+                let (firsts, lasts) = bounds(ranges);
+                answer(client.query(&scattered(&self.reader, "NULL"), &[&firsts, &lasts, &limit])).await?
+            }
+        };
+        let mut chunk = Chunk::default();
+        for row in keys {
+            let key: i64 = row.get(0);
+            let alone = [Range { first: key, last: key }];
+            let read = self.read_at_once(client, &alone, 1);
+            match tokio::time::timeout(ANSWER_DEADLINE, read).await {
+                Ok(Ok(read)) => read.rows.into_iter().for_each(|(key, content)| chunk.add(key, content)),
+                Ok(Err(error)) if is_of_a_row(&error) => chunk.add(key, Content::Unreadable(explain(&error))),
+                Ok(Err(error)) => return Err(explain(&error)),
+                Err(_) => return Err(slow(ANSWER_DEADLINE)),
+            }
+        }
+        Ok(chunk)
+    }
+}
+
+fn slow(deadline: Duration) -> String {
+    format!("the server did not answer within {deadline:?}")
+}
+
+fn bounds(ranges: &[Range]) -> (Vec<i64>, Vec<i64>) {
+    ranges.iter().map(|range| (range.first, range.last)).unzip()
+}
+
+fn ordered(reader: &RowReader, json: &str) -> String {
+    format!(
+        "SELECT o.{KEY_COLUMN}::bigint, {json} FROM {} AS o WHERE o.{KEY_COLUMN} >= $1::bigint \
+         AND o.{KEY_COLUMN} <= $2::bigint ORDER BY o.{KEY_COLUMN} LIMIT $3::bigint",
+        reader.from()
+    )
+}
+
+/// Each range is looked up in the index: ORDER BY and LIMIT within leave the planner no other way.
+fn scattered(reader: &RowReader, json: &str) -> String {
+    format!(
+        "SELECT r.key, r.json FROM unnest($1::bigint[], $2::bigint[]) AS gap(first, last) CROSS JOIN LATERAL (\
+         SELECT o.{KEY_COLUMN}::bigint AS key, {json} AS json FROM {} AS o WHERE o.{KEY_COLUMN} >= gap.first \
+         AND o.{KEY_COLUMN} <= gap.last ORDER BY o.{KEY_COLUMN} LIMIT $3::bigint) AS r LIMIT $3::bigint",
+        reader.from()
+    )
+}
+
+/// Whether one row may be to blame, and the others can be read without it.
+fn is_of_a_row(error: &Error) -> bool {
+    let Some(code) = error.code() else { return false };
+    let class = &code.code()[..2];
+    ["22", "54", "XX"].contains(&class) || *code == SqlState::OUT_OF_MEMORY || *code == SqlState::QUERY_CANCELED
+}

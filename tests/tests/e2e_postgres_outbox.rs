@@ -1,0 +1,116 @@
+//! The outbox under load: eight writers that commit late or not at all, and a host that is killed.
+//! `WIREHOOK_TEST_FULL=1` makes it long.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tokio::task::JoinSet;
+use wirehook_tests::events;
+use wirehook_tests::fake_endpoint::{FakeEndpoint, RequestLog, Script};
+use wirehook_tests::outbox_writer::OutboxWriter;
+use wirehook_tests::postgres_server::PostgresServer;
+use wirehook_tests::store_file;
+use wirehook_tests::test_host::{PluginFile, TestHost};
+
+const WRITERS: usize = 8;
+const KILLS: usize = 2;
+/// For everything to arrive, on a busy machine and a build without optimisation.
+const DEADLINE: Duration = Duration::from_secs(900);
+/// Set to repeat a run, as far as the machine lets it be repeated.
+const SEED_VARIABLE: &str = "WIREHOOK_TEST_SEED";
+
+const ROLE: &str = "CREATE ROLE reader LOGIN PASSWORD 'open sesame'; GRANT USAGE ON SCHEMA core TO reader; \
+    GRANT SELECT ON core.tb_entity_change_log TO reader";
+
+fn is_full() -> bool {
+    std::env::var_os("WIREHOOK_TEST_FULL").is_some_and(|full| full == "1")
+}
+
+async fn outbox() -> Result<PostgresServer> {
+    let server = PostgresServer::start().await?;
+    server.create_outbox().await?;
+    server.notify_of_rows().await?;
+    server.client().await?.batch_execute(ROLE).await?;
+    Ok(server)
+}
+
+fn host(server: &PostgresServer, endpoint: &FakeEndpoint) -> Result<TestHost> {
+    let url = server.url_as("reader");
+    TestHost::builder()
+        .settings(&format!(
+            "[[source]]\nname = \"bus\"\nkind = \"postgres-outbox\"\nurl = {url:?}\npassword = {{ env = \"READER\" }}\nstart = \"all\""
+        ))
+        .variable("READER", "open sesame")
+        .endpoint("orders", endpoint, "")
+        .plugin(PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders"))
+        .build()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_committed_row_arrives_under_one_id_whoever_is_killed() -> Result<()> {
+    let rows: usize = if is_full() { 100_000 } else { 5_000 };
+    let mut rng = seeded()?;
+    let server = outbox().await?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = host(&server, &endpoint)?;
+    host.start().await?;
+    let begun = Instant::now();
+    let mut writers = JoinSet::new();
+    for index in 0..WRITERS {
+        let writer = OutboxWriter::new(&server, index).await?;
+        writers.spawn(writer.write_late(rows / WRITERS, rng.fork()));
+    }
+    for kill in 1..=KILLS {
+        let part = rows / (KILLS + 1);
+        let arrived = rng.usize(part * (kill - 1) + 1..part * kill);
+        endpoint.wait_for(&format!("{arrived} webhooks"), DEADLINE, |log| log.ids() >= arrived).await?;
+        host.kill9().await?;
+        store_file::check_integrity_of_copy(&host.store_path()).with_context(|| format!("after kill {kill}"))?;
+        host.start().await.with_context(|| format!("after kill {kill}"))?;
+    }
+    let mut committed = HashSet::new();
+    while let Some(written) = writers.join_next().await {
+        committed.extend(written??);
+    }
+    let written = begun.elapsed();
+    endpoint.wait_for("every row's webhook", DEADLINE, |log| log.ids() >= committed.len()).await?;
+    let requests = endpoint.look(|log| expect_one_id_for_each(log, &committed))?;
+    let last: i64 = {
+        let client = server.client().await?;
+        client.query_one("SELECT max(pk_entity_change_log) FROM core.tb_entity_change_log", &[]).await?.get(0)
+    };
+    println!(
+        "{} rows committed by {WRITERS} connections in {written:.1?}, {} keys never used, {KILLS} kills, {requests} requests, all delivered after {:.1?}",
+        committed.len(),
+        last as usize - committed.len(),
+        begun.elapsed()
+    );
+    ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
+    host.expect_all_accounted().await?;
+    host.stop().await
+}
+
+/// Exactly the `committed` orders have arrived, each under one id. How many requests that took.
+fn expect_one_id_for_each(log: &RequestLog, committed: &HashSet<String>) -> Result<usize> {
+    let mut ids: HashMap<String, HashSet<&str>> = HashMap::new();
+    for request in log.all() {
+        let order = events::order_id(&request.body).with_context(|| format!("no order in {request:?}"))?;
+        ids.entry(order).or_default().insert(request.webhook_id());
+    }
+    let unstable = ids.iter().find(|(_, ids)| ids.len() != 1);
+    ensure!(unstable.is_none(), "an order has not one webhook-id: {unstable:?}");
+    let missing = committed.iter().filter(|order| !ids.contains_key(*order)).count();
+    ensure!(missing == 0, "{missing} of {} committed rows were not delivered", committed.len());
+    ensure!(ids.len() == committed.len(), "{} orders arrived, {} were committed", ids.len(), committed.len());
+    Ok(log.all().len())
+}
+
+fn seeded() -> Result<fastrand::Rng> {
+    let seed = match std::env::var(SEED_VARIABLE) {
+        Ok(seed) => seed.parse().with_context(|| format!("{SEED_VARIABLE} is a whole number"))?,
+        Err(_) => fastrand::u64(..),
+    };
+    println!("repeat with {SEED_VARIABLE}={seed}");
+    Ok(fastrand::Rng::with_seed(seed))
+}
