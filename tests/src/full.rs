@@ -3,11 +3,16 @@
 /// What xtask sets for them.
 const FULL_VARIABLE: &str = "WIREHOOK_TEST_FULL";
 
-/// Whether the long tests are wanted. Where they are not, `what` is said to be left out; xtask says so of all of them.
+/// Whether this is a run of the long tests.
+pub fn is_full() -> bool {
+    std::env::var_os(FULL_VARIABLE).is_some_and(|value| value == "1")
+}
+
+/// Whether a test of `what` is to run, which only a run of the long tests does. Where it is not, that is said; xtask
+/// says so of all of them.
 pub fn wanted(what: &str) -> bool {
-    let wanted = std::env::var_os(FULL_VARIABLE).is_some_and(|value| value == "1");
-    if !wanted {
+    if !is_full() {
         eprintln!("left out: {what} (`cargo xtask test --full` runs it)");
     }
-    wanted
+    is_full()
 }

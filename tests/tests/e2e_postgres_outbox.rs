@@ -1,5 +1,5 @@
 //! The outbox under load: eight writers that commit late or not at all, and a host that is killed.
-//! `WIREHOOK_TEST_FULL=1` makes it long.
+//! A run of the long tests makes it long.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 use wirehook_tests::events;
 use wirehook_tests::fake_endpoint::{FakeEndpoint, RequestLog, Script};
+use wirehook_tests::full::is_full;
 use wirehook_tests::outbox_writer::OutboxWriter;
 use wirehook_tests::postgres_server::PostgresServer;
 use wirehook_tests::store_file;
@@ -22,10 +23,6 @@ const SEED_VARIABLE: &str = "WIREHOOK_TEST_SEED";
 
 const ROLE: &str = "CREATE ROLE reader LOGIN PASSWORD 'open sesame'; GRANT USAGE ON SCHEMA core TO reader; \
     GRANT SELECT ON core.tb_entity_change_log TO reader";
-
-fn is_full() -> bool {
-    std::env::var_os("WIREHOOK_TEST_FULL").is_some_and(|full| full == "1")
-}
 
 async fn outbox() -> Result<PostgresServer> {
     let server = PostgresServer::start().await?;

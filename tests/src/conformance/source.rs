@@ -89,11 +89,6 @@ pub trait Publisher: Clone + Send + Sync + 'static {
     fn publish_garbage(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Whether the long tests are wanted.
-fn is_full() -> bool {
-    std::env::var_os("WIREHOOK_TEST_FULL").is_some_and(|value| value == "1")
-}
-
 /// A test for each scenario, or for those named, on one bus.
 #[macro_export]
 macro_rules! source_conformance {

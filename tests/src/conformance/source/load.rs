@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Bus, Guarantee, Order, Publisher, is_full};
+use super::{Bus, Guarantee, Order, Publisher};
+use crate::full::is_full;
 
 /// Orders that a scenario publishes under load at least.
 pub(super) fn events_least() -> usize {

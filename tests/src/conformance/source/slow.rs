@@ -7,8 +7,9 @@ use wirehook::source::{BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX};
 use super::load::orders;
 use super::order::number_in;
 use super::stage::DEADLINE;
-use super::{Bus, Guarantee, Publisher, SOURCE, is_full};
+use super::{Bus, Guarantee, Publisher, SOURCE};
 use crate::fake_inbox::{FakeInbox, Mode, Running, Seen, build};
+use crate::full::is_full;
 use crate::wait;
 
 /// Messages of a scenario about acks: less than a batch.

@@ -1,8 +1,9 @@
-//! What reading costs those who write. `WIREHOOK_TEST_FULL=1` measures it.
+//! What reading costs those who write. A run of the long tests measures it.
 
 use std::time::Duration;
 
 use anyhow::ensure;
+use wirehook_tests::full;
 use wirehook_tests::outbox_writer::{OutboxWriter, RATE, measure, median};
 
 use super::{outbox, reading};
@@ -16,8 +17,7 @@ const RISE_MAX: f64 = 1.10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_costs_the_writers_little() -> anyhow::Result<()> {
-    if std::env::var_os("WIREHOOK_TEST_FULL").is_none_or(|full| full != "1") {
-        println!("measured with WIREHOOK_TEST_FULL=1 only");
+    if !full::wanted("what reading the outbox costs its writers") {
         return Ok(());
     }
     let server = outbox(&[]).await?;
