@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 use wirehook_tests::events;
 use wirehook_tests::fake_endpoint::{FakeEndpoint, RequestLog, Script};
-use wirehook_tests::full::is_full;
-use wirehook_tests::outbox_writer::OutboxWriter;
+use wirehook_tests::full::{self, is_full};
+use wirehook_tests::outbox_writer::{OutboxWriter, RATE, measure, median};
 use wirehook_tests::postgres_server::PostgresServer;
 use wirehook_tests::store_file;
 use wirehook_tests::test_host::{PluginFile, TestHost};
@@ -18,6 +18,11 @@ const WRITERS: usize = 8;
 const KILLS: usize = 2;
 /// For everything to arrive, on a busy machine and a build without optimisation.
 const DEADLINE: Duration = Duration::from_secs(900);
+/// Rounds without a host, each followed by one with it.
+const ROUNDS: usize = 6;
+const ROUND: Duration = Duration::from_secs(10);
+/// How much the median latency of a commit may rise.
+const FACTOR_MAX: f64 = 1.10;
 /// Set to repeat a run, as far as the machine lets it be repeated.
 const SEED_VARIABLE: &str = "WIREHOOK_TEST_SEED";
 
@@ -86,6 +91,46 @@ async fn every_committed_row_arrives_under_one_id_whoever_is_killed() -> Result<
     ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
     host.expect_all_accounted().await?;
     host.stop().await
+}
+
+/// With all that a host does: its store on the disk of the database, its plugin, its requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_costs_the_writers_little() -> Result<()> {
+    if !full::wanted("what a host costs the writers of its outbox") {
+        return Ok(());
+    }
+    let server = outbox().await?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = host(&server, &endpoint)?;
+    let arrived = async |rows| endpoint.wait_for("every row's webhook", DEADLINE, |log| log.ids() >= rows).await;
+    let mut writers = Vec::new();
+    for index in 0..WRITERS {
+        writers.push(OutboxWriter::new(&server, index).await?);
+    }
+    let (mut without, mut with, mut rows) = (Vec::new(), Vec::new(), 0);
+    // In turns, so that what else the machine does meets both alike; the first round warms up.
+    for round in 0..=ROUNDS {
+        let alone = measure(&mut writers, ROUND).await?;
+        rows += alone.len();
+        host.start().await?;
+        arrived(rows).await?;
+        let beside = measure(&mut writers, ROUND).await?;
+        rows += beside.len();
+        arrived(rows).await?;
+        host.stop().await?;
+        if round > 0 {
+            without.extend(alone);
+            with.extend(beside);
+        }
+    }
+    let (without, with) = (median(without), median(with));
+    let factor = with.as_secs_f64() / without.as_secs_f64();
+    println!(
+        "{} commits/s: median {without:.2?} without a host, {with:.2?} with it: × {factor:.3}",
+        RATE as usize * WRITERS
+    );
+    ensure!(factor <= FACTOR_MAX, "the median latency of commits rose from {without:?} to {with:?}: × {factor:.3}");
+    Ok(())
 }
 
 /// Exactly the `committed` orders have arrived, each under one id. How many requests that took.

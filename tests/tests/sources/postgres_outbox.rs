@@ -1,7 +1,6 @@
 //! The outbox as FraiseQL writes it: transactions that commit in another order than they drew their keys.
 
 mod begin;
-mod cost;
 mod late;
 mod refused;
 mod rows;
