@@ -1,0 +1,59 @@
+"""The component's entry; ``plugin build`` gives it to componentize-py. It is never imported natively."""
+
+from __future__ import annotations
+
+from . import _deterministic, _host
+
+_deterministic.install()
+
+import plugin  # noqa: E402
+from componentize_py_types import Err  # noqa: E402
+from wit_world import exports  # noqa: E402
+from wit_world.imports import config, log, types  # noqa: E402
+
+from . import handler  # noqa: E402
+from .event import Event  # noqa: E402
+from .failure import Failure, Retry  # noqa: E402
+
+_LEVELS = {level.name.lower(): level for level in log.Level}
+_function = handler.of_module(plugin)
+
+
+class _Component:
+    def log(self, level: str, message: str) -> None:
+        log.log(_LEVELS[level], message)
+
+    def get(self, name: str) -> str | None:
+        return config.get(name)
+
+    def all(self) -> list[tuple[str, str]]:
+        return config.all()
+
+
+_host.current = _Component()
+
+
+class Handler(exports.Handler):
+    """The contract's export."""
+
+    def on_event(self, event: types.Event) -> list[types.Webhook]:
+        given = Event(
+            key=event.key,
+            subject=event.subject,
+            entity_type=event.entity_type,
+            operation=event.operation,
+            entity_id=event.entity_id,
+            tenant_id=event.tenant_id,
+            timestamp=event.timestamp,
+            entity_json=event.entity,
+            previous_json=event.previous,
+            attributes=event.attributes,
+            attempt=event.attempt,
+        )
+        _deterministic.begin(given)
+        try:
+            webhooks = handler.run(_function, given)
+        except Failure as failure:
+            case = types.Failure_Retry if isinstance(failure, Retry) else types.Failure_Reject
+            raise Err(case(failure.reason)) from None
+        return [types.Webhook(w.endpoint, w.key, w.content_type, w.headers, w.body) for w in webhooks]
