@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::ops::socket::OpsSocket;
 use crate::ops::{self, Operator};
 use crate::outbox::{Outbox, RAN_QUEUE_MAX};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::Registry;
 use crate::plugin::{Engine, WORKERS_MAX};
@@ -162,7 +163,7 @@ impl Host {
 
         let workers = workers(&settings);
         let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), workers);
-        let engine = Engine::new(workers, &cache_dir(&settings.store.path), Arc::clone(&clock))?;
+        let engine = Engine::new(workers, &cache_dir(&settings.store.path), Compiler::child(), Arc::clone(&clock))?;
         let routes = Arc::new(SharedRoutes::default());
         let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
         let registry = Arc::new(Registry::new(

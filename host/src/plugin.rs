@@ -19,6 +19,7 @@ pub mod limits;
 mod gate;
 mod engine;
 mod cache;
+pub mod compiler;
 mod capability;
 mod linker;
 mod loader;

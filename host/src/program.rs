@@ -22,6 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::dev;
 use crate::ops::access::{OfflineError, OpenOffline};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
@@ -181,7 +182,8 @@ impl Program {
     fn engine(&self) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
         let cache = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
         let cache = cache.map_err(|error| format!("a temporary folder can't be made: {error}"))?;
-        let engine = Engine::new(1, cache.path(), self.clock()).map_err(|error| error.to_string())?;
+        let engine =
+            Engine::new(1, cache.path(), Compiler::child(), self.clock()).map_err(|error| error.to_string())?;
         Ok((engine, cache))
     }
 

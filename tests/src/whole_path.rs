@@ -20,6 +20,7 @@ use wirehook::inbox::{Inbox, Intake, Once};
 use wirehook::metrics::Metrics;
 use wirehook::outbox::{Outbox, RAN_QUEUE_MAX};
 use wirehook::plugin::Engine;
+use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::pool::Pool;
 use wirehook::plugin::registry::Registry;
 use wirehook::routes::SharedRoutes;
@@ -48,7 +49,7 @@ pub struct Plugins {
 impl Plugins {
     /// The plugins in `folder`, compiled into a folder beside it.
     pub fn new(folder: &Path) -> Result<Self> {
-        let engine = Engine::new(WORKERS, &folder.with_extension("cache"), SystemClock::shared())?;
+        let engine = Engine::new(WORKERS, &folder.with_extension("cache"), Compiler::InProcess, SystemClock::shared())?;
         Ok(Self { engine, folder: folder.to_owned() })
     }
 }

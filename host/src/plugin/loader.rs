@@ -1,7 +1,8 @@
 //! From the bytes of a file to a plugin that can be called, or to words its author can act on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmparser::{Parser, Payload};
@@ -74,6 +75,35 @@ pub enum LoadError {
         /// What it said.
         detail: String,
     },
+    /// The compiler used more memory than it may.
+    #[error(
+        "compiling this file took more than {} of memory, which is all that it may: build it with smaller functions, or with fewer dependencies",
+        bytesize::ByteSize::b(*bytes_max).display().iec()
+    )]
+    CompilerMemory {
+        /// What it may use, in bytes.
+        bytes_max: u64,
+    },
+    /// The compiler took longer than it may.
+    #[error(
+        "compiling this file took longer than {} s, which is all that it may: build it with smaller functions, or with fewer dependencies",
+        deadline.as_secs()
+    )]
+    CompilerDeadline {
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// No process to compile in.
+    #[error(
+        "the process that compiles could not be run ({}): {source}; raise the limits on processes and memory of the service",
+        program.display()
+    )]
+    CompilerUnavailable {
+        /// What was to be run.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// No handler at all.
     #[error(
         "the plugin lacks the export `{HANDLER}`; it exports {exports}. It must have `{SIGNATURE}`: use the SDK's export macro, or `world subscriber` of wirehook:plugin"
@@ -143,13 +173,17 @@ impl Plugin {
     /// Makes a plugin of a file's bytes. Compiles, or takes compiled code from the engine's cache.
     pub fn load(engine: &Arc<Engine>, name: &str, wasm: &[u8], manifest: Manifest) -> Result<Self, LoadError> {
         let kind = kind(wasm)?;
+        if kind == Kind::CoreModule {
+            check_core_module(wasm)?;
+        }
         let digest = digest(wasm);
         let component = match engine.cache().load(engine.wasmtime(), &digest) {
             Some(component) => component,
             None => {
-                let component = compile(engine, kind, wasm)?;
-                engine.cache().store(&digest, &component);
-                component
+                let code = engine.compiler().compile(engine.wasmtime(), kind, wasm)?;
+                engine.cache().store(&digest, &code);
+                code.component(engine.wasmtime())
+                    .map_err(|error| LoadError::CompilerPanicked { detail: detail(&format!("{error:#}")) })?
             }
         };
         check_memory(&component, manifest.limits)?;
@@ -185,22 +219,8 @@ pub(super) fn component_bytes(kind: Kind, wasm: &[u8]) -> Result<std::borrow::Co
     if kind == Kind::Component {
         return Ok(wasm.into());
     }
-    check_core_module(wasm)?;
     let encoded = ComponentEncoder::default().validate(true).module(wasm).and_then(|mut encoder| encoder.encode());
     encoded.map(Into::into).map_err(|error| LoadError::Encode { detail: detail(&format!("{error:#}")) })
-}
-
-fn compile(engine: &Engine, kind: Kind, wasm: &[u8]) -> Result<Component, LoadError> {
-    // Encoder and compiler have panicked on hostile input before, and a bad file must never disturb the others.
-    let compiled = catch_unwind(AssertUnwindSafe(|| {
-        let component = component_bytes(kind, wasm)?;
-        Component::from_binary(engine.wasmtime(), &component)
-            .map_err(|error| LoadError::Invalid { detail: detail(&format!("{error:#}")) })
-    }));
-    compiled.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(LoadError::CompilerPanicked { detail: detail(text.unwrap_or("it gave no reason")) })
-    })
 }
 
 fn check_core_module(wasm: &[u8]) -> Result<(), LoadError> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::fixture::{contract, embed, engine, event, guest, guest_wat, load, one_webhook};
 use crate::plugin::limits::{LOG_BYTES_MAX, LOG_LINES_MAX, Limits};
 use crate::plugin::{Engine, Manifest};
@@ -99,7 +100,7 @@ fn an_endless_loop_ends_at_its_deadline() {
 fn the_wall_cap_ends_a_call_whose_cpu_deadline_is_far_off() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::starting_at(Timestamp(0));
-    let engine = Engine::new(1, &dir.path().join("compiled"), clock.clone()).unwrap();
+    let engine = Engine::new(1, &dir.path().join("compiled"), Compiler::InProcess, clock.clone()).unwrap();
     let limits = Limits { deadline: Duration::from_secs(10), ..Limits::default() };
     let plugin = Plugin::load(
         &engine,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::Limits;
 use crate::plugin::{Engine, Manifest, fixture};
 use crate::store::fake::{DEADLINE, FakeStore};
@@ -25,7 +26,8 @@ struct Scene {
 
 fn scene(workers: usize) -> Scene {
     let cache = tempfile::tempdir().unwrap();
-    let engine = Engine::new(workers, &cache.path().join("compiled"), SystemClock::shared()).unwrap();
+    let engine =
+        Engine::new(workers, &cache.path().join("compiled"), Compiler::InProcess, SystemClock::shared()).unwrap();
     let (store, clock) = (FakeStore::new(), ManualClock::starting_at(NOW));
     let pressure = Arc::new(Pressure::new(16));
     let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
