@@ -14,8 +14,9 @@ pub(super) const REFUSED: u8 = 3;
 
 /// Compiles what is on standard input within `memory_bytes_max` bytes. What it refuses is no failure of its own.
 pub fn run(memory_bytes_max: u64) -> ExitCode {
-    let limited = limit(memory_bytes_max)
-        .map_err(|error| format!("its limits could not be set: {error}; a service has to allow it setrlimit and prctl"));
+    let limited = limit(memory_bytes_max).map_err(|error| {
+        format!("its limits could not be set: {error}; a service has to allow it setrlimit and prctl")
+    });
     match limited.and_then(|()| answer().map_err(|error| error.to_string())) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
