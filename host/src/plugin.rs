@@ -21,6 +21,7 @@ mod engine;
 mod cache;
 mod capability;
 mod linker;
+mod encode;
 mod loader;
 mod manifest;
 mod call;
@@ -30,6 +31,7 @@ mod inspect;
 pub(crate) mod fixture;
 
 pub use cache::CacheError;
+pub use encode::encode;
 pub use engine::{Engine, EngineError, WORKERS_MAX};
 pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
