@@ -38,6 +38,9 @@ func call(onEvent OnEvent, event Event) result {
 	}
 	converted := make([]types.Webhook, len(webhooks))
 	for i, webhook := range webhooks {
+		if err := webhook.check(); err != nil {
+			return wit.Err[[]types.Webhook](types.MakeFailureReject(fmt.Sprintf("webhook %d: %s", i, err)))
+		}
 		converted[i] = toContract(webhook)
 	}
 	return wit.Ok[[]types.Webhook, types.Failure](converted)
@@ -54,7 +57,7 @@ func beginEvent(event Event) {
 	seedRandom(uint64(seed))
 }
 
-// hostBeginEvent is served by what the host puts into the component for WASI. Nothing of it is negative there.
+// hostBeginEvent is served by what the host puts into the component in place of WASI.
 //
 //go:wasmimport wasi_snapshot_preview1 wirehook_event_begin
 func hostBeginEvent(nanoseconds int64, seed int64)

@@ -3,8 +3,10 @@ package wirehook
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"unicode/utf8"
 )
 
 // Webhook is one request for the host to sign, deliver and retry: [JSON] or [Bytes], then what the methods add.
@@ -67,4 +69,18 @@ func (w Webhook) WithHeader(name, value string) Webhook {
 func (w Webhook) WithContentType(value string) Webhook {
 	w.ContentType = value
 	return w
+}
+
+var errNotUTF8 = errors.New("the endpoint, the key, the content type and the headers must be UTF-8")
+
+// check refuses what would trap at the boundary, where only the body may be any bytes.
+func (w Webhook) check() error {
+	valid := utf8.ValidString(w.Endpoint) && utf8.ValidString(w.Key) && utf8.ValidString(w.ContentType)
+	for _, header := range w.Headers {
+		valid = valid && utf8.ValidString(header.Name) && utf8.ValidString(header.Value)
+	}
+	if !valid {
+		return errNotUTF8
+	}
+	return nil
 }
