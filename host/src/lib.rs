@@ -36,6 +36,7 @@ pub mod demo;
 pub mod publish;
 pub mod dev;
 pub mod watch;
+pub mod project;
 pub mod drain;
 pub mod secret;
 pub mod tls;
