@@ -2,4 +2,5 @@
 //! command to a webhook.
 
 mod check;
+mod go;
 mod rust;
