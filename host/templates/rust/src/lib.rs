@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_created_order_becomes_a_webhook() {
         let webhooks = test::call(on_event, include_str!("../events/order_created.json"));
-        let expected = r#"{"event":"order.created","order_id":"550e8400-e29b-41d4-a716-446655440000","customer_email":"ada@example.com","total":129.50}"#;
+        let expected = r#"{"event":"order.created","order_id":"550e8400-e29b-41d4-a716-446655440000","customer_email":"ada@example.com","total":129.5}"#;
         assert_eq!(webhooks, Ok(vec![Webhook::bytes(expected)]));
     }
 
