@@ -16,7 +16,7 @@ func TestACreatedOrderBecomesAWebhook(t *testing.T) {
 	if err != nil || len(webhooks) != 1 {
 		t.Fatalf("got %v, %v", webhooks, err)
 	}
-	expected := `{"event":"order.created","order_id":"550e8400-e29b-41d4-a716-446655440000","customer_email":"ada@example.com","total":129.50}`
+	expected := `{"event":"order.created","order_id":"550e8400-e29b-41d4-a716-446655440000","customer_email":"ada@example.com","total":129.5}`
 	if got := string(webhooks[0].Body); got != expected {
 		t.Errorf("got %s", got)
 	}
