@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(setup::Needs::Everything, &paths).map(|()| ExitCode::SUCCESS),
         Task::Plugins { guests } => setup::run(setup::Needs::Languages, &paths)
             .and_then(|()| plugins::run(&paths, guests))
-            .and_then(|()| plugins::projects::run(&paths))
+            .and_then(|()| plugins::projects::run(&paths, guests))
             .map(|()| ExitCode::SUCCESS),
         Task::Demo { arguments } => demo::run(&paths, &arguments),
         Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),

@@ -3,4 +3,5 @@
 
 mod check;
 mod go;
+mod go_guest;
 mod rust;

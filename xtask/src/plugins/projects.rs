@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -14,16 +14,19 @@ use crate::setup::go;
 
 const ADVICE: &str = "what failed is above";
 
-/// Builds those under `plugins/` that are no packages of Rust, with their sidecars, into `target/plugins`.
-pub(crate) fn run(paths: &Paths) -> Result<()> {
+/// Builds those under `plugins/` that are no packages of Rust, with their sidecars, into `target/plugins`; with `guests`
+/// also those of the tests, into `target/guests`.
+pub(crate) fn run(paths: &Paths, guests: bool) -> Result<()> {
     heading("plugins: the examples in other languages");
     Run::cargo(&paths.root, ADVICE)
         .args(["build", "--locked", "--package", "wirehook", "--bin", "wirehook"])
         .success()?;
     let wirehook = paths.binary("debug", "wirehook");
     let tools = env::join_paths(go::folder(paths))?;
-    for folder in folders(paths)? {
-        let file = paths.plugins().join(format!("{}.wasm", name_of(&folder)?));
+    let examples = folders(&paths.root.join("plugins"))?.into_iter().map(|folder| (folder, paths.plugins()));
+    let guests = if guests { folders(&paths.root.join("tests/guests/go"))? } else { Vec::new() };
+    for (folder, to) in examples.chain(guests.into_iter().map(|folder| (folder, paths.guests()))) {
+        let file = to.join(format!("{}.wasm", name_of(&folder)?));
         let build = Run::new(&wirehook, ADVICE).args(["plugin", "build"]).arg(&folder).arg("--out").arg(file);
         offline(build, paths).env("WIREHOOK_TOOLS", &tools).success()?;
     }
@@ -33,7 +36,7 @@ pub(crate) fn run(paths: &Paths) -> Result<()> {
 /// Runs the tests of the SDKs and examples that are not Rust's.
 pub(crate) fn test(paths: &Paths) -> Result<()> {
     let go = go::folder(paths).context("there is no Go: run `cargo xtask setup`")?.join("go");
-    let modules = folders(paths)?.into_iter().filter(|folder| folder.join("go.mod").is_file());
+    let modules = folders(&paths.root.join("plugins"))?.into_iter().filter(|folder| folder.join("go.mod").is_file());
     for folder in [paths.root.join("sdk/go")].into_iter().chain(modules) {
         heading(&format!("test: {}", folder.display()));
         let test = Run::new(&go, ADVICE).within(&folder).args(["test", "./..."]);
@@ -48,10 +51,9 @@ fn offline(run: Run, paths: &Paths) -> Run {
     run.env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("GOCACHE", cache)
 }
 
-/// The folders under `plugins/` that are projects of another language than Rust.
-fn folders(paths: &Paths) -> Result<Vec<PathBuf>> {
-    let parent = paths.root.join("plugins");
-    let entries = fs::read_dir(&parent).with_context(|| format!("reading the folder {}", parent.display()))?;
+/// The folders in `parent` that are projects of another language than Rust.
+fn folders(parent: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(parent).with_context(|| format!("reading the folder {}", parent.display()))?;
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
