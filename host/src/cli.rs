@@ -19,6 +19,7 @@ mod dead_letters;
 mod deliveries;
 mod demo;
 mod dev;
+mod output;
 mod plugin;
 mod publish;
 mod receive;
@@ -88,7 +89,7 @@ enum Command {
     /// Look at what will not be tried again by itself; redrive or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
-    /// Make, build and look at plugins
+    /// Make, build, test and look at plugins
     #[command(subcommand, after_help = plugin::EXAMPLE)]
     Plugin(plugin::PluginCommand),
     /// Show how the host is, and what is in its store

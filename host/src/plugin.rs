@@ -63,6 +63,8 @@ pub struct CallReport {
     pub cpu: Duration,
     /// The most memory in use at once, in bytes.
     pub memory_peak_bytes: usize,
+    /// Memories and tables of the fresh sandbox, before the event went in, in bytes; 0 where it was not made.
+    pub instance_bytes: usize,
     /// Log lines over the event's budget.
     pub log_lines_dropped: u64,
 }

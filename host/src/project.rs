@@ -44,6 +44,10 @@ const SHARED: &[TemplateFile] = &[
         path: "events/order_created.json",
         text: include_str!("../templates/shared/events/order_created.json"),
     },
+    TemplateFile {
+        path: "events/order_created.webhooks.json",
+        text: include_str!("../templates/shared/events/order_created.webhooks.json"),
+    },
 ];
 
 /// What `plugin new` and `plugin build` know of a language.

@@ -2,6 +2,7 @@
 
 mod build;
 mod new;
+mod test;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook plugin new orders --lang rust
   wirehook plugin build orders
+  wirehook plugin test orders/dist/orders.wasm --events orders/events
   wirehook plugin inspect orders/dist/orders.wasm
   wirehook plugin list --json";
 
@@ -31,6 +33,9 @@ pub(super) enum PluginCommand {
     /// Build a project's .wasm with its language's toolchain, and see that it would run
     #[command(after_help = build::EXAMPLE)]
     Build(build::BuildArgs),
+    /// Run a plugin on recorded events, and compare what comes out with golden files
+    #[command(after_help = test::EXAMPLE)]
+    Test(test::TestArgs),
     /// Say what a file is, what it imports and exports, and whether it would run
     #[command(after_help = EXAMPLE)]
     Inspect {
@@ -46,6 +51,7 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
     match command {
         PluginCommand::New(args) => new::new(session, &args),
         PluginCommand::Build(args) => build::build(session, args).await,
+        PluginCommand::Test(args) => test::test(session, args).await,
         PluginCommand::Inspect { file } => inspect(session, &session.parts.inspect(&file)),
         PluginCommand::List => {
             let settings = session.load()?.settings;

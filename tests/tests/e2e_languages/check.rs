@@ -27,7 +27,7 @@ pub(crate) async fn example(name: &str) -> Result<()> {
 }
 
 /// The commands of the README, one after the other: `plugin new`, the project's own tests, `plugin build`,
-/// `plugin inspect`, and the whole path with what was built. `variables` are the commands' environment.
+/// `plugin inspect`, `plugin test`, and the whole path with what was built. `variables` are the commands' environment.
 pub(crate) async fn new_project(lang: &str, variables: &[(&str, OsString)]) -> Result<()> {
     let root = tempfile::tempdir()?;
     let wirehook = artifacts::host_binary()?;
@@ -53,6 +53,13 @@ pub(crate) async fn new_project(lang: &str, variables: &[(&str, OsString)]) -> R
         imports.iter().all(|import| import.as_str().is_some_and(|name| name.starts_with("wirehook:plugin/"))),
         "it imports more than the contract: {imports:?}"
     );
+
+    run(
+        Command::new(&wirehook).args(["plugin", "test", "--events", "events"]).arg(project.output()),
+        &folder,
+        variables,
+    )
+    .await?;
 
     let wasm = std::fs::read(project.output())?;
     whole_path(PluginFile::of_bytes("order-mails", &wasm).with_sidecar(&std::fs::read_to_string(project.sidecar())?))
