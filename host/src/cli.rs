@@ -20,6 +20,7 @@ mod dead_letters;
 mod deliveries;
 mod demo;
 mod dev;
+mod output;
 mod plugin;
 mod publish;
 mod receive;
@@ -89,7 +90,7 @@ enum Command {
     /// Look at what will not be tried again by itself; redrive or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
-    /// Look at plugins
+    /// Make, build, test and look at plugins
     #[command(subcommand, after_help = plugin::EXAMPLE)]
     Plugin(plugin::PluginCommand),
     /// Show how the host is, and what is in its store
@@ -189,7 +190,7 @@ impl Session<'_> {
             Command::Receive(args) => receive::receive(self, args).await,
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
-            Command::Plugin(command) => plugin::plugin(self, command),
+            Command::Plugin(command) => plugin::plugin(self, command).await,
             Command::Status => status::status(self).await,
             Command::Config(command) => config::config(self, command),
             Command::Demo(args) => demo::demo(self, args).await,

@@ -36,6 +36,8 @@ pub mod demo;
 pub mod publish;
 pub mod dev;
 pub mod watch;
+pub mod project;
+pub mod recorded;
 pub mod drain;
 pub mod secret;
 pub mod tls;

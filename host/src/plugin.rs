@@ -22,6 +22,7 @@ mod cache;
 pub mod compiler;
 mod capability;
 mod linker;
+mod encode;
 mod loader;
 mod manifest;
 mod call;
@@ -31,6 +32,7 @@ mod inspect;
 pub(crate) mod fixture;
 
 pub use cache::CacheError;
+pub use encode::encode;
 pub use engine::{Engine, EngineError, WORKERS_MAX};
 pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
@@ -62,6 +64,8 @@ pub struct CallReport {
     pub cpu: Duration,
     /// The most memory in use at once, in bytes.
     pub memory_peak_bytes: usize,
+    /// Memories and tables of the fresh sandbox, before the event went in, in bytes; 0 where it was not made.
+    pub instance_bytes: usize,
     /// Log lines over the event's budget.
     pub log_lines_dropped: u64,
 }

@@ -26,6 +26,7 @@ use crate::plugin::compiler::Compiler;
 use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
+use crate::recorded::trial::{self, Trial};
 use crate::settings::{Settings, SourceSettings, StoreSettings};
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -159,6 +160,18 @@ impl Parts for Program {
         }
     }
 
+    fn trial(&self, file: &Path) -> Result<Trial, Failure> {
+        let view = PluginView {
+            name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            file: file.to_owned(),
+            ..PluginView::default()
+        };
+        self.tried(file).map_err(|error| {
+            let refused = PluginView { error: Some(error.clone()), ..view }.refusal();
+            refused.unwrap_or_else(|| Failure::new(error))
+        })
+    }
+
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
         let (engine, _cache) = self.engine().map_err(Failure::new)?;
         let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
@@ -185,6 +198,16 @@ impl Program {
         let engine =
             Engine::new(1, cache.path(), Compiler::child(), self.clock()).map_err(|error| error.to_string())?;
         Ok((engine, cache))
+    }
+
+    fn tried(&self, file: &Path) -> Result<Trial, String> {
+        let manifest = manifest_beside(file).map_err(|error| error.to_string())?;
+        let manifest = Manifest { endpoints: trial::endpoints(manifest.endpoints), ..manifest };
+        let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
+        let (engine, cache) = self.engine()?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        let plugin = Plugin::load(&engine, &name, &wasm, manifest).map_err(|error| error.to_string())?;
+        Trial::new(plugin, cache).map_err(|error| error.to_string())
     }
 
     fn inspected(&self, file: &Path) -> Result<crate::plugin::Inspection, String> {

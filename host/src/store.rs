@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::delivery::{DeliveryId, Transition};
 use crate::event::{Event, EventKey};
+use crate::recorded::RecordedEvent;
 
 pub mod sqlite;
 #[cfg(test)]
@@ -541,6 +542,9 @@ pub struct DeadLetterDetail {
     pub summary: DeadLetterSummary,
     /// The message's bytes, the event's entity, or the delivery's body; as in [`DeliveryDetail::body`].
     pub payload: String,
+    /// The event of a run or a delivery, as a file may record it; none of a message, which never became one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<RecordedEvent>,
 }
 
 /// What a redrive did.

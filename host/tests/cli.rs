@@ -18,6 +18,7 @@ use wirehook::clock::{Clock, ManualClock, Timestamp};
 use wirehook::dead_letter::Reason;
 use wirehook::logging::{LogFormat, LoggingError};
 use wirehook::ops::access::{OfflineError, OpenOffline};
+use wirehook::recorded::trial::Trial;
 use wirehook::settings::{Environment, Settings, SourceSettings, StoreSettings};
 use wirehook::store::Store;
 
@@ -108,6 +109,9 @@ impl Parts for FakeParts {
     }
     fn inspect(&self, file: &Path) -> PluginView {
         PluginView { file: file.to_owned(), ..self.plugins[0].clone() }
+    }
+    fn trial(&self, _: &Path) -> Result<Trial, Failure> {
+        Err(Failure::new("nothing can be tried here"))
     }
     fn scan(&self, _: &Settings) -> Result<Vec<PluginView>, Failure> {
         Ok(self.plugins.clone())

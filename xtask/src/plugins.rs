@@ -1,5 +1,7 @@
 //! Builds the example plugins, and the hostile ones of the tests.
 
+pub(crate) mod projects;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

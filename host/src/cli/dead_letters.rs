@@ -1,5 +1,7 @@
 //! `wirehook dead-letters …`
 
+mod export;
+
 use std::collections::HashSet;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -20,6 +22,7 @@ Examples:
   wirehook dead-letters list --reason status_4xx
   wirehook dead-letters redrive 17 18
   wirehook dead-letters redrive --endpoint orders --dry-run
+  wirehook dead-letters export 17 --fixture events --redact /entity/customer_email
   wirehook dead-letters discard --plugin orders --yes";
 
 /// The most ids on one command line.
@@ -39,6 +42,9 @@ pub(super) enum DeadLettersCommand {
     /// Put dead runs and deliveries back to work, with a new budget of attempts and the same webhook-id
     #[command(after_help = EXAMPLE)]
     Redrive(BulkArgs),
+    /// Write the event of a dead letter to a file for `wirehook plugin test`
+    #[command(after_help = export::EXAMPLE)]
+    Export(export::ExportArgs),
     /// Delete dead letters for good
     #[command(after_help = EXAMPLE)]
     Discard(BulkArgs),
@@ -103,6 +109,7 @@ pub(super) async fn dead_letters(session: &mut Session<'_>, command: DeadLetters
         DeadLettersCommand::List(args) => list(session, args.filter.into_filter(Vec::new(), Some(args.limit))).await,
         DeadLettersCommand::Show { id } => show(session, id).await,
         DeadLettersCommand::Redrive(args) => bulk(session, Verb::Redrive, args).await,
+        DeadLettersCommand::Export(args) => export::export(session, args).await,
         DeadLettersCommand::Discard(args) => bulk(session, Verb::Discard, args).await,
     }
 }

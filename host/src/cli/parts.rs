@@ -16,6 +16,7 @@ use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
 pub use crate::publish::{Report as PublishReport, Routed};
 use crate::receiver::{self, Verdict};
+use crate::recorded::trial::Trial;
 use crate::secret::Secret;
 use crate::settings::{Settings, SourceSettings};
 
@@ -65,6 +66,12 @@ pub trait Parts: Send + Sync {
 
     /// Looks at one plugin's file.
     fn inspect(&self, file: &Path) -> PluginView;
+
+    /// A plugin's file with the real engine around it and nothing else.
+    ///
+    /// # Errors
+    /// When it would not run.
+    fn trial(&self, file: &Path) -> Result<Trial, Failure>;
 
     /// Looks at every file of the plugins folder.
     ///

@@ -1,5 +1,9 @@
 //! `wirehook plugin …`
 
+mod build;
+mod new;
+mod test;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -12,7 +16,10 @@ use super::table::{Table, maybe, plain, printable};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  wirehook plugin inspect target/plugins/orders.wasm
+  wirehook plugin new orders --lang rust
+  wirehook plugin build orders
+  wirehook plugin test orders/dist/orders.wasm --events orders/events
+  wirehook plugin inspect orders/dist/orders.wasm
   wirehook plugin list --json";
 
 /// Digits of a digest that a list shows.
@@ -20,6 +27,15 @@ const DIGEST_LEN_SHOWN: usize = 12;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
+    /// Write a new project that builds, with its SDK, tests and an event to try
+    #[command(after_help = new::EXAMPLE)]
+    New(new::NewArgs),
+    /// Build a project's .wasm with its language's toolchain, and see that it would run
+    #[command(after_help = build::EXAMPLE)]
+    Build(build::BuildArgs),
+    /// Run a plugin on recorded events, and compare what comes out with golden files
+    #[command(after_help = test::EXAMPLE)]
+    Test(test::TestArgs),
     /// Say what a file is, what it imports and exports, and whether it would run
     #[command(after_help = EXAMPLE)]
     Inspect {
@@ -31,8 +47,11 @@ pub(super) enum PluginCommand {
     List,
 }
 
-pub(super) fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Result<Exit, Failures> {
+pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Result<Exit, Failures> {
     match command {
+        PluginCommand::New(args) => new::new(session, &args),
+        PluginCommand::Build(args) => build::build(session, args).await,
+        PluginCommand::Test(args) => test::test(session, args).await,
         PluginCommand::Inspect { file } => inspect(session, &session.parts.inspect(&file)),
         PluginCommand::List => {
             let settings = session.load()?.settings;

@@ -32,6 +32,7 @@ fn ran(plugin: &Arc<Plugin>, attempts_made: u32, result: Result<Vec<Webhook>, Ca
             duration: Duration::ZERO,
             cpu: Duration::ZERO,
             memory_peak_bytes: 0,
+            instance_bytes: 0,
             log_lines_dropped: 0,
         },
     }

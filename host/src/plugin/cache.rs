@@ -25,7 +25,7 @@ pub(super) const ENTRIES_BYTES_MAX: u64 = 1 << 30;
 const MAGIC: &[u8; 8] = b"WHCWASM1";
 const CHECKSUM_BYTES: usize = 32;
 /// What turned a core module into the component that was compiled: another encoder may produce another component.
-const ENCODER: &str = "wc254";
+const ENCODER: &str = "wc254-1";
 const EXTENSION: &str = "cwasm";
 const TEMPORARY_PREFIX: &str = ".compiling-";
 /// A temporary file this old was left by a host that died.

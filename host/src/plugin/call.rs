@@ -33,6 +33,8 @@ pub(super) struct CallState {
     pub(super) memory: MemoryMeter,
     pub(super) log: LogBudget,
     pub(super) wasi: Option<Box<Wasi>>,
+    /// Memories and tables once the sandbox was made.
+    pub(super) instance_bytes: usize,
 }
 
 impl Plugin {
@@ -61,6 +63,7 @@ impl Plugin {
             duration: state.deadline.wall_used(),
             cpu: state.deadline.cpu_used(),
             memory_peak_bytes: state.memory.bytes_peak(),
+            instance_bytes: state.instance_bytes,
             log_lines_dropped: state.log.lines_dropped(),
         }
     }
@@ -75,6 +78,7 @@ impl Plugin {
             memory: MemoryMeter::new(limits.memory_bytes_max),
             log: LogBudget::default(),
             wasi: None,
+            instance_bytes: 0,
         };
         let mut store = Store::new(self.engine.wasmtime(), state);
         store.limiter(|state| &mut state.memory);
@@ -109,6 +113,8 @@ impl Plugin {
             attempt,
         };
         let subscriber = self.handler.instantiate(&mut *store)?;
+        let state = store.data_mut();
+        state.instance_bytes = state.memory.bytes_peak();
         subscriber.wirehook_plugin_handler().call_on_event(&mut *store, event)
     }
 }

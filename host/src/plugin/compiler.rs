@@ -56,6 +56,7 @@ pub(super) struct Code(Vec<u8>);
 #[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 enum Refusal {
+    NoComponentType,
     Encode(String),
     Invalid(String),
     Panicked(String),
@@ -104,6 +105,7 @@ impl Code {
 impl From<Refusal> for LoadError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
+            Refusal::NoComponentType => Self::NoComponentType,
             Refusal::Encode(detail) => Self::Encode { detail },
             Refusal::Invalid(detail) => Self::Invalid { detail },
             Refusal::Panicked(detail) => Self::CompilerPanicked { detail },
@@ -116,6 +118,7 @@ fn compile(engine: &wasmtime::Engine, kind: Kind, wasm: &[u8]) -> Result<Vec<u8>
     // Encoder and compiler have panicked on hostile input before.
     let compiled = catch_unwind(AssertUnwindSafe(|| {
         let component = component_bytes(kind, wasm).map_err(|error| match error {
+            LoadError::NoComponentType => Refusal::NoComponentType,
             LoadError::Encode { detail } => Refusal::Encode(detail),
             LoadError::Invalid { detail } => Refusal::Invalid(detail),
             other => Refusal::Invalid(detail(&other.to_string())),

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
-use wit_component::ComponentEncoder;
 
 use super::Plugin;
 use super::capability::config::ConfigValues;
+use super::encode::encode;
 use super::engine::Engine;
 use super::limits::{Limits, detail};
 use super::linker::{self, HANDLER, SIGNATURE, offered};
@@ -20,8 +19,6 @@ use super::manifest::Manifest;
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one page of WebAssembly.
 const PAGE_BYTES: u64 = 64 << 10;
-/// What the toolchains of WASI 0.1 import.
-const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// How to build something that loads.
 const BUILD_HINT: &str = "build it with the SDK (`cargo build --target wasm32-unknown-unknown`), or as a component with `--target wasm32-wasip2`";
 
@@ -46,11 +43,10 @@ pub enum LoadError {
         /// Bytes 4 to 8.
         version: [u8; 4],
     },
-    /// A core module of WASI 0.1.
-    #[error("the file is a core module that imports `{PREVIEW1}` (WASI 0.1), which plugins don't have; {BUILD_HINT}")]
-    Preview1,
     /// A core module that says nothing about its interface.
-    #[error("the file is a core module without a component type, so its interface is unknown; {BUILD_HINT}")]
+    #[error(
+        "the file is a core module without a component type that does not export `{HANDLER}#on-event` either, so it is no plugin; {BUILD_HINT}"
+    )]
     NoComponentType,
     /// A core module that has a component type but does not fit it.
     #[error(
@@ -165,7 +161,7 @@ pub enum LoadError {
 pub enum Kind {
     /// A component.
     Component,
-    /// A core module, which must carry a component type.
+    /// A core module, which must carry a component type or export the handler.
     CoreModule,
 }
 
@@ -173,9 +169,6 @@ impl Plugin {
     /// Makes a plugin of a file's bytes. Compiles, or takes compiled code from the engine's cache.
     pub fn load(engine: &Arc<Engine>, name: &str, wasm: &[u8], manifest: Manifest) -> Result<Self, LoadError> {
         let kind = kind(wasm)?;
-        if kind == Kind::CoreModule {
-            check_core_module(wasm)?;
-        }
         let digest = digest(wasm);
         let component = match engine.cache().load(engine.wasmtime(), &digest) {
             Some(component) => component,
@@ -219,30 +212,7 @@ pub(super) fn component_bytes(kind: Kind, wasm: &[u8]) -> Result<std::borrow::Co
     if kind == Kind::Component {
         return Ok(wasm.into());
     }
-    let encoded = ComponentEncoder::default().validate(true).module(wasm).and_then(|mut encoder| encoder.encode());
-    encoded.map(Into::into).map_err(|error| LoadError::Encode { detail: detail(&format!("{error:#}")) })
-}
-
-fn check_core_module(wasm: &[u8]) -> Result<(), LoadError> {
-    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid { detail: error.to_string() };
-    let mut has_component_type = false;
-    let mut imports_preview1 = false;
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload.map_err(invalid)? {
-            Payload::CustomSection(section) => has_component_type |= section.name().starts_with("component-type"),
-            Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
-                    imports_preview1 |= import.map_err(invalid)?.module == PREVIEW1;
-                }
-            }
-            _ => {}
-        }
-    }
-    match (imports_preview1, has_component_type) {
-        (true, _) => Err(LoadError::Preview1),
-        (false, false) => Err(LoadError::NoComponentType),
-        (false, true) => Ok(()),
-    }
+    encode(wasm).map(Into::into)
 }
 
 fn check_memory(component: &Component, limits: Limits) -> Result<(), LoadError> {

@@ -253,6 +253,7 @@ fn panicked() -> CallReport {
         duration: Duration::ZERO,
         cpu: Duration::ZERO,
         memory_peak_bytes: 0,
+        instance_bytes: 0,
         log_lines_dropped: 0,
     }
 }

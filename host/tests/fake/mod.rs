@@ -47,6 +47,7 @@ pub(crate) fn letter(
             last_response: None,
         },
         payload: format!("{{\"id\":{id}}}"),
+        event: None,
     }
 }
 

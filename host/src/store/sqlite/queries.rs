@@ -5,9 +5,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use super::dead_letters::{conditions, reason_at};
+use super::runs::event_at;
 use super::state::{pairs_at, parse_delivery_state, parse_kind, shown_at};
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
+use crate::recorded::RecordedEvent;
 use crate::store::{
     AttemptDetail, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter,
     DeliveryState, DeliverySummary, KnownPlugin,
@@ -164,14 +166,26 @@ pub(super) fn show_dead_letter(connection: &Connection, id: i64) -> rusqlite::Re
         "SELECT {LETTER_COLUMNS},
            CASE l.kind WHEN 'message' THEN l.payload
                        WHEN 'run' THEN (SELECT entity FROM event WHERE seq = l.event_seq)
-                       ELSE (SELECT body FROM webhook WHERE delivery_seq = l.delivery_seq) END
+                       ELSE (SELECT body FROM webhook WHERE delivery_seq = l.delivery_seq) END,
+           l.event_seq
          FROM {from} WHERE l.id = ?1"
     );
     connection
         .query_row(&sql, [id], |row| {
-            Ok(DeadLetterDetail { summary: letter_at(row)?, payload: shown_at(row, 13)?.unwrap_or_default() })
+            let payload = shown_at(row, 13)?.unwrap_or_default();
+            let event = event_of(connection, row.get(14)?)?;
+            Ok(DeadLetterDetail { summary: letter_at(row)?, payload, event })
         })
         .optional()
+}
+
+/// The event that a dead letter is about; none of a message.
+fn event_of(connection: &Connection, seq: Option<i64>) -> rusqlite::Result<Option<RecordedEvent>> {
+    let Some(seq) = seq else { return Ok(None) };
+    let sql = "SELECT seq, run_count, key, source, subject, entity_type, operation, entity_id, tenant_id, timestamp,
+                 body_digest, attributes, entity, previous
+               FROM event WHERE seq = ?1";
+    connection.query_row(sql, [seq], |row| Ok(RecordedEvent::from(&event_at(row)?))).optional()
 }
 
 pub(super) fn cursor(connection: &Connection, source: &str) -> rusqlite::Result<Option<Bytes>> {

@@ -286,7 +286,7 @@ impl Group<'_> {
 }
 
 /// The event of a row that has it from its third column on.
-fn event_at(row: &Row<'_>) -> rusqlite::Result<Event> {
+pub(super) fn event_at(row: &Row<'_>) -> rusqlite::Result<Event> {
     Ok(Event {
         key: EventKey::from_stored(row.get::<_, Arc<str>>(2)?),
         source: row.get(3)?,

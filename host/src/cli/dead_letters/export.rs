@@ -1,0 +1,78 @@
+//! `wirehook dead-letters export`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::failure::{Exit, Failure, Failures};
+use crate::cli::{Session, output};
+use crate::ops::{Reply, Request};
+use crate::recorded::redact::{RedactError, redact};
+use crate::store::DeadLetterDetail;
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  wirehook dead-letters export 17 --fixture events
+  wirehook dead-letters export 17 --fixture events --redact /entity/customer_email --redact '/entity/lines/*/note'
+  wirehook plugin test dist/orders.wasm --events events --update
+
+Writes the event as dead_letter_17.json, for `wirehook plugin test`. A path begins at the event: /entity, /previous,
+/tenant_id, /attributes/3/1. A text becomes \"redacted\", a number 0, a list or an object is emptied. Nothing is written
+where a path matches nothing, or where what was redacted is still somewhere else in the event.";
+
+/// What the paths of `--redact` begin at.
+const ROOT: &str = "wirehook_event";
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExportArgs {
+    /// Its id
+    id: i64,
+    /// The folder to write the event into
+    #[arg(long, value_name = "FOLDER")]
+    fixture: PathBuf,
+    /// Replace what is at this path, a JSON pointer in which * stands for every member or element; may be repeated
+    #[arg(long, value_name = "PATH")]
+    redact: Vec<String>,
+}
+
+pub(super) async fn export(session: &mut Session<'_>, args: ExportArgs) -> Result<Exit, Failures> {
+    let ExportArgs { id, fixture, redact: paths } = args;
+    let mut replies = session.ask(Request::ShowDeadLetter { id }).await?;
+    let Some(Reply::DeadLetterDetail(detail)) = replies.pop() else {
+        let failure = Failure::new(format!("there is no dead letter {id}"));
+        return Err(failure.help("`wirehook dead-letters list` shows those there are").into());
+    };
+    let DeadLetterDetail { event: Some(event), summary, .. } = *detail else {
+        let failure =
+            Failure::new(format!("dead letter {id} is a message that never became an event: no plugin met it"));
+        return Err(failure.help(format!("look at it with `wirehook dead-letters show {id}`")).into());
+    };
+    let text = event.to_file().map_err(|error| Failure::new(format!("the event of dead letter {id}: {error}")))?;
+    let text = redact(&text, ROOT, &paths)?;
+    let file = fixture.join(format!("dead_letter_{id}.json"));
+    output::create(&file, (text + "\n").as_bytes())?;
+    if session.console.json {
+        session.console.object(&json!({ "dead_letter": id, "file": file, "redacted": paths }))?;
+    } else {
+        session.console.line(format_args!("wrote {}; next:", file.display()))?;
+        let plugin = summary.plugin.as_deref().unwrap_or("PLUGIN");
+        let fixture = fixture.display();
+        session.console.line(format_args!("  wirehook plugin test {plugin}.wasm --events {fixture} --update"))?;
+    }
+    Ok(Exit::Success)
+}
+
+impl From<RedactError> for Failures {
+    fn from(error: RedactError) -> Self {
+        let failure = Failure::new(format!("nothing was written: {error}"));
+        match error {
+            RedactError::Left { .. } => failure.help("name these places with --redact too").into_usage(),
+            RedactError::Nothing { .. } => {
+                failure.help("export it without --redact elsewhere, to see its paths").into_usage()
+            }
+            RedactError::Path { .. } | RedactError::TooMany => failure.into_usage(),
+            RedactError::Json(_) => failure.into(),
+        }
+    }
+}
