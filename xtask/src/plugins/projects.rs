@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::name_of;
 use crate::command::{Run, heading};
@@ -39,6 +39,8 @@ pub(crate) fn test(paths: &Paths) -> Result<()> {
     let modules = folders(&paths.root.join("plugins"))?.into_iter().filter(|folder| folder.join("go.mod").is_file());
     for folder in [paths.root.join("sdk/go")].into_iter().chain(modules) {
         heading(&format!("test: {}", folder.display()));
+        let unformatted = Run::new(go.with_file_name("gofmt"), ADVICE).arg("-l").arg(&folder).output()?;
+        ensure!(unformatted.is_empty(), "run `gofmt -w` on\n{unformatted}");
         let test = Run::new(&go, ADVICE).within(&folder).args(["test", "./..."]);
         offline(test, paths).success()?;
     }
