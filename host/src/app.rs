@@ -37,7 +37,7 @@ mod error;
 mod news;
 
 pub use error::AppError;
-pub use news::News;
+pub use news::{Called, News};
 
 use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_plugins};
 
@@ -233,16 +233,18 @@ impl Host {
         services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
 
         let mut path = JoinSet::new();
-        path.spawn(outbox.run(runs));
-        let attempts = match watcher {
-            None => attempts,
+        let (runs, attempts) = match watcher {
+            None => (runs, attempts),
             Some(watcher) => {
                 services.spawn(news::tell_ready(sources.states.clone(), watcher.clone(), service_drain));
                 let (passed, attempts_passed) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
-                path.spawn(news::tell_attempts(attempts, passed, watcher));
-                attempts_passed
+                path.spawn(news::tell_attempts(attempts, passed, watcher.clone()));
+                let (passed, runs_passed) = mpsc::channel(RAN_QUEUE_MAX);
+                path.spawn(news::tell_calls(runs, passed, watcher));
+                (runs_passed, attempts_passed)
             }
         };
+        path.spawn(outbox.run(runs));
         path.spawn(Arc::clone(&dispatcher).record(attempts));
         Ok(Self {
             path,

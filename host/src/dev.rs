@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use url::Url;
 
 use crate::app::{self, News, RunOptions, RunReport};
@@ -12,14 +13,18 @@ use crate::cli::{Failure, Failures};
 use crate::clock::{Clock, Timestamp};
 use crate::dead_letter::Reason;
 use crate::delivery::Transition;
+use crate::project::Project;
 use crate::receiver::{Received, Receiver, ReceiverSettings, Script};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::store::{AttemptRecord, ClaimedDelivery};
 
 mod folder;
+mod rebuild;
 mod source;
 
+pub use crate::app::Called;
+pub use rebuild::Rebuilt;
 pub use source::SourceArguments;
 
 use folder::Bench;
@@ -40,6 +45,8 @@ const NAME_BYTES: usize = 8;
 pub struct DevOptions {
     /// Their files.
     pub plugins: Vec<PathBuf>,
+    /// A project whose output is among them, to be built again when its sources change.
+    pub watch: Option<Project>,
     /// The bus.
     pub source: SourceArguments,
     /// Where every webhook goes; a receiver of its own where nothing says.
@@ -57,6 +64,10 @@ pub enum DevNews {
     Ready,
     /// The built-in receiver took a webhook.
     Received(Box<Received>),
+    /// A plugin was called.
+    Called(Box<Called>),
+    /// The project was built again.
+    Rebuilt(Rebuilt),
     /// An attempt at `--forward-to` ended.
     Attempted(Forwarded),
 }
@@ -150,6 +161,16 @@ pub async fn run(
         config: bench.config(),
     }));
     let (watcher, mut news) = mpsc::channel(NEWS_MAX);
+    let (built, mut rebuilt) = mpsc::channel(1);
+    let mut builder = JoinSet::new();
+    if let Some(project) = options.watch {
+        let rebuilding = rebuild::rebuild(project, bench.plugins_folder(), Arc::clone(&clock), built);
+        builder.spawn(async move {
+            if let Err(error) = rebuilding.await {
+                tracing::error!(%error, "the project's folders can't be watched; it is not built again");
+            }
+        });
+    }
     // Standard input has an end, after which there is nothing to wait for but what was begun.
     let how = RunOptions { exit_when_idle: options.source.source == "-" };
     let running = app::run_watched(bench.settings.clone(), how, clock, Some(watcher), signal);
@@ -157,10 +178,12 @@ pub async fn run(
     let ended = loop {
         tokio::select! {
             ended = &mut running => break ended,
+            Some(one) = rebuilt.recv() => print(&DevNews::Rebuilt(one)),
             Some(told) = news.recv() => tell(told, receiver.is_none(), print),
             Some(one) = received.recv() => print(&DevNews::Received(Box::new(one))),
         }
     };
+    drop(builder);
     while let Ok(told) = news.try_recv() {
         tell(told, receiver.is_none(), print);
     }
@@ -181,6 +204,7 @@ fn tell(told: News, forwards: bool, print: &mut (dyn FnMut(&DevNews) + Send)) {
         News::Attempted(attempted) if forwards => {
             print(&DevNews::Attempted(forwarded(&attempted.delivery, &attempted.record)));
         }
+        News::Called(called) => print(&DevNews::Called(called)),
         News::Attempted(_) => {}
     }
 }

@@ -68,7 +68,8 @@ impl FolderWatch {
     }
 }
 
-async fn settle(changes: &mut watch::Receiver<u64>) {
+/// Returns once there is quiet, or [`UNQUIET_MAX`] has passed.
+pub(crate) async fn settle(changes: &mut watch::Receiver<u64>) {
     let quiet = async { while let Ok(Ok(())) = tokio::time::timeout(QUIET, changes.changed()).await {} };
     let _unquiet = tokio::time::timeout(UNQUIET_MAX, quiet).await;
 }

@@ -22,12 +22,17 @@ use wirehook_tests::redis_server::RedisServer;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// For a toolchain's work from nothing.
+const BUILD_DEADLINE: Duration = Duration::from_secs(600);
+
 /// A running `wirehook dev`, with a folder for temporary files of its own.
 struct Dev {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// Everything it printed so far.
     printed: String,
+    /// For what it is to print next.
+    patience: Duration,
     temporary: TempDir,
 }
 
@@ -44,11 +49,13 @@ impl Dev {
         for plugin in plugins {
             command.arg("--plugin").arg(plugin);
         }
+        // What the examples' build has compiled is used again.
+        command.env("CARGO_TARGET_DIR", artifacts::target_folder()?.join("guest-builds"));
         command.env("TMPDIR", temporary.path()).env("DEV_SECRET", SECRET).env_remove("WIREHOOK_LOG");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
         let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-        Ok(Self { child, lines, printed: String::new(), temporary })
+        Ok(Self { child, lines, printed: String::new(), patience: DEADLINE, temporary })
     }
 
     /// Waits for the next object of this kind.
@@ -65,7 +72,7 @@ impl Dev {
             self.child.stderr.take().context("its errors")?.read_to_string(&mut said).await?;
             anyhow::bail!("it ended without a `{kind}`: {}\n{said}", self.printed)
         };
-        tokio::time::timeout(DEADLINE, next).await.with_context(|| format!("no `{kind}`: {}", self.printed))?
+        tokio::time::timeout(self.patience, next).await.with_context(|| format!("no `{kind}`: {}", self.printed))?
     }
 
     async fn ready(&mut self) -> Result<Value> {
@@ -293,5 +300,43 @@ async fn a_plugin_that_would_not_run_is_told_before_anything_begins() -> Result<
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("plugin `broken` would not run"), "{said}");
     assert_eq!(std::fs::read_dir(dev.temporary.path())?.count(), 0);
+    Ok(())
+}
+
+/// The project is built again at a change, and a change that does not build leaves the last plugin serving.
+#[tokio::test]
+async fn a_watched_project_is_built_again_and_each_events_result_is_told() -> Result<()> {
+    let source = HttpPublisher::new()?;
+    let url = format!("http://127.0.0.1:{}", source.port);
+    let root = tempfile::tempdir()?;
+    // A name of its own in the build folder that all share.
+    let project = root.path().join("watched");
+    let folder = project.to_str().context("UTF-8")?;
+    let made =
+        Command::new(artifacts::host_binary()?).args(["plugin", "new", "watched", "--dir", folder]).status().await?;
+    ensure!(made.success(), "the project was not made: {made}");
+
+    let mut dev = Dev::spawn_on(&[], &["--source", &url, "--watch", folder])?;
+    dev.patience = BUILD_DEADLINE;
+    dev.ready().await?;
+    source.publish_orders(0..1).await?;
+    let called = dev.next("called").await?;
+    assert_eq!((&called["plugin"], &called["webhooks"], &called["attempt"]), (&"watched".into(), &1.into(), &1.into()));
+    ensure!(called["memory_peak_bytes"].as_u64() > Some(0) && called["duration_s"].as_f64() > Some(0.0), "{called}");
+
+    let lib = project.join("src/lib.rs");
+    let text = std::fs::read_to_string(&lib)?;
+    std::fs::write(&lib, text.replace("\"order.created\",", "\"order.made\","))?;
+    let rebuilt = dev.next("rebuilt").await?;
+    ensure!(rebuilt["error"].is_null(), "{rebuilt}");
+    let wasm = std::fs::read(project.join("dist/watched.wasm"))?;
+    ensure!(wasm.windows(10).any(|bytes| bytes == b"order.made"), "what was built is not of the new source");
+
+    std::fs::write(&lib, "nonsense")?;
+    let rebuilt = dev.next("rebuilt").await?;
+    ensure!(rebuilt["error"].as_str().is_some_and(|error| error.contains("cargo build")), "{rebuilt}");
+    source.publish_orders(1..2).await?;
+    assert_eq!(dev.next("called").await?["webhooks"], 1);
+    dev.stop().await?;
     Ok(())
 }

@@ -63,9 +63,8 @@ fn main() -> ExitCode {
     let paths = Paths::new();
     let result = match Arguments::parse().task {
         Task::Setup => setup::run(setup::Needs::Everything, &paths).map(|()| ExitCode::SUCCESS),
-        Task::Plugins { guests } => setup::run(setup::Needs::Languages, &paths)
+        Task::Plugins { guests } => setup::run(setup::Needs::Build, &paths)
             .and_then(|()| plugins::run(&paths, guests))
-            .and_then(|()| plugins::projects::run(&paths, guests))
             .map(|()| ExitCode::SUCCESS),
         Task::Demo { arguments } => demo::run(&paths, &arguments),
         Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),

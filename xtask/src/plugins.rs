@@ -3,10 +3,11 @@
 pub(crate) mod projects;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::command::{Run, heading};
 use crate::paths::Paths;
@@ -23,25 +24,43 @@ pub(crate) fn run(paths: &Paths, guests: bool) -> Result<()> {
     examples(paths)?;
     if guests {
         self::guests(paths)?;
+        projects::guests(paths)?;
     }
     Ok(())
 }
 
-/// The folders under `plugins/` that are packages.
+/// Folders under `target/tools` with programs of the toolchains that the set-up keeps there, searched before `PATH`.
+const TOOL_FOLDERS: [&str; 1] = ["go/go/bin"];
+
+/// The folders under `plugins/` that are packages of Rust.
 pub(crate) fn example_folders(paths: &Paths) -> Result<Vec<PathBuf>> {
     packages(&paths.root.join("plugins"))
 }
 
 fn examples(paths: &Paths) -> Result<()> {
+    heading("plugins: building the host, which knows how each language is built");
+    Run::cargo(&paths.root, ADVICE).args(["build", "--locked", "--package", "wirehook"]).success()?;
     heading("plugins: the examples");
-    for folder in example_folders(paths)? {
-        let name = name_of(&folder)?;
-        build(&folder, paths, CORE, &[])?;
-        install(&built(paths, CORE, &name), &paths.plugins().join(format!("{name}.wasm")))?;
-        let sidecar = folder.join(format!("{name}.toml"));
-        if sidecar.is_file() {
-            install(&sidecar, &paths.plugins().join(format!("{name}.toml")))?;
-        }
+    for folder in folders(&paths.root.join("plugins"))? {
+        example(paths, &folder)?;
+    }
+    Ok(())
+}
+
+/// As an author would: with `wirehook plugin build`, whatever the language.
+fn example(paths: &Paths, folder: &Path) -> Result<()> {
+    let lock = folder.join("Cargo.lock");
+    let locked = fs::read(&lock).ok();
+    let output = paths.plugins().join(format!("{}.wasm", name_of(folder)?));
+    let tools = env::join_paths(TOOL_FOLDERS.map(|tools| paths.target.join("tools").join(tools)))?;
+    Run::new(paths.binary("debug", "wirehook"), "what the toolchain said is above")
+        .env("WIREHOOK_TOOLS", tools)
+        .env("CARGO_TARGET_DIR", paths.guest_builds())
+        .args(["plugin", "build", "--out"])
+        .args([&output, folder])
+        .success()?;
+    if fs::read(&lock).ok() != locked {
+        bail!("{} was not up to date, and is now: commit it", lock.display());
     }
     Ok(())
 }
@@ -74,13 +93,18 @@ fn built(paths: &Paths, target: &str, name: &str) -> PathBuf {
     paths.guest_builds().join(target).join("release").join(format!("{name}.wasm"))
 }
 
-/// The folders in `folder` that are packages, by name.
+/// The folders in `folder` that are packages of Rust, by name.
 fn packages(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(folders(folder)?.into_iter().filter(|path| path.join("Cargo.toml").is_file()).collect())
+}
+
+/// The folders in `folder`, by name.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))?;
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.join("Cargo.toml").is_file() {
+        if path.is_dir() {
             found.push(path);
         }
     }

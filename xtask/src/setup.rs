@@ -13,12 +13,10 @@ use crate::command::{Run, find_program, heading};
 use crate::paths::Paths;
 
 /// How much of it a command needs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// What builds and runs the host and its plugins in Rust.
+    /// What builds and runs the host and its plugins, whatever their language.
     Build,
-    /// Also the toolchains of the other languages.
-    Languages,
     /// Also what the tests run and the checks use.
     Everything,
 }
@@ -56,9 +54,8 @@ const POSTGRES: &str = "postgresql";
 
 /// Looks, installs, and looks again.
 pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
-    let languages: &[Part] = if needs >= Needs::Languages { &LANGUAGES } else { &[] };
-    let checks: &[Part] = if needs >= Needs::Everything { &CHECKS } else { &[] };
-    let wanted = || BUILD.iter().chain(languages).chain(checks).copied();
+    let checks: &[Part] = if needs == Needs::Everything { &CHECKS } else { &[] };
+    let wanted = || BUILD.iter().chain(&LANGUAGES).chain(checks).copied();
     let sysroot = sysroot()?;
     services::allow_again();
     let missing: Vec<Part> = wanted().filter(|part| !is_there(*part, &sysroot, paths)).collect();

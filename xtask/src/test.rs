@@ -18,7 +18,6 @@ const FULL_VARIABLE: &str = "WIREHOOK_TEST_FULL";
 pub(crate) fn run(paths: &Paths, full: bool) -> Result<()> {
     setup::run(Needs::Everything, paths)?;
     plugins::run(paths, true)?;
-    projects::run(paths, true)?;
     tidy::run(paths)?;
     for folder in plugins::example_folders(paths)? {
         heading(&format!("test: {}", folder.display()));

@@ -9,7 +9,10 @@ use url::Url;
 
 use super::console::Look;
 use super::failure::{Exit, Failures};
-use super::parts::{Begun, DevNews, DevOptions, Forwarded, ForwardedOutcome, Received, SourceArguments};
+use super::parts::{
+    Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, Received, SourceArguments,
+};
+use super::plugin::build;
 use super::receive::{self, secret_of_variable};
 use super::table::{counted, printable};
 use super::{Console, Session};
@@ -22,6 +25,7 @@ Examples:
   wirehook dev --plugin orders.wasm --source redis://localhost:6379 --channel 'fraiseql.*'
   wirehook dev --plugin orders.wasm --source postgres://me:pw@localhost/app --channel fraiseql_events
   wirehook dev --plugin orders.wasm --source - < events.jsonl
+  wirehook dev --watch orders --source http://127.0.0.1:7466
 
 No settings, no store that stays: a folder of its own, gone at the end. It never takes events from
 others: its queue group, consumer or group is new and goes with it. Ctrl-C finishes what is in
@@ -33,8 +37,11 @@ pub(super) const LOG_LEVEL_DEFAULT: &str = "info,wirehook::dispatcher=off";
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
     /// A plugin's file; its sidecar beside it is used, and every endpoint in that goes to one place
-    #[arg(long = "plugin", value_name = "FILE", required = true)]
+    #[arg(long = "plugin", value_name = "FILE", required_unless_present = "watch")]
     plugins: Vec<PathBuf>,
+    /// A plugin's project: build it, and again whenever its sources change [default: the present folder]
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = ".")]
+    watch: Option<PathBuf>,
     /// The bus: nats://…, redis://…, postgres://…, http://127.0.0.1:PORT to post to, or -
     #[arg(long, value_name = "URL")]
     source: String,
@@ -82,7 +89,16 @@ pub(super) async fn dev(session: &mut Session<'_>, args: DevArgs) -> Result<Exit
         table: args.table,
         start: args.start,
     };
-    let options = DevOptions { plugins: args.plugins, source, forward_to: args.forward_to, secret };
+    let mut plugins = args.plugins;
+    let watch = match args.watch {
+        Some(folder) => {
+            let (project, built) = build::in_folder(folder, None).await?;
+            plugins.push(built.file);
+            Some(project)
+        }
+        None => None,
+    };
+    let options = DevOptions { plugins, watch, source, forward_to: args.forward_to, secret };
     let console = &mut *session.console;
     let mut unprinted = None;
     let mut number = 0;
@@ -119,6 +135,8 @@ fn print(console: &mut Console, number: &mut u64, news: &DevNews) -> io::Result<
                 receive::print(console, &received)?;
             }
         }
+        DevNews::Called(called) => print_called(console, called)?,
+        DevNews::Rebuilt(rebuilt) => print_rebuilt(console, rebuilt)?,
         DevNews::Attempted(forwarded) => print_forwarded(console, forwarded)?,
     }
     console.flush()
@@ -140,6 +158,40 @@ fn print_begun(console: &mut Console, begun: &Begun) -> io::Result<()> {
         None => console.line("secret    the one of --secret-env")?,
     }
     console.line(format_args!("look      wirehook status --config {}", begun.config.display()))
+}
+
+fn print_called(console: &mut Console, called: &Called) -> io::Result<()> {
+    let Called { plugin, plugin_digest, event_key, subject, attempt, result, duration, memory_peak_bytes } = called;
+    if console.json {
+        return console.object(&json!({
+            "kind": "called", "plugin": plugin, "plugin_digest": plugin_digest, "event_key": event_key,
+            "subject": subject, "attempt": attempt, "webhooks": result.as_ref().ok(), "error": result.as_ref().err(),
+            "duration_s": duration.as_secs_f64(), "memory_peak_bytes": memory_peak_bytes,
+        }));
+    }
+    let (outcome, look) = match result {
+        Ok(0) => ("filtered".to_owned(), Look::Plain),
+        Ok(count) => (counted(*count as u64, "webhook", "webhooks"), Look::Good),
+        Err(error) => (printable(error), Look::Bad),
+    };
+    let outcome = look.paint(&outcome, console.coloured());
+    let (subject, millis) = (printable(subject), duration.as_secs_f64() * 1e3);
+    let memory = bytesize::ByteSize::b(*memory_peak_bytes as u64).display().iec();
+    console.line(format_args!("{subject} → {plugin} attempt {attempt}, {millis:.2} ms, {memory}: {outcome}"))
+}
+
+fn print_rebuilt(console: &mut Console, rebuilt: &Rebuilt) -> io::Result<()> {
+    let Rebuilt { plugin, duration, error } = rebuilt;
+    if console.json {
+        return console.object(&json!({
+            "kind": "rebuilt", "plugin": plugin, "duration_s": duration.as_secs_f64(), "error": error,
+        }));
+    }
+    let (text, look) = match error {
+        None => (format!("built {plugin} again in {:.1} s", duration.as_secs_f64()), Look::Good),
+        Some(error) => (format!("{plugin} was not built, the last one serves on: {}", printable(error)), Look::Bad),
+    };
+    console.line(look.paint(&text, console.coloured()))
 }
 
 fn print_forwarded(console: &mut Console, forwarded: &Forwarded) -> io::Result<()> {

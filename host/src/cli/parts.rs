@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::failure::{Failure, Failures};
 pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
-pub use crate::dev::{Begun, DevNews, DevOptions, Forwarded, ForwardedOutcome, SourceArguments};
+pub use crate::dev::{Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, SourceArguments};
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
 pub use crate::publish::{Report as PublishReport, Routed};

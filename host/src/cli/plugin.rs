@@ -1,6 +1,6 @@
 //! `wirehook plugin …`
 
-mod build;
+pub(super) mod build;
 mod new;
 mod test;
 

@@ -65,6 +65,10 @@ impl Bench {
         self.folder.path().join("wirehook.toml")
     }
 
+    pub(super) fn plugins_folder(&self) -> PathBuf {
+        self.folder.path().join("plugins")
+    }
+
     pub(super) fn remove(self) -> Result<(), Failure> {
         let path = self.folder.path().to_owned();
         self.folder

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::Session;
 use crate::cli::failure::{Exit, Failure, Failures};
-use crate::project::{self, BuildError, Project, Step};
+use crate::project::{self, BuildError, Built, Project, Step};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -31,15 +31,7 @@ pub(in crate::cli) struct BuildArgs {
 pub(super) async fn build(session: &mut Session<'_>, BuildArgs { folder, out }: BuildArgs) -> Result<Exit, Failures> {
     let clock = session.parts.clock();
     let begun = clock.monotonic();
-    // A toolchain takes its time, and the runtime's own threads are not to wait for it.
-    let built = tokio::task::spawn_blocking(move || {
-        let project = Project::open(&folder)?;
-        let output = out.unwrap_or_else(|| project.output());
-        let built = project::build(&project, &output, &mut tell)?;
-        Ok::<_, BuildError>((project, built))
-    });
-    let built = built.await.map_err(|error| Failure::new(format!("the build did not end: {error}")))?;
-    let (project, built) = built?;
+    let (project, built) = in_folder(folder, out).await?;
     let seconds = clock.monotonic().saturating_sub(begun).as_secs_f64();
     let view = session.parts.inspect(&built.file);
     if session.console.json {
@@ -52,6 +44,18 @@ pub(super) async fn build(session: &mut Session<'_>, BuildArgs { folder, out }: 
         session.console.line(format_args!("built {} ({size}, {seconds:.1} s)", built.file.display()))?;
     }
     view.refusal().map_or(Ok(Exit::Success), |refused| Err(refused.into()))
+}
+
+/// Builds the project in `folder`.
+pub(in crate::cli) async fn in_folder(folder: PathBuf, out: Option<PathBuf>) -> Result<(Project, Built), Failures> {
+    // A toolchain takes its time, and the runtime's own threads are not to wait for it.
+    let built = tokio::task::spawn_blocking(move || {
+        let project = Project::open(&folder)?;
+        let output = out.unwrap_or_else(|| project.output());
+        let built = project::build(&project, &output, &mut tell)?;
+        Ok::<_, BuildError>((project, built))
+    });
+    Ok(built.await.map_err(|error| Failure::new(format!("the build did not end: {error}")))??)
 }
 
 /// Where the program's own words go, so do those of the toolchain.
