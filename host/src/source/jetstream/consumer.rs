@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, 
 use async_nats::jetstream::stream::Stream;
 
 use super::JetstreamSource;
-use super::filters::{filters, filters_of};
+use super::filters::{filters, filters_of, kept};
 use super::pull::PULL_MESSAGES_MAX;
 use super::resume::Resume;
 use crate::event::subject::{InvalidPattern, SubjectPattern};
@@ -56,9 +56,9 @@ pub(super) async fn existing(
             source.durable
         ));
     }
-    let filters = filters(&source.subjects, &stream.cached_info().config.subjects);
+    let filters = filters(&source.subjects, kept(&stream.cached_info().config));
     let wanted = match is_filtered_here(client, &filters) && filters_of(config).is_empty() {
-        true => Some(patterns(&filters)?),
+        true => Some(patterns(&source.subjects)?),
         false => None,
     };
     if is_first {
@@ -119,11 +119,12 @@ pub(super) async fn created(
         true => (config.name, config.inactive_threshold) = (Some(source.durable.clone()), INACTIVE_MAX),
         false => config.durable_name = Some(source.durable.clone()),
     }
-    let filters = filters(&source.subjects, &info.config.subjects);
+    let filters = filters(&source.subjects, kept(&info.config));
     let mut wanted = None;
     match filters.as_slice() {
         [filter] => config.filter_subject.clone_from(filter),
-        filters if is_filtered_here(client, filters) => wanted = Some(patterns(filters)?),
+        // By all of the source's subjects: the stream may come to have others than it has now.
+        filters if is_filtered_here(client, filters) => wanted = Some(patterns(&source.subjects)?),
         filters => config.filter_subjects = filters.to_vec(),
     }
     let consumer = stream.create_consumer(config).await.map_err(|error| {

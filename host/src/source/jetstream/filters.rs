@@ -1,6 +1,7 @@
 //! Which of a source's subjects concern a stream, as the filter of its consumer.
 
 use async_nats::jetstream::consumer::Config;
+use async_nats::jetstream::stream;
 
 /// Those of `wanted` that a stream with `kept` subjects can have, without those that others of them include: a server
 /// refuses filters that overlap. All of them where none fits, as with a mirror, which has no subjects of its own.
@@ -13,6 +14,12 @@ pub(super) fn filters(wanted: &[String], kept: &[String]) -> Vec<String> {
     fitting.dedup();
     let is_included = |filter: &&&String| fitting.iter().any(|wider| *wider != **filter && includes(wider, filter));
     fitting.iter().filter(|filter| !is_included(filter)).map(ToString::to_string).collect()
+}
+
+/// The subjects that a stream can have; none where it takes messages from other streams, whatever their subjects.
+pub(super) fn kept(config: &stream::Config) -> &[String] {
+    let takes_others = config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) || config.mirror.is_some();
+    if takes_others { &[] } else { &config.subjects }
 }
 
 /// The filters of a consumer that exists; none where it has the whole stream.
