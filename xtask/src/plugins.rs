@@ -1,5 +1,6 @@
 //! Builds the example plugins, and the hostile ones of the tests.
 
+mod c;
 pub(crate) mod projects;
 
 use std::collections::BTreeSet;
