@@ -3,10 +3,10 @@
 use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 
-use super::bindings::SubscriberPre;
+use super::bindings::AllCapabilitiesPre;
 use super::bindings::exports::wirehook::plugin::handler::{Event, Failure, Webhook};
 use super::call::CallState;
-use super::capability::{config, log, wasi};
+use super::capability::{config, log, state, wasi};
 use super::engine::Engine;
 use super::loader::LoadError;
 
@@ -25,11 +25,12 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<CallSt
     wasi::add_to_linker(&mut linker)?;
     log::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
+    state::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
 /// Checks that `component` fits the host and prepares it to be instantiated.
-pub(super) fn link(engine: &Engine, component: &Component) -> Result<SubscriberPre<CallState>, LoadError> {
+pub(super) fn link(engine: &Engine, component: &Component) -> Result<AllCapabilitiesPre<CallState>, LoadError> {
     let world = component.component_type();
     check_handler(engine.wasmtime(), &world)?;
     check_imports(engine.wasmtime(), &world)?;
@@ -37,7 +38,7 @@ pub(super) fn link(engine: &Engine, component: &Component) -> Result<SubscriberP
         .linker()
         .instantiate_pre(component)
         .map_err(|error| LoadError::ImportMismatch { detail: format!("{error:#}") })?;
-    SubscriberPre::new(instance).map_err(|error| LoadError::HandlerMismatch { detail: format!("{error:#}") })
+    AllCapabilitiesPre::new(instance).map_err(|error| LoadError::HandlerMismatch { detail: format!("{error:#}") })
 }
 
 /// The version of the handler that `exports` has, where it has one at all.
@@ -106,7 +107,7 @@ fn is_offered(import: &str) -> bool {
     if wasi::PACKAGES.contains(&package) {
         return version.is_some_and(|version| version.starts_with("0.2."));
     }
-    [log::INTERFACE, config::INTERFACE, TYPES_INTERFACE].iter().any(|offered| {
+    [log::INTERFACE, config::INTERFACE, state::INTERFACE, TYPES_INTERFACE].iter().any(|offered| {
         let (offered_base, offered_version) = split_version(offered);
         offered_base == base && same_minor(offered_version, version)
     })
