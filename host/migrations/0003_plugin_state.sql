@@ -3,7 +3,8 @@
 CREATE TABLE plugin_state (
   plugin     TEXT NOT NULL,
   key        TEXT NOT NULL,
-  written_by INTEGER NOT NULL, -- the event whose run wrote it, which is the value's version
+  written_by INTEGER NOT NULL, -- the event whose run wrote it
+  call       INTEGER NOT NULL, -- of that run; with `written_by` the value's version
   value      BLOB NOT NULL,
   PRIMARY KEY (plugin, key)
 ) STRICT, WITHOUT ROWID;

@@ -98,6 +98,7 @@ impl Outbox {
             ended_at: now,
             outcome,
             state: ran.report.state.clone(),
+            conflicts: ran.conflicts,
         }
     }
 
@@ -105,7 +106,7 @@ impl Outbox {
     fn settle_state(&self, completion: &RunCompletion, completed: &Completed) {
         let Some(change) = &completion.state else { return };
         let durable = matches!((&completion.outcome, completed), (RunOutcome::Produced(_), Completed::Ended(_)));
-        self.state.settle(&completion.plugin, completion.seq, change, durable);
+        self.state.settle(&completion.plugin, completion.state_version(), change, durable);
     }
 
     fn hand_over(&mut self, ran: Ran, completion: RunCompletion, completed: Completed) {

@@ -26,6 +26,7 @@ mod capability;
 mod linker;
 mod encode;
 mod loader;
+mod grant;
 mod manifest;
 pub mod state;
 mod call;
@@ -37,6 +38,7 @@ pub(crate) mod fixture;
 pub use cache::CacheError;
 pub use encode::encode;
 pub use engine::{Engine, EngineError, WORKERS_MAX};
+pub use grant::Grant;
 pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
@@ -64,9 +66,9 @@ pub struct Services {
 }
 
 impl Default for Services {
-    /// Nothing is kept: what a call outside a host gets.
+    /// State that is empty at first: what a call outside a host gets.
     fn default() -> Self {
-        Self { state: Arc::new(state::Empty) }
+        Self { state: Arc::new(state::InMemory::default()) }
     }
 }
 

@@ -144,6 +144,15 @@ pub struct RunCompletion {
     /// What it read and wrote of its plugin's state; heeded where it produced (or filtered), for only then is the run
     /// done.
     pub state: Option<Arc<StateChange>>,
+    /// Calls of it before, whose results were worth nothing because the state that they had read had changed.
+    pub conflicts: u32,
+}
+
+impl RunCompletion {
+    /// The version of what it wrote.
+    pub fn state_version(&self) -> StateVersion {
+        StateVersion { event: self.seq, call: self.conflicts }
+    }
 }
 
 /// What became of a [`RunCompletion`].
@@ -177,11 +186,20 @@ pub const STATE_BYTES_MAX: u64 = 16 << 20;
 /// What a run read and wrote of its plugin's state.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StateChange {
-    /// Each key read, once, with the version it had: the event whose run wrote it, none where the key was absent. A run
-    /// writes only as it completes and completes only once, so no version is ever given twice.
-    pub reads: Vec<(Arc<str>, Option<EventSeq>)>,
+    /// Each key read, once, with the version it had; none where the key was absent.
+    pub reads: Vec<(Arc<str>, Option<StateVersion>)>,
     /// Each key written, once, with its value; none removes it.
     pub writes: Vec<(Arc<str>, Option<Bytes>)>,
+}
+
+/// Which call wrote a value. A call that met changed state is made again, and others may have seen meanwhile what it had
+/// written first: so the run alone would not tell values apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateVersion {
+    /// The run's event. A completed run never runs again.
+    pub event: EventSeq,
+    /// Calls of the run before this one whose results were worth nothing.
+    pub call: u32,
 }
 
 /// A value of a plugin's state.
@@ -189,8 +207,8 @@ pub struct StateChange {
 pub struct StateValue {
     /// The bytes.
     pub value: Bytes,
-    /// The event whose run wrote it.
-    pub version: EventSeq,
+    /// Who wrote it.
+    pub version: StateVersion,
 }
 
 /// How much of its bounds a plugin's state takes.

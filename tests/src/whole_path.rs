@@ -24,7 +24,7 @@ use wirehook::plugin::Services;
 use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::pool::Pool;
 use wirehook::plugin::registry::Registry;
-use wirehook::plugin::state::Empty;
+use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
 use wirehook::settings::{Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
@@ -123,7 +123,7 @@ impl WholePath {
         let outbox = Outbox {
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
-            state: Arc::new(Empty),
+            state: Arc::new(InMemory::default()),
             dispatcher: Arc::clone(&dispatcher),
             endpoints,
             metrics: Arc::clone(&metrics),

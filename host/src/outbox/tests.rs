@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::handover::Pressure;
 use crate::handover::refill::Refill as _;
-use crate::plugin::state::Empty;
+use crate::plugin::state::InMemory;
 use crate::plugin::{CallReport, Manifest, Services, Webhook, fixture};
 use crate::settings::EgressSettings;
 use crate::store::fake::FakeStore;
@@ -124,7 +124,7 @@ async fn scene() -> Scene {
     let outbox = Outbox {
         store: shared,
         pool: Arc::clone(&pool),
-        state: Arc::new(Empty),
+        state: Arc::new(InMemory::default()),
         dispatcher,
         endpoints: Arc::new(endpoints()),
         metrics,
@@ -152,7 +152,7 @@ impl Scene {
         let outbox = Outbox {
             store: Arc::<FakeStore>::clone(&store),
             pool: Arc::clone(&pool),
-            state: Arc::new(Empty),
+            state: Arc::new(InMemory::default()),
             dispatcher,
             endpoints,
             metrics,

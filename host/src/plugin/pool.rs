@@ -15,7 +15,7 @@ use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
 use crate::plugin::fair::{Share, is_long, may_start};
 use crate::plugin::{CallFailure, CallReport, Plugin, Services};
-use crate::store::{Claim, ClaimedRun, EventSeq, Store};
+use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
 
 /// The weight of one plugin's runs in memory at most, see [`weight`]; the rest wait in the store.
@@ -250,7 +250,8 @@ impl Pool {
             let report = catch_unwind(AssertUnwindSafe(|| plugin.call_with(&run.event, attempt, &self.services)))
                 .unwrap_or_else(|_| panicked());
             if let Some(change) = &report.state {
-                self.services.state.publish(&run.plugin, run.seq, change);
+                let version = StateVersion { event: run.seq, call: conflicts };
+                self.services.state.publish(&run.plugin, version, change);
             }
             self.finish(&run.plugin, charge, report.duration);
             // A plugin that had to leave a worker free may have a turn for it now.

@@ -3,11 +3,13 @@
 //! Nothing here decides whether a run may complete: the store does, in the transaction that completes it, by the versions
 //! that the call read. What is shared here only spares the next call from reading what is about to change.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::store::{EventSeq, StateChange, StateUsage, StoreError};
+use crate::store::{StateChange, StateUsage, StateVersion, StoreError};
+use crate::sync::lock;
 
 mod session;
 mod shared;
@@ -21,8 +23,8 @@ pub use shared::SharedState;
 pub struct Read {
     /// The bytes; none where the key is absent.
     pub value: Option<Bytes>,
-    /// The event whose run wrote it; none where the key is absent.
-    pub version: Option<EventSeq>,
+    /// Who wrote it; none where the key is absent.
+    pub version: Option<StateVersion>,
 }
 
 /// Where calls read state. Called on threads that may block.
@@ -33,28 +35,41 @@ pub trait StateSource: Send + Sync {
     /// How much `plugin` keeps.
     fn usage(&self, plugin: &str) -> Result<StateUsage, StoreError>;
 
-    /// The run of `plugin` for `event` goes to the store with `change`: calls that begin now see it.
-    fn publish(&self, plugin: &Arc<str>, event: EventSeq, change: &StateChange);
+    /// A call of `plugin` goes to the store with `change`, written as `version`: calls that begin now see it.
+    fn publish(&self, plugin: &Arc<str>, version: StateVersion, change: &StateChange);
 
-    /// The run that was published is over: its change is durable where it `completed`, else nobody may see it again.
+    /// The call that was published is over: its change is durable where it `completed`, else nobody may see it again.
     /// After a conflict what it had read is forgotten too, as some of it is not what the store has.
-    fn settle(&self, plugin: &Arc<str>, event: EventSeq, change: &StateChange, completed: bool);
+    fn settle(&self, plugin: &Arc<str>, version: StateVersion, change: &StateChange, completed: bool);
 }
 
-/// No state: every key is absent. What a call outside a host reads.
-#[derive(Clone, Copy, Debug)]
-pub struct Empty;
+/// State that lives as long as this value, of whichever plugin: what a call outside a host gets. It starts empty, and
+/// takes what is published as done.
+#[derive(Debug, Default)]
+pub struct InMemory(Mutex<BTreeMap<Arc<str>, Read>>);
 
-impl StateSource for Empty {
-    fn read(&self, _: &str, _: &str) -> Result<Read, StoreError> {
-        Ok(Read::default())
+impl StateSource for InMemory {
+    fn read(&self, _: &str, key: &str) -> Result<Read, StoreError> {
+        Ok(lock(&self.0).get(key).cloned().unwrap_or_default())
     }
 
     fn usage(&self, _: &str) -> Result<StateUsage, StoreError> {
-        Ok(StateUsage::default())
+        let kept = lock(&self.0);
+        let bytes = kept.iter().map(|(key, read)| (key.len() + read.value.as_ref().map_or(0, Bytes::len)) as u64);
+        Ok(StateUsage { keys: kept.len() as u64, bytes: bytes.sum() })
     }
 
-    fn publish(&self, _: &Arc<str>, _: EventSeq, _: &StateChange) {}
+    fn publish(&self, _: &Arc<str>, version: StateVersion, change: &StateChange) {
+        let mut kept = lock(&self.0);
+        for (key, value) in &change.writes {
+            match value {
+                Some(value) => {
+                    kept.insert(Arc::clone(key), Read { value: Some(value.clone()), version: Some(version) })
+                }
+                None => kept.remove(key),
+            };
+        }
+    }
 
-    fn settle(&self, _: &Arc<str>, _: EventSeq, _: &StateChange, _: bool) {}
+    fn settle(&self, _: &Arc<str>, _: StateVersion, _: &StateChange, _: bool) {}
 }

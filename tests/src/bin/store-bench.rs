@@ -105,6 +105,7 @@ async fn one(store: &dyn Store, number: u64, now: Timestamp) -> Result<(), Store
         ended_at: now,
         outcome: RunOutcome::Produced(vec![delivery]),
         state: None,
+        conflicts: 0,
     };
     let deliveries = store.complete_runs(vec![completion]).await?;
     let record = AttemptRecord {

@@ -175,7 +175,15 @@ pub async fn accept(store: &dyn Store, id: &str, plugins: &[&str], start: RunSta
 
 /// The end of a try at `ended_at`.
 pub fn completion(seq: EventSeq, plugin: &str, ended_at: Timestamp, outcome: RunOutcome) -> RunCompletion {
-    RunCompletion { seq, plugin: plugin.into(), plugin_digest: "d1".into(), ended_at, outcome, state: None }
+    RunCompletion {
+        seq,
+        plugin: plugin.into(),
+        plugin_digest: "d1".into(),
+        ended_at,
+        outcome,
+        state: None,
+        conflicts: 0,
+    }
 }
 
 /// A delivery of `plugin` for the event `id` to `endpoint`.

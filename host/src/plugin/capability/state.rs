@@ -63,8 +63,8 @@ mod tests {
     use std::sync::Arc;
 
     use crate::plugin::state::{Read, StateSource};
-    use crate::plugin::{CallFailure, CallReport, Manifest, Plugin, Services, fixture};
-    use crate::store::{EventSeq, StateChange, StateUsage, StoreError};
+    use crate::plugin::{CallFailure, CallReport, Grant, Manifest, Plugin, Services, fixture};
+    use crate::store::{StateChange, StateUsage, StateVersion, StoreError};
 
     /// A plugin that runs `body` with the interface at hand; the key `count` is 5 bytes at 512, what `get` gives is at
     /// 528, `set` answers at 544.
@@ -80,7 +80,10 @@ mod tests {
             .replace("currency", "count");
         let wasm = fixture::embed(&wat, &fixture::contract(), "wirehook:plugin/all-capabilities");
         let (engine, _dir) = fixture::engine();
-        let plugin = Plugin::load(&engine, "orders", &wasm, Manifest::default()).unwrap();
+        let granted = Manifest { grants: [Grant::State].into(), ..Manifest::default() };
+        let refused = Plugin::load(&engine, "orders", &wasm, Manifest::default()).unwrap_err().to_string();
+        assert!(refused.contains("takes the grant `state`"), "{refused}");
+        let plugin = Plugin::load(&engine, "orders", &wasm, granted).unwrap();
         plugin.call_with(&fixture::event("{}"), 1, services)
     }
 
@@ -136,8 +139,8 @@ mod tests {
             fn usage(&self, _: &str) -> Result<StateUsage, StoreError> {
                 Ok(StateUsage::default())
             }
-            fn publish(&self, _: &Arc<str>, _: EventSeq, _: &StateChange) {}
-            fn settle(&self, _: &Arc<str>, _: EventSeq, _: &StateChange, _: bool) {}
+            fn publish(&self, _: &Arc<str>, _: StateVersion, _: &StateChange) {}
+            fn settle(&self, _: &Arc<str>, _: StateVersion, _: &StateChange, _: bool) {}
         }
         let report = call(&format!("{GET} (unreachable)"), &Services { state: Arc::new(Broken) });
         let Err(CallFailure::Host(text)) = report.result else { panic!("{:?}", report.result) };

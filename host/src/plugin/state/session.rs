@@ -204,7 +204,9 @@ fn unreadable(error: &StoreError) -> Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EventSeq;
+    use crate::store::{EventSeq, StateVersion};
+
+    const SEVEN: StateVersion = StateVersion { event: EventSeq(7), call: 0 };
 
     /// A state of one plugin that answers what it is told.
     struct Fixed(BTreeMap<&'static str, &'static str>, StateUsage);
@@ -212,16 +214,16 @@ mod tests {
     impl StateSource for Fixed {
         fn read(&self, _: &str, key: &str) -> Result<Read, StoreError> {
             let value = self.0.get(key).map(|value| Bytes::from_static(value.as_bytes()));
-            Ok(Read { version: value.as_ref().map(|_| EventSeq(7)), value })
+            Ok(Read { version: value.as_ref().map(|_| SEVEN), value })
         }
 
         fn usage(&self, _: &str) -> Result<StateUsage, StoreError> {
             Ok(self.1)
         }
 
-        fn publish(&self, _: &Arc<str>, _: EventSeq, _: &StateChange) {}
+        fn publish(&self, _: &Arc<str>, _: StateVersion, _: &StateChange) {}
 
-        fn settle(&self, _: &Arc<str>, _: EventSeq, _: &StateChange, _: bool) {}
+        fn settle(&self, _: &Arc<str>, _: StateVersion, _: &StateChange, _: bool) {}
     }
 
     fn session(keys: u64, bytes: u64) -> Session {
@@ -240,7 +242,7 @@ mod tests {
         assert_eq!(session.get("old").unwrap(), None);
         assert_eq!(session.get("never").unwrap(), None);
         let change = session.into_change().unwrap();
-        assert_eq!(change.reads, [("count".into(), Some(EventSeq(7))), ("never".into(), None)]);
+        assert_eq!(change.reads, [("count".into(), Some(SEVEN)), ("never".into(), None)]);
         let writes: [(Arc<str>, Option<Bytes>); 3] =
             [("blind".into(), Some("1".into())), ("count".into(), Some("42".into())), ("old".into(), None)];
         assert_eq!(change.writes, writes);

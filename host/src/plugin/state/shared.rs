@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::{Read, StateSource};
-use crate::store::{EventSeq, StateChange, StateUsage, Store, StoreError};
+use crate::store::{StateChange, StateUsage, StateVersion, Store, StoreError};
 use crate::sync::lock;
 
 /// The bytes of values kept in memory, over those that are on their way into the store.
@@ -28,8 +28,8 @@ struct Kept {
 
 struct Entry {
     read: Read,
-    /// The event whose run wrote it and is not durable yet.
-    pending: Option<EventSeq>,
+    /// The call that wrote it, where its run is not durable yet.
+    pending: Option<StateVersion>,
 }
 
 impl SharedState {
@@ -61,18 +61,18 @@ impl StateSource for SharedState {
         self.store.state_usage(plugin)
     }
 
-    fn publish(&self, plugin: &Arc<str>, event: EventSeq, change: &StateChange) {
+    fn publish(&self, plugin: &Arc<str>, version: StateVersion, change: &StateChange) {
         let mut kept = lock(&self.kept);
         for (key, value) in &change.writes {
-            let read = Read { version: value.as_ref().map(|_| event), value: value.clone() };
-            kept.put(plugin, key, Entry { read, pending: Some(event) });
+            let read = Read { version: value.as_ref().map(|_| version), value: value.clone() };
+            kept.put(plugin, key, Entry { read, pending: Some(version) });
         }
     }
 
-    fn settle(&self, plugin: &Arc<str>, event: EventSeq, change: &StateChange, completed: bool) {
+    fn settle(&self, plugin: &Arc<str>, version: StateVersion, change: &StateChange, completed: bool) {
         let mut kept = lock(&self.kept);
         for (key, _) in &change.writes {
-            kept.settle(plugin, key, event, completed);
+            kept.settle(plugin, key, version, completed);
         }
         if !completed {
             for (key, _) in &change.reads {
@@ -90,9 +90,9 @@ impl Kept {
         self.add(bytes);
     }
 
-    fn settle(&mut self, plugin: &Arc<str>, key: &Arc<str>, event: EventSeq, completed: bool) {
+    fn settle(&mut self, plugin: &Arc<str>, key: &Arc<str>, version: StateVersion, completed: bool) {
         let id = (Arc::clone(plugin), Arc::clone(key));
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.pending == Some(event)) else { return };
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.pending == Some(version)) else { return };
         if completed {
             entry.pending = None;
             let bytes = entry.idle_bytes(key);
@@ -132,11 +132,11 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StateValue;
     use crate::store::fake::FakeStore;
+    use crate::store::{EventSeq, StateValue};
 
-    const A: EventSeq = EventSeq(1);
-    const B: EventSeq = EventSeq(2);
+    const A: StateVersion = StateVersion { event: EventSeq(1), call: 0 };
+    const B: StateVersion = StateVersion { event: EventSeq(2), call: 0 };
 
     fn scene() -> (Arc<FakeStore>, Arc<SharedState>, Arc<str>) {
         let store = FakeStore::new();
@@ -144,7 +144,7 @@ mod tests {
         (store, SharedState::new(shared), "orders".into())
     }
 
-    fn stores(store: &FakeStore, value: &'static str, version: EventSeq) {
+    fn stores(store: &FakeStore, value: &'static str, version: StateVersion) {
         let value = StateValue { value: Bytes::from_static(value.as_bytes()), version };
         store.look(|seen| seen.state.insert(("orders".to_owned(), "count".to_owned()), value));
     }

@@ -6,17 +6,27 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::group::Group;
-use crate::store::{EventSeq, STATE_BYTES_MAX, STATE_KEYS_MAX, StateChange, StateUsage, StateValue};
+use crate::store::{EventSeq, STATE_BYTES_MAX, STATE_KEYS_MAX, StateChange, StateUsage, StateValue, StateVersion};
 
 /// The value kept under `key`.
 pub(super) fn value(connection: &Connection, plugin: &str, key: &str) -> rusqlite::Result<Option<StateValue>> {
     let mut select =
-        connection.prepare_cached("SELECT value, written_by FROM plugin_state WHERE plugin = ?1 AND key = ?2")?;
+        connection.prepare_cached("SELECT value, written_by, call FROM plugin_state WHERE plugin = ?1 AND key = ?2")?;
     select
         .query_row((plugin, key), |row| {
-            Ok(StateValue { value: Bytes::from(row.get::<_, Vec<u8>>(0)?), version: EventSeq(row.get(1)?) })
+            Ok(StateValue {
+                value: Bytes::from(row.get::<_, Vec<u8>>(0)?),
+                version: StateVersion { event: EventSeq(row.get(1)?), call: row.get(2)? },
+            })
         })
         .optional()
+}
+
+fn value_version(connection: &Connection, plugin: &str, key: &str) -> rusqlite::Result<Option<StateVersion>> {
+    let mut select =
+        connection.prepare_cached("SELECT written_by, call FROM plugin_state WHERE plugin = ?1 AND key = ?2")?;
+    let version = |row: &rusqlite::Row<'_>| Ok(StateVersion { event: EventSeq(row.get(0)?), call: row.get(1)? });
+    select.query_row((plugin, key), version).optional()
 }
 
 /// How much `plugin` keeps.
@@ -44,12 +54,11 @@ impl Group<'_> {
     pub(super) fn change_state(
         &mut self,
         plugin: &Arc<str>,
-        seq: EventSeq,
+        version: StateVersion,
         change: &StateChange,
     ) -> rusqlite::Result<bool> {
-        for (key, version) in &change.reads {
-            let sql = "SELECT written_by FROM plugin_state WHERE plugin = ?1 AND key = ?2";
-            if self.optional::<i64>(sql, (plugin, key))?.map(EventSeq) != *version {
+        for (key, seen) in &change.reads {
+            if value_version(self.connection(), plugin, key)? != *seen {
                 return Ok(false);
             }
         }
@@ -81,10 +90,11 @@ impl Group<'_> {
             match value {
                 Some(value) => self
                     .cached(
-                        "INSERT INTO plugin_state (plugin, key, written_by, value) VALUES (?1, ?2, ?3, ?4)
-                         ON CONFLICT DO UPDATE SET written_by = excluded.written_by, value = excluded.value",
+                        "INSERT INTO plugin_state (plugin, key, written_by, call, value) VALUES (?1, ?2, ?3, ?4, ?5)
+                         ON CONFLICT DO UPDATE
+                         SET written_by = excluded.written_by, call = excluded.call, value = excluded.value",
                     )?
-                    .execute((plugin, key, seq.0, &value[..]))?,
+                    .execute((plugin, key, version.event.0, version.call, &value[..]))?,
                 None => {
                     self.cached("DELETE FROM plugin_state WHERE plugin = ?1 AND key = ?2")?.execute((plugin, key))?
                 }

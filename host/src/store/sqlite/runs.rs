@@ -147,7 +147,7 @@ impl Group<'_> {
             return Ok(Completed::NotHeld);
         };
         if let (RunOutcome::Produced(_), Some(change)) = (&completion.outcome, &completion.state)
-            && !self.change_state(&completion.plugin, completion.seq, change)?
+            && !self.change_state(&completion.plugin, completion.state_version(), change)?
         {
             return Ok(Completed::Conflict);
         }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wirehook::store::{
     Completed, EventSeq, RunCompletion, RunOutcome, STATE_BYTES_MAX, STATE_KEYS_MAX, StateChange, StateUsage,
-    StateValue, Store,
+    StateValue, StateVersion, Store,
 };
 
 use super::{Factory, HERE, START, accept, at, completion, due_runs};
 
 type Written<'a> = (&'a str, Option<&'a [u8]>);
 
-fn change(reads: &[(&str, Option<EventSeq>)], writes: &[Written<'_>]) -> Arc<StateChange> {
+fn change(reads: &[(&str, Option<StateVersion>)], writes: &[Written<'_>]) -> Arc<StateChange> {
     Arc::new(StateChange {
         reads: reads.iter().map(|(key, version)| ((*key).into(), *version)).collect(),
         writes: writes.iter().map(|(key, value)| ((*key).into(), value.map(Bytes::copy_from_slice))).collect(),
@@ -31,6 +31,10 @@ fn kept(store: &dyn Store, key: &str) -> Option<StateValue> {
     store.state_value("orders", key).unwrap()
 }
 
+fn by(event: EventSeq) -> StateVersion {
+    StateVersion { event, call: 0 }
+}
+
 fn ended() -> Completed {
     Completed::Ended(Vec::new())
 }
@@ -44,16 +48,17 @@ pub async fn keeps_state_with_the_run_that_wrote_it(stores: impl Factory) {
     let unfinished = RunCompletion { outcome: retry, ..filtered(b, change(&[], &[("b", Some(b"1"))])) };
     let first = filtered(a, change(&[("a", None)], &[("a", Some(b"\xff\0")), ("empty", Some(b""))]));
     assert_eq!(store.complete_runs(vec![first, unfinished]).await.unwrap(), [ended(), ended()]);
-    assert_eq!(kept(&*store, "a"), Some(StateValue { value: Bytes::from_static(b"\xff\0"), version: a }));
-    assert_eq!(kept(&*store, "empty"), Some(StateValue { value: Bytes::new(), version: a }));
+    assert_eq!(kept(&*store, "a"), Some(StateValue { value: Bytes::from_static(b"\xff\0"), version: by(a) }));
+    assert_eq!(kept(&*store, "empty"), Some(StateValue { value: Bytes::new(), version: by(a) }));
     assert_eq!(kept(&*store, "b"), None);
     assert_eq!(store.state_value("invoices", "a").unwrap(), None);
     assert_eq!(store.state_usage("orders").unwrap(), StateUsage { keys: 2, bytes: 8 });
 
     assert_eq!(due_runs(&*store, "orders", at(2)).await, [(b, 1)]);
-    let removes = filtered(b, change(&[("a", Some(a))], &[("a", None), ("never", None), ("empty", Some(b"no more"))]));
+    let removes =
+        filtered(b, change(&[("a", Some(by(a)))], &[("a", None), ("never", None), ("empty", Some(b"no more"))]));
     assert_eq!(complete(&*store, removes).await, ended());
-    assert_eq!((kept(&*store, "a"), kept(&*store, "empty").unwrap().version), (None, b));
+    assert_eq!((kept(&*store, "a"), kept(&*store, "empty").unwrap().version), (None, by(b)));
     assert_eq!(store.state_usage("orders").unwrap(), StateUsage { keys: 1, bytes: 12 });
 }
 
@@ -65,9 +70,12 @@ pub async fn a_change_of_what_was_read_is_a_conflict(stores: impl Factory) {
     let both_saw_nothing = |seq| filtered(seq, change(&[("count", None)], &[("count", Some(b"1"))]));
     let completed = store.complete_runs(vec![both_saw_nothing(a), both_saw_nothing(b)]).await.unwrap();
     assert_eq!(completed, [ended(), Completed::Conflict]);
-    assert_eq!(kept(&*store, "count").unwrap().version, a);
+    assert_eq!(kept(&*store, "count").unwrap().version, by(a));
     assert_eq!(due_runs(&*store, "orders", at(9_999)).await, [], "it is held");
-    let again = filtered(b, change(&[("count", Some(a))], &[("count", Some(b"2"))]));
+    let another_call = StateVersion { event: a, call: 1 };
+    let saw_another = filtered(b, change(&[("count", Some(another_call))], &[("count", Some(b"2"))]));
+    assert_eq!(complete(&*store, saw_another).await, Completed::Conflict, "of the same run, but not what it kept");
+    let again = filtered(b, change(&[("count", Some(by(a)))], &[("count", Some(b"2"))]));
     assert_eq!(complete(&*store, again.clone()).await, ended());
     assert_eq!(kept(&*store, "count").unwrap().value, "2");
     assert_eq!(complete(&*store, again).await, Completed::NotHeld, "a completed run never runs again");
