@@ -25,7 +25,8 @@ use crate::outbox::{Outbox, RAN_QUEUE_MAX};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::Registry;
-use crate::plugin::{Engine, WORKERS_MAX};
+use crate::plugin::state::{SharedState, StateSource};
+use crate::plugin::{Engine, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::settings::{EndpointSettings, Settings, SourceSettings};
 use crate::source::{self, Source, SourceError, SourceState};
@@ -162,7 +163,9 @@ impl Host {
         drop(attempted);
 
         let workers = workers(&settings);
-        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), workers);
+        let state: Arc<dyn StateSource> = SharedState::new(Arc::clone(&shared));
+        let services = Services { state: Arc::clone(&state) };
+        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
         let engine = Engine::new(workers, &cache_dir(&settings.store.path), Compiler::child(), Arc::clone(&clock))?;
         let routes = Arc::new(SharedRoutes::default());
         let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
@@ -182,6 +185,7 @@ impl Host {
         let outbox = Outbox {
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
+            state,
             dispatcher: Arc::clone(&dispatcher),
             endpoints,
             metrics: Arc::clone(&metrics),

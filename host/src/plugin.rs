@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::store::StateChange;
+
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all, reason = "generated from wit/")]
 mod bindings;
 pub mod registry;
@@ -24,7 +26,9 @@ mod capability;
 mod linker;
 mod encode;
 mod loader;
+mod grant;
 mod manifest;
+pub mod state;
 mod call;
 mod scan;
 mod inspect;
@@ -34,6 +38,7 @@ pub(crate) mod fixture;
 pub use cache::CacheError;
 pub use encode::encode;
 pub use engine::{Engine, EngineError, WORKERS_MAX};
+pub use grant::Grant;
 pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
@@ -49,8 +54,22 @@ pub struct Plugin {
     /// What it may do: what it asked for, within what the operator grants.
     pub manifest: Manifest,
     engine: Arc<Engine>,
-    handler: bindings::SubscriberPre<call::CallState>,
+    handler: bindings::AllCapabilitiesPre<call::CallState>,
     config: capability::config::ConfigValues,
+}
+
+/// What the host provides to a call, besides the event.
+#[derive(Clone)]
+pub struct Services {
+    /// Where granted calls read state.
+    pub state: Arc<dyn state::StateSource>,
+}
+
+impl Default for Services {
+    /// State that is empty at first: what a call outside a host gets.
+    fn default() -> Self {
+        Self { state: Arc::new(state::InMemory::default()) }
+    }
 }
 
 /// What one call came to, and what it used.
@@ -68,6 +87,8 @@ pub struct CallReport {
     pub instance_bytes: usize,
     /// Log lines over the event's budget.
     pub log_lines_dropped: u64,
+    /// What it read and wrote of its state, where the result was good.
+    pub state: Option<Arc<StateChange>>,
 }
 
 /// Why a call produced no webhooks. The texts are bounded and safe to show.
@@ -88,6 +109,9 @@ pub enum CallFailure {
     /// It returned `failure::retry`.
     #[error("the plugin asked to be tried again: {0}")]
     Retry(String),
+    /// The host could not give it what it asked for: not the plugin's fault.
+    #[error("the plugin could not be served: {0}")]
+    Host(String),
     /// It returned `failure::reject`.
     #[error("the plugin rejected the event: {0}")]
     Reject(String),

@@ -231,10 +231,11 @@ fn loaded(plugin: &Plugin, view: PluginView) -> PluginView {
 }
 
 fn described(manifest: &Manifest, view: PluginView) -> PluginView {
-    let Manifest { subjects, endpoints, limits, .. } = manifest;
+    let Manifest { subjects, endpoints, grants, limits, .. } = manifest;
     PluginView {
         subjects: subjects.clone(),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        grants: grants.iter().map(ToString::to_string).collect(),
         limits: BTreeMap::from([
             ("deadline".to_owned(), humantime::format_duration(limits.deadline).to_string()),
             ("memory".to_owned(), bytesize::ByteSize(limits.memory_bytes_max as u64).to_string()),

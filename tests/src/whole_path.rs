@@ -20,9 +20,11 @@ use wirehook::inbox::{Inbox, Intake, Once};
 use wirehook::metrics::Metrics;
 use wirehook::outbox::{Outbox, RAN_QUEUE_MAX};
 use wirehook::plugin::Engine;
+use wirehook::plugin::Services;
 use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::pool::Pool;
 use wirehook::plugin::registry::Registry;
+use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
 use wirehook::settings::{Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
@@ -102,7 +104,8 @@ impl WholePath {
             Arc::clone(&metrics),
         );
 
-        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), WORKERS);
+        let pool =
+            Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), WORKERS);
         let routes = Arc::new(SharedRoutes::default());
         let registry = Registry::new(
             Arc::clone(&plugins.engine),
@@ -120,6 +123,7 @@ impl WholePath {
         let outbox = Outbox {
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
+            state: Arc::new(InMemory::default()),
             dispatcher: Arc::clone(&dispatcher),
             endpoints,
             metrics: Arc::clone(&metrics),

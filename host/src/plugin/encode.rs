@@ -15,8 +15,8 @@ use super::loader::LoadError;
 const CONTRACT: &str = include_str!("../../../wit/subscriber.wit");
 /// The name it has in messages.
 const CONTRACT_FILE: &str = "subscriber.wit";
-/// The world of the contract that a plugin is made for.
-const WORLD: &str = "wirehook:plugin/subscriber";
+/// The world of the contract that a plugin is made for: what it does not import is left out of the component.
+const WORLD: &str = "wirehook:plugin/all-capabilities";
 /// The module that toolchains of WASI 0.1 import.
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// What serves it: assembled by the build script.

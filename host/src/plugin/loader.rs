@@ -11,6 +11,7 @@ use super::Plugin;
 use super::capability::config::ConfigValues;
 use super::encode::encode;
 use super::engine::Engine;
+use super::grant::Grant;
 use super::limits::{Limits, detail};
 use super::linker::{self, HANDLER, SIGNATURE, offered};
 use super::manifest::Manifest;
@@ -143,6 +144,16 @@ pub enum LoadError {
         /// Which, and what differs.
         detail: String,
     },
+    /// It imports what it is not granted.
+    #[error(
+        "the plugin imports `{interface}`, which takes the grant `{grant}`: its sidecar must ask for it with grants = [\"{grant}\"], and its [[plugin]] in the settings must give it"
+    )]
+    GrantMissing {
+        /// The grant.
+        grant: Grant,
+        /// What it imports.
+        interface: &'static str,
+    },
     /// It could never start within its memory limit.
     #[error(
         "the plugin starts with a memory of {bytes} bytes, its limit is {bytes_max}: ask for more in its sidecar's [limits] memory, or build it with less"
@@ -180,7 +191,7 @@ impl Plugin {
             }
         };
         check_memory(&component, manifest.limits)?;
-        let handler = linker::link(engine, &component)?;
+        let handler = linker::link(engine, &component, &manifest.grants)?;
         let config = ConfigValues::new(&manifest.config);
         Ok(Self { name: name.into(), digest: digest.into(), manifest, engine: engine.clone(), handler, config })
     }

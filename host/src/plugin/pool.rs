@@ -14,8 +14,8 @@ use crate::event::Event;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
 use crate::plugin::fair::{Share, is_long, may_start};
-use crate::plugin::{CallFailure, CallReport, Plugin};
-use crate::store::{Claim, ClaimedRun, EventSeq, Store};
+use crate::plugin::{CallFailure, CallReport, Plugin, Services};
+use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
 
 /// The weight of one plugin's runs in memory at most, see [`weight`]; the rest wait in the store.
@@ -24,11 +24,17 @@ pub const RUNS_IN_MEMORY_MAX: usize = 2048;
 /// After a claim that failed, how long until the next.
 const CLAIM_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// A run whose completion met changed state this often is next called while no other run of its plugin is under way, and
+/// so can't meet it again.
+const CONFLICTS_BEFORE_ALONE: u32 = 2;
+
 /// A run that was called, and what came of it.
 #[derive(Debug)]
 pub struct Ran {
     /// The run.
     pub run: ClaimedRun,
+    /// Calls before this one whose completion met changed state.
+    pub conflicts: u32,
     /// The plugin that ran it.
     pub plugin: Arc<Plugin>,
     /// What it returned.
@@ -43,6 +49,7 @@ pub struct Pool {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     pressure: Arc<Pressure>,
+    services: Services,
     workers: usize,
 }
 
@@ -58,14 +65,30 @@ struct State {
 
 struct Queue {
     plugin: Arc<Plugin>,
-    waiting: VecDeque<ClaimedRun>,
+    waiting: VecDeque<Waiting>,
+    /// Calls begun whose outcome is not durable yet.
+    unfinished: usize,
+    /// Whether the one call under way keeps the others waiting.
+    alone: bool,
     share: Share,
     handover: Handover,
 }
 
+/// A run whose turn comes.
+struct Waiting {
+    run: ClaimedRun,
+    conflicts: u32,
+}
+
 impl Pool {
     /// A pool without plugins whose threads [`Self::start`] begins.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, pressure: Arc<Pressure>, workers: usize) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        pressure: Arc<Pressure>,
+        services: Services,
+        workers: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -73,6 +96,7 @@ impl Pool {
             store,
             clock,
             pressure,
+            services,
             workers: workers.max(1),
         })
     }
@@ -95,6 +119,8 @@ impl Pool {
             None => {
                 let queue = Queue {
                     waiting: VecDeque::new(),
+                    unfinished: 0,
+                    alone: false,
                     share: Share::default(),
                     handover: Handover::new(RUNS_IN_MEMORY_MAX),
                     plugin: Arc::clone(&plugin),
@@ -127,7 +153,7 @@ impl Pool {
             if !queue.is_active() {
                 queue.share.join(turn_at);
             }
-            queue.waiting.push_back(run);
+            queue.waiting.push_back(Waiting { run, conflicts: 0 });
             added += 1;
         }
         drop(state);
@@ -152,6 +178,25 @@ impl Pool {
             queue.handover.due(due_at);
         }
         self.changed.notify_one();
+    }
+
+    /// The outcome of a run that was called is durable: it leaves the memory.
+    pub fn done(&self, plugin: &str, event: &Event) {
+        let freed = lock(&self.state).queues.get_mut(plugin).is_some_and(Queue::end_call);
+        if freed {
+            self.work.notify_all();
+        }
+        self.left(plugin, event);
+    }
+
+    /// The outcome of a run could not be kept, because the state that the call had read has changed: it is called again
+    /// before all others. What a pool that is stopping leaves behind, the next start claims.
+    pub fn run_again(&self, run: ClaimedRun, conflicts: u32) {
+        if let Some(queue) = lock(&self.state).queues.get_mut(&run.plugin) {
+            queue.end_call();
+            queue.waiting.push_front(Waiting { run, conflicts });
+        }
+        self.work.notify_all();
     }
 
     /// A run of `plugin` for `event` left the memory: its outcome is durable, or it was never committed.
@@ -187,7 +232,7 @@ impl Pool {
         let mut state = lock(&self.state);
         state.stopping = true;
         let left = state.queues.values_mut().flat_map(|queue| queue.waiting.drain(..));
-        let left = left.map(|run| (run.seq, run.plugin)).collect();
+        let left = left.map(|waiting| (waiting.run.seq, waiting.run.plugin)).collect();
         drop(state);
         self.work.notify_all();
         left
@@ -199,15 +244,19 @@ impl Pool {
     }
 
     fn work(&self, ran: &mpsc::Sender<Ran>) {
-        while let Some((run, plugin, charge)) = self.next() {
+        while let Some((Waiting { run, conflicts }, plugin, charge)) = self.next() {
             let attempt = run.attempts_made.saturating_add(1);
             // A panic of the host's own code on one event must cost neither the worker nor the run.
-            let report =
-                catch_unwind(AssertUnwindSafe(|| plugin.call(&run.event, attempt))).unwrap_or_else(|_| panicked());
+            let report = catch_unwind(AssertUnwindSafe(|| plugin.call_with(&run.event, attempt, &self.services)))
+                .unwrap_or_else(|_| panicked());
+            if let Some(change) = &report.state {
+                let version = StateVersion { event: run.seq, call: conflicts };
+                self.services.state.publish(&run.plugin, version, change);
+            }
             self.finish(&run.plugin, charge, report.duration);
             // A plugin that had to leave a worker free may have a turn for it now.
             self.work.notify_one();
-            if ran.blocking_send(Ran { run, plugin, report }).is_err() {
+            if ran.blocking_send(Ran { run, conflicts, plugin, report }).is_err() {
                 return;
             }
         }
@@ -223,23 +272,25 @@ impl Pool {
     }
 
     /// Waits for the run whose turn it is; `None` once the pool is stopping.
-    fn next(&self) -> Option<(ClaimedRun, Arc<Plugin>, Duration)> {
+    fn next(&self) -> Option<(Waiting, Arc<Plugin>, Duration)> {
         let mut state = lock(&self.state);
         loop {
             if state.stopping {
                 return None;
             }
             let (long_running, workers) = (state.long_running, self.workers);
-            let ready = state.queues.values_mut().filter(|queue| !queue.waiting.is_empty());
+            let ready = state.queues.values_mut().filter(|queue| queue.is_ready());
             let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
             if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
-                && let Some(run) = queue.waiting.pop_front()
+                && let Some(waiting) = queue.waiting.pop_front()
             {
+                queue.unfinished += 1;
+                queue.alone = waiting.must_be_alone();
                 let (turn_at, plugin) = (queue.share.consumed(), Arc::clone(&queue.plugin));
                 let charge = queue.share.start();
                 state.turn_at = state.turn_at.max(turn_at);
                 state.long_running += usize::from(is_long(charge));
-                return Some((run, plugin, charge));
+                return Some((waiting, plugin, charge));
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -255,10 +306,30 @@ fn panicked() -> CallReport {
         memory_peak_bytes: 0,
         instance_bytes: 0,
         log_lines_dropped: 0,
+        state: None,
+    }
+}
+
+impl Waiting {
+    fn must_be_alone(&self) -> bool {
+        self.conflicts >= CONFLICTS_BEFORE_ALONE
     }
 }
 
 impl Queue {
+    /// Whether its first run may be called now.
+    fn is_ready(&self) -> bool {
+        let Some(first) = self.waiting.front() else { return false };
+        !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+    }
+
+    /// A call's outcome was dealt with. Whether runs that had to wait for it may be called now.
+    fn end_call(&mut self) -> bool {
+        self.unfinished = self.unfinished.saturating_sub(1);
+        let was_alone = std::mem::take(&mut self.alone);
+        was_alone || (self.unfinished == 0 && !self.waiting.is_empty())
+    }
+
     fn is_active(&self) -> bool {
         !self.waiting.is_empty() || self.share.running() > 0
     }

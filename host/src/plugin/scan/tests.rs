@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::plugin::fixture::{engine, guest};
 use crate::settings::PluginCeiling;
@@ -21,7 +23,12 @@ impl Folder {
     }
 
     fn list(&mut self, name: &str, sha256: Option<String>) {
-        self.settings.listed.push(PluginCeiling { name: name.into(), sha256, endpoints: Vec::new() });
+        self.settings.listed.push(PluginCeiling {
+            name: name.into(),
+            sha256,
+            endpoints: Vec::new(),
+            grants: BTreeSet::new(),
+        });
     }
 
     /// Name and, where it did not load, the error.

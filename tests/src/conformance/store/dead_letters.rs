@@ -94,7 +94,7 @@ pub async fn redrives_and_discards_what_the_filter_means(stores: impl Factory) {
         let produced = RunOutcome::Produced(vec![delivery(id, plugin, endpoint, 0, Claim::Here)]);
         let written = store.complete_runs(vec![completion(seq, plugin, START, produced)]).await.unwrap();
         let transition = Transition::Dead { reason };
-        store.record_attempts(vec![attempt(written[0][0], 1, START, transition)]).await.unwrap();
+        store.record_attempts(vec![attempt(written[0].deliveries()[0], 1, START, transition)]).await.unwrap();
     }
     let keys = |filter: DeadLetterFilter| {
         let store = Arc::clone(&store);
