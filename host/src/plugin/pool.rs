@@ -64,7 +64,8 @@ struct State {
 }
 
 struct Queue {
-    plugin: Arc<Plugin>,
+    /// None while its file is gone.
+    plugin: Option<Arc<Plugin>>,
     waiting: VecDeque<Waiting>,
     /// Calls begun whose outcome is not durable yet.
     unfinished: usize,
@@ -111,11 +112,16 @@ impl Pool {
             .collect()
     }
 
-    /// Puts a plugin to work, in place of an earlier one of that name.
+    /// Puts a plugin to work, in place of an earlier build of that name: calls under way end on that one, and its memory is
+    /// free when the last of them has.
     pub fn install(&self, plugin: Arc<Plugin>) {
         let mut state = lock(&self.state);
         match state.queues.get_mut(&plugin.name) {
-            Some(queue) => queue.plugin = plugin,
+            Some(queue) => {
+                if queue.plugin.replace(plugin).is_none() {
+                    queue.handover.spilled();
+                }
+            }
             None => {
                 let queue = Queue {
                     waiting: VecDeque::new(),
@@ -123,20 +129,39 @@ impl Pool {
                     alone: false,
                     share: Share::default(),
                     handover: Handover::new(RUNS_IN_MEMORY_MAX),
-                    plugin: Arc::clone(&plugin),
+                    plugin: Some(Arc::clone(&plugin)),
                 };
                 state.queues.insert(Arc::clone(&plugin.name), queue);
             }
         }
         drop(state);
+        self.work.notify_all();
         self.changed.notify_one();
+    }
+
+    /// Takes a plugin from work. Calls under way end; returns the runs that wait in memory, for their claims to be given up.
+    /// To be called again later: a run that was being accepted or claimed meanwhile comes after it.
+    pub fn remove(&self, plugin: &str) -> Vec<(EventSeq, Arc<str>)> {
+        let mut state = lock(&self.state);
+        let Some(queue) = state.queues.get_mut(plugin) else { return Vec::new() };
+        queue.plugin = None;
+        let mut relief = 0;
+        let mut left = Vec::with_capacity(queue.waiting.len());
+        for Waiting { run, .. } in queue.waiting.drain(..) {
+            relief += queue.handover.left(weight(run.event.content_bytes()));
+            left.push((run.seq, run.plugin));
+        }
+        drop(state);
+        self.pressure.fall(relief);
+        left
     }
 
     /// Decides, before the commit, who will hold a new run of `plugin` for `event`.
     pub fn offer(&self, plugin: &str, event: &Event) -> Claim {
         let mut state = lock(&self.state);
         let weight = weight(event.content_bytes());
-        let claim = state.queues.get_mut(plugin).map_or(Claim::Open, |queue| queue.handover.offer(weight));
+        let queue = state.queues.get_mut(plugin).filter(|queue| queue.plugin.is_some());
+        let claim = queue.map_or(Claim::Open, |queue| queue.handover.offer(weight));
         if claim == Claim::Here {
             self.pressure.rise(weight);
         }
@@ -282,11 +307,12 @@ impl Pool {
             let ready = state.queues.values_mut().filter(|queue| queue.is_ready());
             let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
             if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
+                && let Some(plugin) = queue.plugin.clone()
                 && let Some(waiting) = queue.waiting.pop_front()
             {
                 queue.unfinished += 1;
                 queue.alone = waiting.must_be_alone();
-                let (turn_at, plugin) = (queue.share.consumed(), Arc::clone(&queue.plugin));
+                let turn_at = queue.share.consumed();
                 let charge = queue.share.start();
                 state.turn_at = state.turn_at.max(turn_at);
                 state.long_running += usize::from(is_long(charge));
@@ -320,7 +346,7 @@ impl Queue {
     /// Whether its first run may be called now.
     fn is_ready(&self) -> bool {
         let Some(first) = self.waiting.front() else { return false };
-        !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+        self.plugin.is_some() && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
     }
 
     /// A call's outcome was dealt with. Whether runs that had to wait for it may be called now.
@@ -339,6 +365,9 @@ impl Refill for Pool {
     fn wants(&self, now: Timestamp) -> Wanted {
         let mut wanted = Wanted::default();
         for (name, queue) in &mut lock(&self.state).queues {
+            if queue.plugin.is_none() {
+                continue;
+            }
             let limit = queue.handover.wants(now);
             wanted.add(name, limit, queue.handover.next_due());
         }
