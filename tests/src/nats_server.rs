@@ -123,6 +123,11 @@ impl NatsServer {
         bail!("nats-server on port {} did not greet: {}", self.port, std::fs::read_to_string(log).unwrap_or_default())
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats-server.log")).unwrap_or_default()
+    }
+
     /// Where its streams and consumers are, each in a folder `streams/{stream}` and `streams/{stream}/obs/{consumer}` below
     /// it; to be changed only while the server is down.
     pub fn store(&self) -> PathBuf {

@@ -34,7 +34,7 @@ use super::batches::{Batches, Ended};
 use super::redis::failure::Failure;
 use super::{
     Accept, AcceptError, BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX, Backoff, Source, SourceError,
-    SourceState,
+    SourceState, pending_or,
 };
 use crate::drain::Drain;
 use crate::settings::{RedisConnection, Start};
@@ -368,14 +368,6 @@ async fn upkeep(
         Err(failure) => Err(failure),
     };
     (places, swept)
-}
-
-/// The future's output; pending for ever where there is none.
-async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]
