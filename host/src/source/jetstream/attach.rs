@@ -69,7 +69,7 @@ impl Attached {
             }
         };
         resume.note(stream_created, consumer.cached_info());
-        let pull = Pull::new(client, consumer.cached_info()).await?;
+        let pull = Pull::new(client, consumer.cached_info(), source.streams.len()).await?;
         let position_prefix = format!("{stream_name}:{stream_created}:");
         let restores = resume.restores(stream_created);
         Ok((Self { context, consumer, wanted, stream_created, position_prefix, restores }, pull))

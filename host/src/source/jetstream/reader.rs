@@ -30,6 +30,8 @@ pub(super) struct Reader {
     error: Option<String>,
     /// Whether its consumer was never found by this process.
     is_first: bool,
+    /// Whether it waits for a message that is larger than may be asked for: its error is over when something comes.
+    is_stuck: bool,
 }
 
 /// What a reader has to tell.
@@ -95,6 +97,7 @@ impl Reader {
             phase: Phase::Idle,
             error: None,
             is_first: true,
+            is_stuck: false,
         }
     }
 
@@ -151,7 +154,9 @@ impl Reader {
                 Phase::Attaching(attached) => match attached.await {
                     Ok((attached, pull)) => {
                         self.phase = Phase::Pulling(Box::new(Pulling::new(attached, pull, &self.resume)));
-                        self.error = None;
+                        if !self.is_stuck {
+                            self.error = None;
+                        }
                         self.is_first = false;
                         return News::Attached;
                     }
@@ -161,10 +166,20 @@ impl Reader {
                     Ok(news) => {
                         if let News::Delivered(_) = news {
                             self.backoff.reset();
+                            if std::mem::take(&mut self.is_stuck) {
+                                self.error = None;
+                            }
                         }
                         return news;
                     }
-                    Err(error) => return self.fail(error),
+                    Err(error) if pulling.pull.is_stuck() => {
+                        self.is_stuck = true;
+                        return self.fail_for(Backoff::MAX, error);
+                    }
+                    Err(error) => {
+                        self.is_stuck = false;
+                        return self.fail(error);
+                    }
                 },
             }
         }
