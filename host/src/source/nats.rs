@@ -136,6 +136,14 @@ impl NatsSource {
                     break SessionEnd::InboxClosed;
                 },
                 news = link.changed(state) => match news {
+                    News::Alive if !link.is_up() => {}
+                    News::Alive if link.connects() != connects => {
+                        // The client has subscribed to all subjects again, and the server says again what it forbids.
+                        connects = link.connects();
+                        denied.clear();
+                        retry = None;
+                        retried = Some(told(client.clone()).boxed());
+                    }
                     News::Alive if is_told || !denied.is_empty() || retried.is_some() => {}
                     News::Alive => {
                         is_told = true;
@@ -155,12 +163,9 @@ impl NatsSource {
                 () = pending_or(&mut retry) => {
                     retry = None;
                     let subjects = std::mem::take(&mut denied);
-                    // After a reconnect the client has subscribed to all of them, and the server has said what it forbids.
-                    if std::mem::replace(&mut connects, link.connects()) == link.connects() {
-                        let all = messages.get_mut();
-                        if let Err(error) = self.subscribe(&client, &subjects, &mut subscriptions, all).await {
-                            break SessionEnd::Failed(error);
-                        }
+                    let all = messages.get_mut();
+                    if let Err(error) = self.subscribe(&client, &subjects, &mut subscriptions, all).await {
+                        break SessionEnd::Failed(error);
                     }
                     retried = Some(told(client.clone()).boxed());
                 }

@@ -111,3 +111,28 @@ async fn a_consumer_behind_the_end_of_its_stream_is_told() -> anyhow::Result<()>
     source.drained().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_source_is_not_connected_before_it_has_its_consumer_again() -> anyhow::Result<()> {
+    let mut server = NatsServer::start().await?;
+    server.create_stream("events", &["e.>"]).await?;
+    let source = Running::start(jetstream_source(&server, &["e.>"], Start::All), &FakeInbox::new(Mode::Accept));
+    source.connected().await;
+    server.stop()?;
+    source.until("disconnected", |status| !status.connected).await;
+    std::fs::remove_dir_all(server.store())?;
+    server.restart().await?;
+    let mut was_connected = false;
+    let absent = |error: &str| error.contains("the stream `events` doesn't exist");
+    source
+        .until("no stream", |status| {
+            was_connected |= status.connected;
+            status.last_error.as_deref().is_some_and(absent)
+        })
+        .await;
+    assert!(!was_connected);
+    server.create_stream("events", &["e.>"]).await?;
+    source.connected().await;
+    source.drained().await?;
+    Ok(())
+}

@@ -201,8 +201,8 @@ impl Link {
         if up != self.up {
             self.up = up;
             if up {
+                // Whether events can come is for the source to say, once it is subscribed or attached.
                 tracing::info!(source = %state.name(), "connected again");
-                state.connected();
             } else {
                 state.disconnected();
                 state.failed(&"the connection was lost");
