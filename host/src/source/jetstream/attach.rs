@@ -30,6 +30,7 @@ pub(super) struct Attached {
     position_prefix: String,
     /// What tells apart messages that had one sequence.
     restores: Restores,
+    lacking: Option<String>,
 }
 
 impl Attached {
@@ -53,7 +54,7 @@ impl Attached {
                  everything in it is read, and what was accepted before is a duplicate"
             );
         }
-        let Found { consumer, wanted } = match stream.consumer_info(&source.durable).await {
+        let Found { consumer, wanted, lacking } = match stream.consumer_info(&source.durable).await {
             Ok(info) => {
                 check_place(source, &stream, &info).await?;
                 existing(source, client, &stream, is_first).await?
@@ -72,7 +73,7 @@ impl Attached {
         let pull = Pull::new(client, consumer.cached_info(), source.streams.len()).await?;
         let position_prefix = format!("{stream_name}:{stream_created}:");
         let restores = resume.restores(stream_created);
-        Ok((Self { context, consumer, wanted, stream_created, position_prefix, restores }, pull))
+        Ok((Self { context, consumer, wanted, stream_created, position_prefix, restores, lacking }, pull))
     }
 
     /// A delivered message, its position, which tells it from every other of the source, in streams of the same name
@@ -82,6 +83,11 @@ impl Attached {
         let position = message.info().ok().map(|info| self.position(info.stream_sequence));
         let (message, acker) = message.split();
         (message, position, acker)
+    }
+
+    /// What of the settings the consumer leaves out, in words.
+    pub(super) fn lacking(&self) -> Option<&str> {
+        self.lacking.as_deref()
     }
 
     fn position(&self, sequence: u64) -> String {

@@ -115,9 +115,13 @@ impl Reader {
         matches!(self.phase, Phase::Pulling(_))
     }
 
-    /// Why it is not up, where that is a failure.
+    /// Why it is not up, or what it leaves out while it is.
     pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        let lacking = match &self.phase {
+            Phase::Pulling(pulling) => pulling.attached.lacking(),
+            _ => None,
+        };
+        self.error.as_deref().or(lacking)
     }
 
     /// Looks for its consumer, over a connection that is up.
