@@ -8,6 +8,7 @@ use wirehook_tests::full;
 use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::publisher::StreamPublisher;
 use wirehook_tests::test_host::{PluginFile, TestHost};
+use wirehook_tests::wait;
 
 /// For what must happen, on a busy machine and a build without optimisation.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -173,4 +174,39 @@ async fn a_removed_plugin_s_runs_are_parked_until_it_is_back() -> Result<()> {
     scene.endpoint.wait_for("the parked orders' webhooks", DEADLINE, |log| log.ids() == 20).await?;
     scene.host.expect_all_accounted().await?;
     scene.host.stop().await
+}
+
+#[tokio::test]
+async fn a_build_that_fails_is_rolled_back_and_what_it_killed_is_delivered() -> Result<()> {
+    let mut scene = scene().await?;
+    scene.deliver(0..30).await?;
+    let mut bad = PluginFile::hostile("trap")?.subscribed("fraiseql.order.*", "orders");
+    bad.name = "orders".to_owned();
+    scene.host.folder.put_plugin(&bad)?;
+    scene.log_says("a new build of the plugin is at work").await?;
+    scene.deliver(30..90).await?;
+    scene.log_says("it is rolled back").await?;
+    scene.host.wait_metric("wirehook_plugin_rollbacks_total", "plugin=\"orders\"", 1.0, DEADLINE).await?;
+    let (_, ready) = scene.host.readiness().await?;
+    ensure!(ready.contains("this build was rolled back"), "{ready}");
+    wait_no_dead_letters(&scene.host).await?;
+
+    // The bad file is still in the folder; the host remembers.
+    scene.host.kill9().await?;
+    scene.host.forget_logs();
+    scene.host.start().await?;
+    scene.log_says("the plugin's last good build is at work").await?;
+    scene.deliver(90..120).await?;
+    ensure!(scene.host.dead_letters().await?.is_empty(), "the bad build was called again");
+
+    scene.host.folder.put_plugin(&build(3)?)?;
+    scene.log_says("a new build of the plugin is at work").await?;
+    scene.deliver(120..130).await?;
+    scene.host.expect_all_accounted().await?;
+    scene.host.stop().await
+}
+
+async fn wait_no_dead_letters(host: &TestHost) -> Result<()> {
+    wait::until("no dead letter to be left", DEADLINE, async || Ok(host.dead_letters().await?.is_empty().then_some(())))
+        .await
 }

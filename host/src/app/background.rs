@@ -79,6 +79,31 @@ pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: 
     }
 }
 
+/// How long after a rollback what the bad build killed last is put back to work.
+const AFTER_ROLLBACK: Duration = Duration::from_secs(2);
+
+/// Takes builds from work that fail so much more than the ones before them.
+pub(super) async fn watch_builds(pool: Arc<Pool>, registry: Arc<Registry>, drain: Drain) {
+    loop {
+        let condemned = tokio::select! {
+            () = drain.begun() => return,
+            condemned = pool.condemned() => condemned,
+        };
+        for plugin in condemned {
+            if let Err(error) = registry.roll_back(&plugin).await {
+                tracing::error!(plugin = %plugin.name, %error, "the rollback was not finished; it is at the next housekeeping");
+            }
+        }
+        // Calls of the bad build were under way: what they killed is looked for again. Housekeeping does so later too.
+        if !wait(AFTER_ROLLBACK, &drain).await {
+            return;
+        }
+        if let Err(error) = registry.settle().await {
+            tracing::error!(%error, "the store could not be told of the rollback; housekeeping tries again");
+        }
+    }
+}
+
 /// Deletes what is past its age, keeps gauges true.
 pub(super) struct Housekeeping {
     pub(super) store: Arc<dyn Store>,

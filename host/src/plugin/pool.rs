@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
 use crate::plugin::fair::{Share, is_long, may_start};
+use crate::plugin::rollback::{Outcome, Standing, Verdict};
 use crate::plugin::{CallFailure, CallReport, Plugin, Services};
 use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
@@ -46,6 +47,7 @@ pub struct Pool {
     state: Mutex<State>,
     work: Condvar,
     changed: Notify,
+    condemned: Notify,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     pressure: Arc<Pressure>,
@@ -60,6 +62,8 @@ struct State {
     turn_at: Duration,
     /// Calls under way that count as long.
     long_running: usize,
+    /// Builds that are to be taken from work.
+    condemned: Vec<Arc<Plugin>>,
     stopping: bool,
 }
 
@@ -71,6 +75,8 @@ struct Queue {
     unfinished: usize,
     /// Whether the one call under way keeps the others waiting.
     alone: bool,
+    /// How the present build does.
+    standing: Standing,
     share: Share,
     handover: Handover,
 }
@@ -94,6 +100,7 @@ impl Pool {
             state: Mutex::default(),
             work: Condvar::new(),
             changed: Notify::new(),
+            condemned: Notify::new(),
             store,
             clock,
             pressure,
@@ -127,6 +134,7 @@ impl Pool {
                     waiting: VecDeque::new(),
                     unfinished: 0,
                     alone: false,
+                    standing: Standing::default(),
                     share: Share::default(),
                     handover: Handover::new(RUNS_IN_MEMORY_MAX),
                     plugin: Some(Arc::clone(&plugin)),
@@ -137,6 +145,31 @@ impl Pool {
         drop(state);
         self.work.notify_all();
         self.changed.notify_one();
+    }
+
+    /// How the present build of `plugin` does.
+    pub fn standing(&self, plugin: &str) -> Option<Standing> {
+        lock(&self.state).queues.get(plugin).map(|queue| queue.standing)
+    }
+
+    /// As [`Self::install`], for a build that is known to do as `standing` says.
+    pub fn install_with(&self, plugin: Arc<Plugin>, standing: Standing) {
+        let name = Arc::clone(&plugin.name);
+        self.install(plugin);
+        if let Some(queue) = lock(&self.state).queues.get_mut(&name) {
+            queue.standing = standing;
+        }
+    }
+
+    /// Waits for builds that fail so much more than the ones before them that they are to be taken from work.
+    pub async fn condemned(&self) -> Vec<Arc<Plugin>> {
+        loop {
+            let condemned = std::mem::take(&mut lock(&self.state).condemned);
+            if !condemned.is_empty() {
+                return condemned;
+            }
+            self.condemned.notified().await;
+        }
     }
 
     /// Takes a plugin from work. Calls under way end; returns the runs that wait in memory, for their claims to be given up.
@@ -278,7 +311,7 @@ impl Pool {
                 let version = StateVersion { event: run.seq, call: conflicts };
                 self.services.state.publish(&run.plugin, version, change);
             }
-            self.finish(&run.plugin, charge, report.duration);
+            self.finish(&plugin, charge, &report);
             // A plugin that had to leave a worker free may have a turn for it now.
             self.work.notify_one();
             if ran.blocking_send(Ran { run, conflicts, plugin, report }).is_err() {
@@ -288,11 +321,15 @@ impl Pool {
     }
 
     /// A worker is what is scarce, so a plugin is charged the time it held one, whether it computed or slept.
-    fn finish(&self, plugin: &str, charge: Duration, took: Duration) {
+    fn finish(&self, plugin: &Arc<Plugin>, charge: Duration, report: &CallReport) {
+        let now = self.clock.now();
         let mut state = lock(&self.state);
         state.long_running -= usize::from(is_long(charge));
-        if let Some(queue) = state.queues.get_mut(plugin) {
-            queue.share.finish(charge, took);
+        let Some(queue) = state.queues.get_mut(&plugin.name) else { return };
+        queue.share.finish(charge, report.duration);
+        if queue.judge(plugin, report, now) == Verdict::RollBack {
+            state.condemned.push(Arc::clone(plugin));
+            self.condemned.notify_one();
         }
     }
 
@@ -347,6 +384,21 @@ impl Queue {
     fn is_ready(&self) -> bool {
         let Some(first) = self.waiting.front() else { return false };
         self.plugin.is_some() && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+    }
+
+    /// Counts a call of the present build; a call that began before a reload says nothing of it.
+    fn judge(&mut self, plugin: &Arc<Plugin>, report: &CallReport, now: Timestamp) -> Verdict {
+        let outcome = match &report.result {
+            Ok(_) | Err(CallFailure::Retry(_) | CallFailure::Reject(_)) => Outcome::Answered,
+            Err(CallFailure::Host(_)) => return Verdict::Serve,
+            Err(_) => Outcome::Fault,
+        };
+        if self.plugin.as_ref().is_none_or(|present| present.build != plugin.build) {
+            return Verdict::Serve;
+        }
+        let (standing, verdict) = self.standing.after(outcome, now);
+        self.standing = standing;
+        verdict
     }
 
     /// A call's outcome was dealt with. Whether runs that had to wait for it may be called now.

@@ -8,10 +8,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::builds::{Builds, Pair};
 use super::loader::FILE_BYTES_MAX;
 use super::manifest::SIDECAR_BYTES_MAX;
 use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
-use crate::settings::{Admit, PluginsSettings};
+use crate::settings::{Admit, PluginCeiling, PluginsSettings};
 
 /// Plugins in one folder.
 pub(super) const PLUGINS_MAX: usize = 256;
@@ -146,6 +147,11 @@ pub enum PluginError {
         "the file is not whole: it ends in the middle of a section; copy it again, best under another name and then renamed"
     )]
     NotWhole,
+    /// It was taken from work.
+    #[error(
+        "this build was rolled back, because it failed so much more often than the one before it; put another build there"
+    )]
+    RolledBack,
     /// It does not load.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -159,6 +165,16 @@ pub fn scan(
     endpoints: &[Arc<str>],
     wanted: impl Fn(&str, Stamp) -> bool,
 ) -> Result<Folder, ScanError> {
+    scan_with(&Making { engine, settings, endpoints }, wanted, None)
+}
+
+/// As [`scan`]; what loads is kept, and what was taken from work is not loaded.
+pub(super) fn scan_with(
+    making: &Making<'_>,
+    wanted: impl Fn(&str, Stamp) -> bool,
+    kept: Option<&Kept<'_>>,
+) -> Result<Folder, ScanError> {
+    let settings = making.settings;
     let mut files = wasm_files(&settings.dir)?;
     for listed in &settings.listed {
         let path = settings.dir.join(format!("{}.wasm", listed.name));
@@ -168,11 +184,8 @@ pub fn scan(
     let names = files.keys().map(|path| name(path)).collect();
     let stamped = files.into_iter().map(|(path, exists)| (Stamp::of(&path), path, exists));
     let scanned = stamped.filter(|(stamp, path, _)| wanted(&stem(path), *stamp)).map(|(stamp, path, exists)| {
-        let outcome = if exists {
-            load(engine, settings, endpoints, &stem(&path), &path)
-        } else {
-            Err(PluginError::Missing(path.clone()))
-        };
+        let outcome =
+            if exists { load(making, &stem(&path), &path, kept) } else { Err(PluginError::Missing(path.clone())) };
         let changing = Stamp::of(&path) != stamp;
         Scanned { name: name(&path), outcome: outcome.map(Arc::new), path, stamp, changing }
     });
@@ -202,32 +215,67 @@ fn wasm_files(dir: &Path) -> Result<BTreeMap<PathBuf, bool>, ScanError> {
     Ok(files)
 }
 
-fn load(
-    engine: &Arc<Engine>,
-    settings: &PluginsSettings,
-    endpoints: &[Arc<str>],
-    name: &str,
-    path: &Path,
-) -> Result<Plugin, PluginError> {
+/// What a plugin is made with, besides its files.
+pub(super) struct Making<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) settings: &'a PluginsSettings,
+    /// The configured ones.
+    pub(super) endpoints: &'a [Arc<str>],
+}
+
+/// What a host remembers of builds, and a mere look into the folder does not need.
+pub(super) struct Kept<'a> {
+    pub(super) builds: &'a Builds,
+    /// The builds that were taken from work, by the plugin's name.
+    pub(super) rolled_back: &'a BTreeMap<Arc<str>, String>,
+}
+
+fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -> Result<Plugin, PluginError> {
     if !is_name(name) {
         return Err(PluginError::Name);
     }
-    let ceiling = settings.listed.iter().find(|listed| *listed.name == *name);
-    if ceiling.is_none() && settings.admit == Admit::Listed {
-        return Err(PluginError::NotListed);
-    }
+    making.ceiling(name)?;
     let wasm = read_file(path, FILE_BYTES_MAX)?;
     if is_cut(&wasm) {
         return Err(PluginError::NotWhole);
     }
-    if let Some(pinned) = ceiling.and_then(|ceiling| ceiling.sha256.as_deref()) {
-        let found = digest(&wasm);
-        if !found.eq_ignore_ascii_case(pinned) {
-            return Err(PluginError::Digest { found, pinned: pinned.to_owned() });
-        }
+    let pair = Pair { wasm, sidecar: sidecar_text(&path.with_extension("toml"))? };
+    let build = pair.build();
+    if kept.is_some_and(|kept| kept.rolled_back.get(name) == Some(&build)) {
+        return Err(PluginError::RolledBack);
     }
-    let manifest = effective(read_sidecar(&path.with_extension("toml"))?, ceiling, endpoints)?;
-    Ok(Plugin::load(engine, name, &wasm, manifest)?)
+    let plugin = making.make(name, path, &pair)?;
+    if let Some(kept) = kept {
+        kept.builds.keep(name, &build, &pair);
+    }
+    Ok(plugin)
+}
+
+impl Making<'_> {
+    fn ceiling(&self, name: &str) -> Result<Option<&PluginCeiling>, PluginError> {
+        let ceiling = self.settings.listed.iter().find(|listed| *listed.name == *name);
+        if ceiling.is_none() && self.settings.admit == Admit::Listed {
+            return Err(PluginError::NotListed);
+        }
+        Ok(ceiling)
+    }
+
+    /// Makes the plugin `name` of a pair of files; `path` is where its file lies, for messages.
+    pub(super) fn make(&self, name: &str, path: &Path, pair: &Pair) -> Result<Plugin, PluginError> {
+        let ceiling = self.ceiling(name)?;
+        if let Some(pinned) = ceiling.and_then(|ceiling| ceiling.sha256.as_deref()) {
+            let found = digest(&pair.wasm);
+            if !found.eq_ignore_ascii_case(pinned) {
+                return Err(PluginError::Digest { found, pinned: pinned.to_owned() });
+            }
+        }
+        let sidecar = path.with_extension("toml");
+        let ask =
+            pair.sidecar.as_deref().map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(&sidecar, text))?;
+        let manifest = effective(ask, ceiling, self.endpoints)?;
+        let plugin = Plugin::load(self.engine, name, &pair.wasm, manifest)?;
+        Ok(Plugin { build: pair.build().into(), ..plugin })
+    }
 }
 
 /// Whether `bytes` begin as WebAssembly and end in the middle of a section, or before the first.
@@ -280,10 +328,15 @@ fn is_name(name: &str) -> bool {
 }
 
 fn read_sidecar(path: &Path) -> Result<Manifest, PluginError> {
+    let text = sidecar_text(path)?;
+    Ok(text.map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(path, &text))?)
+}
+
+fn sidecar_text(path: &Path) -> Result<Option<String>, PluginError> {
     let bytes = match read_file(path, SIDECAR_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(PluginError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(Manifest::default());
+            return Ok(None);
         }
         Err(error) => return Err(error),
     };
@@ -295,7 +348,7 @@ fn read_sidecar(path: &Path) -> Result<Manifest, PluginError> {
             message: "the file is not UTF-8".to_owned(),
         }
     })?;
-    Ok(Manifest::parse(path, &text)?)
+    Ok(Some(text))
 }
 
 /// The whole file, once; one byte over `bytes_max` is enough for the check behind it to see that it is over.

@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::plugin::fixture::{engine, guest};
-use crate::settings::PluginCeiling;
 
 struct Folder {
     engine: Arc<Engine>,
