@@ -29,6 +29,7 @@ pub struct Metrics {
     source_reconnects: IntCounterVec,
     runs: IntCounterVec,
     state_conflicts: IntCounterVec,
+    rollbacks: IntCounterVec,
     plugin_duration: HistogramVec,
     attempts: IntCounterVec,
     backlog: IntGaugeVec,
@@ -58,6 +59,8 @@ pub struct PluginMetrics {
     pub retrying: IntCounter,
     /// Calls made again because the state they had read has changed.
     pub state_conflicts: IntCounter,
+    /// Builds taken from work.
+    pub rollbacks: IntCounter,
     /// Outcome `parked`.
     pub parked: IntCounter,
     /// Outcome `dead`.
@@ -123,6 +126,12 @@ impl Metrics {
                 PLUGIN_SECONDS,
                 &["plugin"],
             )?,
+            rollbacks: counters(
+                &registry,
+                "plugin_rollbacks_total",
+                "Builds taken from work because they failed so much more than the ones before.",
+                &["plugin"],
+            )?,
             state_conflicts: counters(
                 &registry,
                 "state_conflicts_total",
@@ -160,6 +169,7 @@ impl Metrics {
             parked: outcome("parked"),
             dead: outcome("dead"),
             state_conflicts: self.state_conflicts.with_label_values(&[name]),
+            rollbacks: self.rollbacks.with_label_values(&[name]),
             duration: self.plugin_duration.with_label_values(&[name]),
         }
     }

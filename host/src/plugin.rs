@@ -31,6 +31,8 @@ mod manifest;
 pub mod state;
 mod call;
 mod scan;
+pub mod builds;
+pub mod rollback;
 mod inspect;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -43,7 +45,7 @@ pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
 pub use manifest::{Manifest, ManifestError, effective, subject_matches};
-pub use scan::{PluginError, ScanError, Scanned, manifest_beside, scan};
+pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, manifest_beside, scan};
 
 /// A plugin that can be called, from any thread.
 pub struct Plugin {
@@ -51,6 +53,8 @@ pub struct Plugin {
     pub name: Arc<str>,
     /// The lower-case hex SHA-256 of the file.
     pub digest: Arc<str>,
+    /// Names the pair of files that it was made of, sidecar included.
+    pub build: Arc<str>,
     /// What it may do: what it asked for, within what the operator grants.
     pub manifest: Manifest,
     engine: Arc<Engine>,

@@ -175,9 +175,10 @@ impl Parts for Program {
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
         let (engine, _cache) = self.engine().map_err(Failure::new)?;
         let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let scanned = scan(&engine, &settings.plugins, &endpoints, |_| true);
+        let scanned = scan(&engine, &settings.plugins, &endpoints, |_, _| true);
         let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
         Ok(scanned
+            .scanned
             .into_iter()
             .map(|one| {
                 let view = PluginView { name: one.name.to_string(), file: one.path, ..PluginView::default() };

@@ -457,6 +457,9 @@ pub struct DeadLetterFilter {
     pub endpoint: Option<String>,
     /// Only by this plugin.
     pub plugin: Option<String>,
+    /// Only of runs whose last call was made of the plugin's file with this SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_digest: Option<String>,
     /// Only for this reason.
     pub reason: Option<Reason>,
     /// At most this many; listing's own bound is 10,000.

@@ -21,6 +21,7 @@ use wirehook::metrics::Metrics;
 use wirehook::outbox::{Outbox, RAN_QUEUE_MAX};
 use wirehook::plugin::Engine;
 use wirehook::plugin::Services;
+use wirehook::plugin::builds::Builds;
 use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::pool::Pool;
 use wirehook::plugin::registry::Registry;
@@ -114,6 +115,9 @@ impl WholePath {
             Arc::clone(&shared),
             Arc::clone(&pool),
             Arc::clone(&routes),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            Builds::open(&plugins.folder.with_extension("builds"))?,
         );
         registry.scan().await?;
 

@@ -131,7 +131,8 @@ fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url) -> Result<St
     };
     // Where endpoints are several, a plugin that names none has to be told which is its own. Whoever tries a plugin gives
     // it what it asks for.
-    let listed = plugins.iter().map(|plugin| {
+    let asks = |plugin: &&Put| plugin.endpoints.is_empty() || !plugin.grants.is_empty();
+    let listed = plugins.iter().filter(asks).map(|plugin| {
         let own = plugin.endpoints.is_empty().then(|| ENDPOINT.into());
         let grants = plugin.grants.iter().map(|grant| grant.as_str().into());
         table(&[

@@ -193,7 +193,16 @@ impl Plugin {
         check_memory(&component, manifest.limits)?;
         let handler = linker::link(engine, &component, &manifest.grants)?;
         let config = ConfigValues::new(&manifest.config);
-        Ok(Self { name: name.into(), digest: digest.into(), manifest, engine: engine.clone(), handler, config })
+        let digest: Arc<str> = digest.into();
+        Ok(Self {
+            name: name.into(),
+            build: Arc::clone(&digest),
+            digest,
+            manifest,
+            engine: engine.clone(),
+            handler,
+            config,
+        })
     }
 }
 

@@ -245,7 +245,8 @@ impl HostFolder {
         Ok(std::fs::rename(hidden, self.plugins().join(name))?)
     }
 
-    fn plugins(&self) -> PathBuf {
+    /// The plugins folder.
+    pub fn plugins(&self) -> PathBuf {
         self.root.path().join(PLUGINS)
     }
 }

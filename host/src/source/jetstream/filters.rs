@@ -31,6 +31,12 @@ pub(super) fn filters_of(config: &Config) -> Vec<String> {
     filters
 }
 
+/// Those of `wanted` of which a consumer with the filters `has` leaves something out.
+pub(super) fn lacking<'a>(wanted: &'a [String], has: &[String]) -> Vec<&'a String> {
+    let is_covered = |wanted: &str| has.is_empty() || has.iter().any(|has| includes(has, wanted));
+    wanted.iter().filter(|wanted| !is_covered(wanted)).collect()
+}
+
 /// Whether whatever matches `narrow` matches `wide`.
 fn includes(wide: &str, narrow: &str) -> bool {
     let (mut wide, mut narrow) = (wide.split('.'), narrow.split('.'));
@@ -76,6 +82,18 @@ mod tests {
         check(&["a.*", "a.>", "a.b", "a.b"], &["a.>"], &["a.>"]);
         check(&["a.*", "a.*.c"], &["a.>"], &["a.*", "a.*.c"]);
         check(&["a"], &["b"], &["a"]);
+    }
+
+    #[test]
+    fn what_a_consumer_leaves_out_is_known() {
+        let check = |wanted: &[&str], has: &[&str], expected: &[&str]| {
+            let [wanted, has] = [wanted, has].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(lacking(&wanted, &has), expected, "{wanted:?} of {has:?}");
+        };
+        check(&["a.>", "b"], &[], &[]);
+        check(&["a.>", "b"], &["a.*"], &["a.>", "b"]);
+        check(&["a.x", "b"], &["a.*", "b"], &[]);
+        check(&[], &["a.*"], &[]);
     }
 
     #[test]
