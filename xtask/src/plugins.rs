@@ -2,6 +2,7 @@
 
 mod c;
 pub(crate) mod projects;
+pub(crate) mod zig;
 
 use std::collections::BTreeSet;
 use std::env;

@@ -6,3 +6,4 @@ mod check;
 mod go;
 mod go_guest;
 mod rust;
+mod zig;
