@@ -155,6 +155,16 @@ static void memory_grows_with_what_is_asked(void) {
   }
 }
 
+/* An instance that is reused takes the same memory for every event. */
+static void memory_begins_anew_with_every_event(void) {
+  wh_arena_reset();
+  void *first = wh_alloc(1);
+  wh_alloc(1000000);
+  wh_arena_reset();
+  WH_EXPECT(wh_alloc(1) == first);
+  WH_EXPECT(wh_alloc(0) != NULL);
+}
+
 static void a_result_keeps_its_order(void) {
   wh_result result = wh_none();
   wh_webhook *first = wh_add(&result, WH("1"));
@@ -234,6 +244,7 @@ int main(void) {
   WH_RUN(members_and_elements_are_gone_through);
   WH_RUN(what_is_written_is_json);
   WH_RUN(memory_grows_with_what_is_asked);
+  WH_RUN(memory_begins_anew_with_every_event);
   WH_RUN(a_result_keeps_its_order);
   WH_RUN(config_and_log_belong_to_a_test);
   WH_RUN(config_and_log_are_empty_again);
