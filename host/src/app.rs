@@ -25,7 +25,7 @@ use crate::outbox::{Outbox, RAN_QUEUE_MAX};
 use crate::plugin::builds::Builds;
 use crate::plugin::compiler::Compiler;
 use crate::plugin::pool::Pool;
-use crate::plugin::registry::Registry;
+use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
 use crate::plugin::{Engine, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
@@ -172,17 +172,17 @@ impl Host {
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
         let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let registry = Arc::new(Registry::new(
+        let registry = Arc::new(Registry::new(RegistryParts {
             engine,
-            settings.plugins.clone(),
-            endpoint_names.clone(),
-            Arc::clone(&shared),
-            Arc::clone(&pool),
-            Arc::clone(&routes),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-            builds,
-        ));
+            settings: settings.plugins.clone(),
+            endpoints: endpoint_names.clone(),
+            store: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            routes: Arc::clone(&routes),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            builds: Arc::new(builds),
+        }));
         registry.scan().await?;
 
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);

@@ -111,7 +111,7 @@ impl Outbox {
 
     fn hand_over(&mut self, ran: Ran, completion: RunCompletion, completed: Completed) {
         if completed == Completed::Conflict {
-            return self.run_again(ran, completion);
+            return self.run_again(ran, &completion);
         }
         self.report(&ran, &completion.outcome);
         match (completion.outcome, completed) {
@@ -129,7 +129,7 @@ impl Outbox {
     }
 
     /// Another run changed the state that this one had read: its result is worth nothing.
-    fn run_again(&mut self, ran: Ran, completion: RunCompletion) {
+    fn run_again(&mut self, ran: Ran, completion: &RunCompletion) {
         if let RunOutcome::Produced(deliveries) = &completion.outcome {
             self.give_back(deliveries);
         }

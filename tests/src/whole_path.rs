@@ -24,7 +24,7 @@ use wirehook::plugin::Services;
 use wirehook::plugin::builds::Builds;
 use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::pool::Pool;
-use wirehook::plugin::registry::Registry;
+use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
@@ -108,17 +108,22 @@ impl WholePath {
         let pool =
             Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), WORKERS);
         let routes = Arc::new(SharedRoutes::default());
-        let registry = Registry::new(
-            Arc::clone(&plugins.engine),
-            PluginsSettings { dir: plugins.folder.clone(), admit: Admit::Any, workers: WORKERS, listed: Vec::new() },
-            settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
-            Arc::clone(&shared),
-            Arc::clone(&pool),
-            Arc::clone(&routes),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-            Builds::open(&plugins.folder.with_extension("builds"))?,
-        );
+        let registry = Registry::new(RegistryParts {
+            engine: Arc::clone(&plugins.engine),
+            settings: PluginsSettings {
+                dir: plugins.folder.clone(),
+                admit: Admit::Any,
+                workers: WORKERS,
+                listed: Vec::new(),
+            },
+            endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
+            store: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            routes: Arc::clone(&routes),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            builds: Arc::new(Builds::open(&plugins.folder.with_extension("builds"))?),
+        });
         registry.scan().await?;
 
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);

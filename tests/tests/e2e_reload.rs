@@ -119,9 +119,9 @@ async fn a_file_in_the_writing_waits_and_a_bad_one_leaves_the_old_build_at_work(
     scene.deliver(0..5).await?;
     let new = build(1)?;
     let (half, path) = (new.wasm.len() / 2, scene.host.folder.plugins().join("orders.wasm"));
-    // Over the file itself, as `cp` does; longer than the folder has to be quiet for.
+    // Over the file itself, as `cp` does.
     std::fs::write(&path, &new.wasm[..half])?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.log_says("the plugin's file is being written").await?;
     scene.deliver(5..10).await?;
     std::fs::write(&path, &new.wasm)?;
     scene.log_says("a new build of the plugin is at work").await?;

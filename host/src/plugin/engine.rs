@@ -160,8 +160,9 @@ fn config(slots: u32) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
         .concurrency_support(false)
-        // The memory limit is a sum; more memories than a plugin's modules have would only make it easier to miss.
-        .wasm_multi_memory(false)
+        // The memory limit is a sum over all memories of a call, so that several are no way around it; components of
+        // several modules need adapters with more than one.
+        .wasm_multi_memory(true)
         .wasm_memory64(false)
         // A guest's own DWARF is input like any other: it is never parsed in the host.
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);

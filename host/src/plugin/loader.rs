@@ -187,7 +187,7 @@ impl Plugin {
                 let code = engine.compiler().compile(engine.wasmtime(), kind, wasm)?;
                 engine.cache().store(&digest, &code);
                 code.component(engine.wasmtime())
-                    .map_err(|error| LoadError::CompilerPanicked { detail: detail(&format!("{error:#}")) })?
+                    .map_err(|error| LoadError::Invalid { detail: detail(&format!("{error:#}")) })?
             }
         };
         check_memory(&component, manifest.limits)?;

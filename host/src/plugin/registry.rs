@@ -18,19 +18,33 @@ use crate::sync::lock;
 
 /// The plugins of one host.
 pub struct Registry {
-    engine: Arc<Engine>,
-    settings: PluginsSettings,
-    endpoints: Vec<Arc<str>>,
-    store: Arc<dyn Store>,
-    pool: Arc<Pool>,
-    routes: Arc<SharedRoutes>,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-    builds: Arc<Builds>,
+    parts: RegistryParts,
     plugins: Mutex<BTreeMap<Arc<str>, Entry>>,
     histories: Mutex<BTreeMap<Arc<str>, History>>,
     /// One change of what is at work at a time.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// What a registry stands on.
+pub struct RegistryParts {
+    /// What plugins run on.
+    pub engine: Arc<Engine>,
+    /// Where plugins lie, and what the operator grants them.
+    pub settings: PluginsSettings,
+    /// The configured endpoints' names.
+    pub endpoints: Vec<Arc<str>>,
+    /// Remembers plugins, and parks their runs.
+    pub store: Arc<dyn Store>,
+    /// Calls plugins.
+    pub pool: Arc<Pool>,
+    /// Who is subscribed to what.
+    pub routes: Arc<SharedRoutes>,
+    /// When a build began.
+    pub clock: Arc<dyn Clock>,
+    /// Counts rollbacks.
+    pub metrics: Arc<Metrics>,
+    /// The last good builds.
+    pub builds: Arc<Builds>,
 }
 
 /// What is known of one plugin.
@@ -80,28 +94,10 @@ pub enum Look {
 
 impl Registry {
     /// A registry that has not looked into the folder yet.
-    pub fn new(
-        engine: Arc<Engine>,
-        settings: PluginsSettings,
-        endpoints: Vec<Arc<str>>,
-        store: Arc<dyn Store>,
-        pool: Arc<Pool>,
-        routes: Arc<SharedRoutes>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-        builds: Builds,
-    ) -> Self {
+    pub fn new(parts: RegistryParts) -> Self {
         Self {
-            engine,
-            settings,
-            endpoints,
-            store,
-            pool,
-            routes,
-            clock,
-            metrics,
-            histories: Mutex::new(builds.histories()),
-            builds: Arc::new(builds),
+            histories: Mutex::new(parts.builds.histories()),
+            parts,
             plugins: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
@@ -119,29 +115,29 @@ impl Registry {
 
     /// Has the pool, the routes and the store know what serves.
     async fn put_to_work(&self) -> Result<(), StoreError> {
-        let mut known = self.store.known_plugins().await?;
+        let mut known = self.parts.store.known_plugins().await?;
         for plugin in self.serving() {
             known.retain(|other| other.name != plugin.name);
             known.push(as_known(&plugin));
             let standing = self.remember_build(&plugin);
-            self.pool.install_with(plugin, standing);
+            self.parts.pool.install_with(plugin, standing);
         }
         self.mark_missing(&known);
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
-        self.routes.set(Routes::new(&known, |name| self.is_serving(name)));
+        self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
         lock(&self.plugins).values_mut().for_each(Entry::tell);
         self.settle().await
     }
 
     /// Writes down which build serves, where that is another one than before. Returns how it stands.
     fn remember_build(&self, plugin: &Plugin) -> Standing {
-        let standing = self.pool.standing(&plugin.name);
+        let standing = self.parts.pool.standing(&plugin.name);
         self.change_history(&plugin.name, |history| {
             if history.serving.as_deref() == Some(&*plugin.build) {
                 history.standing = standing.unwrap_or(history.standing);
                 return;
             }
-            let replaced = standing.unwrap_or(history.standing).replaced(self.clock.now());
+            let replaced = standing.unwrap_or(history.standing).replaced(self.parts.clock.now());
             let before = history.serving.replace(plugin.build.to_string());
             // The first build of all has nothing to be compared with, or to go back to.
             history.standing = if before.is_some() { replaced } else { Standing::default() };
@@ -154,11 +150,11 @@ impl Registry {
     /// Makes a change of a plugin's history durable, where it is one. Returns the history.
     fn change_history(&self, name: &Arc<str>, change: impl FnOnce(&mut History)) -> History {
         let mut histories = lock(&self.histories);
-        let history = histories.entry(Arc::clone(name)).or_insert_with(|| self.builds.history(name));
+        let history = histories.entry(Arc::clone(name)).or_insert_with(|| self.parts.builds.history(name));
         let before = history.clone();
         change(history);
         if *history != before {
-            self.builds.keep_history(name, history);
+            self.parts.builds.keep_history(name, history);
         }
         history.clone()
     }
@@ -181,8 +177,9 @@ impl Registry {
     }
 
     async fn load_kept(&self, name: &Arc<str>, build: String) -> Result<Arc<Plugin>, String> {
-        let (engine, settings, endpoints) = (Arc::clone(&self.engine), self.settings.clone(), self.endpoints.clone());
-        let (builds, name) = (Arc::clone(&self.builds), Arc::clone(name));
+        let (engine, settings, endpoints) =
+            (Arc::clone(&self.parts.engine), self.parts.settings.clone(), self.parts.endpoints.clone());
+        let (builds, name) = (Arc::clone(&self.parts.builds), Arc::clone(name));
         let load = move || {
             let pair = builds.load(&name, &build).map_err(|error| error.to_string())?;
             let making = Making { engine: &engine, settings: &settings, endpoints: &endpoints };
@@ -209,7 +206,7 @@ impl Registry {
             }
         };
         // What the pool knows is how the build before did: see `Standing::after`.
-        let standing = self.pool.standing(name).unwrap_or_default();
+        let standing = self.parts.pool.standing(name).unwrap_or_default();
         self.change_history(name, |history| {
             *history = History {
                 serving: Some(before),
@@ -226,7 +223,7 @@ impl Registry {
             plugin = %name, plugin_digest = %condemned.digest, plugin_digest_before = %plugin.digest,
             "the new build fails so much more often than the one before it that it is rolled back: the one before is at work, the runs that the new one killed are put back to work"
         );
-        self.metrics.plugin(name).rollbacks.inc();
+        self.parts.metrics.plugin(name).rollbacks.inc();
         if let Some(entry) = lock(&self.plugins).get_mut(name) {
             entry.status =
                 Status { serving: Some(plugin), fault: Some(Fault::Refused(PluginError::RolledBack.to_string())) };
@@ -248,10 +245,10 @@ impl Registry {
                 reason: Some(reason),
                 ..DeadLetterFilter::default()
             };
-            let redriven = self.store.redrive(killed, self.clock.now()).await?;
+            let redriven = self.parts.store.redrive(killed, self.parts.clock.now()).await?;
             if redriven.runs > 0 {
                 tracing::warn!(plugin = %name, runs = redriven.runs, %reason, "runs that the rolled back build killed are back to work");
-                self.pool.spilled(name);
+                self.parts.pool.spilled(name);
             }
         }
         self.change_history(name, |history| {
@@ -268,20 +265,20 @@ impl Registry {
     pub async fn settle(&self) -> Result<(), StoreError> {
         for (name, status) in self.statuses() {
             let Some(plugin) = status.serving else {
-                let left = self.pool.remove(&name);
+                let left = self.parts.pool.remove(&name);
                 if !left.is_empty() {
-                    self.store.release(left, Vec::new()).await?;
+                    self.parts.store.release(left, Vec::new()).await?;
                 }
-                self.store.park_runs(name).await?;
+                self.parts.store.park_runs(name).await?;
                 continue;
             };
-            let standing = self.pool.standing(&name);
+            let standing = self.parts.pool.standing(&name);
             self.change_history(&name, |history| history.standing = standing.unwrap_or(history.standing));
             self.redrive_killed(&name).await?;
-            let unparked = self.store.remember_plugin(as_known(&plugin)).await?;
+            let unparked = self.parts.store.remember_plugin(as_known(&plugin)).await?;
             if unparked > 0 {
                 tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
-                self.pool.spilled(&name);
+                self.parts.pool.spilled(&name);
             }
         }
         Ok(())
@@ -302,10 +299,11 @@ impl Registry {
 
     /// Reads what is new or changed, on a thread that may be busy for a while: compiling takes seconds.
     async fn load(&self) -> Look {
-        let (engine, settings, endpoints) = (Arc::clone(&self.engine), self.settings.clone(), self.endpoints.clone());
+        let (engine, settings, endpoints) =
+            (Arc::clone(&self.parts.engine), self.parts.settings.clone(), self.parts.endpoints.clone());
         let seen: BTreeMap<Arc<str>, Stamp> =
             lock(&self.plugins).iter().filter_map(|(name, entry)| Some((Arc::clone(name), entry.stamp?))).collect();
-        let builds = Arc::clone(&self.builds);
+        let builds = Arc::clone(&self.parts.builds);
         let rolled_back = self.rolled_back();
         let scan = move || {
             let making = Making { engine: &engine, settings: &settings, endpoints: &endpoints };
@@ -377,12 +375,15 @@ impl Entry {
         let cut = matches!(outcome, Err(PluginError::NotWhole));
         self.looks_cut = if cut { self.looks_cut.saturating_add(1) } else { 0 };
         if cut && self.looks_cut < LOOKS_CUT_MAX {
+            if self.looks_cut == 1 {
+                tracing::info!(plugin = %name, "the plugin's file is being written; waiting for the rest of it");
+            }
             return Look::Unsettled;
         }
         match outcome {
             Ok(plugin) => self.serve(plugin),
             Err(PluginError::Missing(_)) if self.status.serving.is_some() => return self.gone(&name),
-            Err(error) => self.refuse(&name, error.to_string()),
+            Err(error) => self.refuse(&name, &error.to_string()),
         }
         self.stamp = Some(stamp);
         Look::Settled
@@ -411,8 +412,8 @@ impl Entry {
         }
     }
 
-    fn refuse(&mut self, name: &str, error: String) {
-        let fault = Some(Fault::Refused(error.clone()));
+    fn refuse(&mut self, name: &str, error: &str) {
+        let fault = Some(Fault::Refused(error.to_owned()));
         if std::mem::replace(&mut self.status.fault, fault.clone()) == fault {
             return;
         }

@@ -140,6 +140,17 @@ fn a_plugin_may_live_with_a_refused_growth() {
     assert_eq!(call(&grow_until_refused(NOTHING)).result, Ok(Vec::new()));
 }
 
+/// Adapters between modules may have several; a module that defines more than one has no slot for them.
+#[test]
+fn a_module_with_several_memories_of_its_own_is_refused() {
+    let (engine, _dir) = engine();
+    let wat =
+        guest_wat("(i32.const 1024)").replace("(data (i32.const 512)", "(memory $second 1) (data (i32.const 512)");
+    let wasm = embed(&wat, &contract(), "wirehook:plugin/subscriber");
+    let refused = Plugin::load(&engine, "orders", &wasm, Manifest::default()).unwrap_err().to_string();
+    assert!(refused.contains("not valid WebAssembly for this host") && refused.contains("memories"), "{refused}");
+}
+
 #[test]
 fn memory_is_summed_over_a_component_s_modules() {
     // A second module with 40 MiB of its own, appended to the component: with 40 MiB in the first, 80 in all.
