@@ -104,7 +104,7 @@ wh_str wh_str_of(const char *text);
 /* Whether there is a text, and it is this one. */
 bool wh_is(wh_str str, const char *text);
 bool wh_same(wh_str one, wh_str other);
-/* What printf would print. It brings printf into the plugin, some 20 KB. */
+/* What printf would print. It brings printf into the plugin, some 16 KB. */
 wh_str wh_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Memory until the event is done with, aligned to 16 bytes. Never NULL. */
 void *wh_alloc(size_t size);
