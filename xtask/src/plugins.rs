@@ -1,6 +1,8 @@
 //! Builds the example plugins, and the hostile ones of the tests.
 
+mod c;
 pub(crate) mod projects;
+pub(crate) mod zig;
 
 use std::collections::BTreeSet;
 use std::env;

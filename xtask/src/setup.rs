@@ -1,5 +1,6 @@
 //! Installs what is missing, and says exactly what to run where it can't.
 
+mod c;
 pub(crate) mod go;
 mod services;
 
@@ -30,6 +31,8 @@ enum Part {
     Component(&'static str, &'static str),
     /// A program: its name, and Debian's package.
     Program(&'static str, &'static str),
+    /// A file that clang needs for WebAssembly.
+    Clang(c::File),
     /// The Go toolchain.
     Go,
     /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
@@ -39,7 +42,15 @@ enum Part {
 const BUILD: [Part; 3] =
     [Part::Target("wasm32-unknown-unknown"), Part::Target("wasm32-wasip2"), Part::Program("cc", "build-essential")];
 
-const LANGUAGES: [Part; 3] = [Part::Program("python3", "python3"), Part::Program("pip3", "python3-pip"), Part::Go];
+const LANGUAGES: [Part; 7] = [
+    Part::Program("python3", "python3"),
+    Part::Program("pip3", "python3-pip"),
+    Part::Go,
+    Part::Program("clang", "clang"),
+    Part::Program("wasm-ld", "lld"),
+    Part::Clang(c::File::Libc),
+    Part::Clang(c::File::Builtins),
+];
 
 const CHECKS: [Part; 5] = [
     Part::Component("rustfmt", "cargo-fmt"),
@@ -79,6 +90,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Go => "go",
+            Self::Clang(file) => file.name(),
             Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
     }
@@ -87,6 +99,7 @@ impl Part {
     fn package(self) -> Option<&'static str> {
         match self {
             Self::Program(_, package) | Self::Server(_, package) => Some(package),
+            Self::Clang(file) => Some(file.package()),
             Self::Target(_) | Self::Component(..) | Self::Go => None,
         }
     }
@@ -105,6 +118,7 @@ fn sysroot() -> Result<PathBuf> {
 fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
     match part {
         Part::Go => go::folder(paths).is_some(),
+        Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {
             sysroot.join("bin").join(program).is_file() || !is_rustups(sysroot) && find_program(program).is_some()

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::command::{Run, find_program, heading};
 use crate::paths::Paths;
-use crate::plugins::{self, projects};
+use crate::plugins::{self, projects, zig};
 use crate::publishers;
 use crate::setup::{self, Needs};
 use crate::tidy;
@@ -30,6 +30,7 @@ pub(crate) fn run(paths: &Paths, full: bool) -> Result<()> {
     };
     if full {
         publishers::build(paths)?;
+        zig::build(paths)?;
     }
     heading("test: the programs that the tests start");
     cargo().args(["build", "--locked", "--workspace", "--bins"]).success()?;
@@ -44,7 +45,7 @@ pub(crate) fn run(paths: &Paths, full: bool) -> Result<()> {
     heading("test: everything passed");
     if !full {
         eprintln!(
-            "left out: the long tests, FraiseQL's own publishers among them; `cargo xtask test --full` runs them"
+            "left out: the long tests, FraiseQL's own publishers and the example in Zig among them; `cargo xtask test --full` runs them"
         );
     }
     Ok(())

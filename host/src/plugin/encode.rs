@@ -1,12 +1,15 @@
 //! From a toolchain's core module to a component: the contract is embedded where the toolchain can't, and WASI 0.1 is
 //! served inside the component where the toolchain can't do without it.
 
+mod shape;
+
 use std::fmt::Display;
 
 use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{Resolve, WorldId};
 
+use self::shape::Shape;
 use super::limits::detail;
 use super::linker::HANDLER;
 use super::loader::LoadError;
@@ -69,10 +72,17 @@ fn needs(core: &[u8]) -> wasmparser::Result<Needs> {
     Ok(needs)
 }
 
-fn embed(core: &[u8]) -> Result<Vec<u8>, LoadError> {
+/// The world that a plugin is made for.
+fn contract() -> Result<(Resolve, WorldId), LoadError> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str(CONTRACT_FILE, CONTRACT).map_err(failed)?;
     let world = resolve.select_world(&[package], Some(WORLD)).map_err(failed)?;
+    Ok((resolve, world))
+}
+
+fn embed(core: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let (resolve, world) = contract()?;
+    Shape::of(&resolve, world).check(core).map_err(|wrong| LoadError::Encode { detail: wrong })?;
     let mut core = core.to_vec();
     embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).map_err(failed)?;
     Ok(core)
@@ -90,5 +100,7 @@ fn failed(error: impl Display) -> LoadError {
     LoadError::Encode { detail: detail(&format!("{error:#}")) }
 }
 
+#[cfg(test)]
+mod abi_tests;
 #[cfg(test)]
 mod tests;

@@ -46,7 +46,7 @@ pub enum LoadError {
     },
     /// A core module that says nothing about its interface.
     #[error(
-        "the file is a core module without a component type that does not export `{HANDLER}#on-event` either, so it is no plugin; {BUILD_HINT}"
+        "the file is a core module without a component type that does not export `{HANDLER}#on-event` either, so it is no plugin; {BUILD_HINT}; for a language without an SDK see wit/abi.md"
     )]
     NoComponentType,
     /// A core module that has a component type but does not fit it.

@@ -1,16 +1,18 @@
 //! Go: the stock toolchain makes a core module, which the host makes a component.
 
-use std::fs;
 use std::path::Path;
 
+use super::encode::encode_step;
 use super::{BuildPlan, Language, Project, ProjectError, Run, SdkFile, Step, TemplateFile, Tool, manifest};
-use crate::plugin::{FILE_BYTES_MAX, encode};
 
 /// Where a project's build leaves what it makes.
 const BUILD_FOLDER: &str = "build";
 
 /// The bindings take the runtime's allocator by a name that is not public; nobody debugs a plugin's module.
 const LINKER_FLAGS: &str = "-ldflags=-checklinkname=0 -s -w";
+
+/// What a module that exports no handler most likely lacks.
+const EXPORTED: &str = "an init function of package main calls wirehook.Export with the plugin's function";
 
 static GO: Tool = Tool {
     program: "go",
@@ -84,25 +86,9 @@ fn build(project: &Project) -> Result<BuildPlan, ProjectError> {
         .help(
             "where it does not know `wasmexport` or a package of the SDK, see that `go version` says 1.25.5 or later",
         );
-    let what = format!("making the component {BUILD_FOLDER}/{}.wasm", project.name);
-    let work = {
-        let product = product.clone();
-        Box::new(move || encode_file(&core, &product))
-    };
-    Ok(BuildPlan { steps: vec![compile.into(), Step::Work { what, work }], product })
-}
-
-fn encode_file(core: &Path, component: &Path) -> Result<(), String> {
-    let failed = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
-    let bytes = fs::metadata(core).map_err(|error| failed(core, error))?.len();
-    if bytes > FILE_BYTES_MAX as u64 {
-        return Err(format!("the module has {bytes} bytes; a plugin may have {FILE_BYTES_MAX} at most"));
-    }
-    let module = fs::read(core).map_err(|error| failed(core, error))?;
-    let encoded = encode(&module).map_err(|error| {
-        format!("{error}; see that an init function of package main calls wirehook.Export with the plugin's function")
-    })?;
-    fs::write(component, encoded).map_err(|error| failed(component, error))
+    let shown = format!("{BUILD_FOLDER}/{}.wasm", project.name);
+    let encode = encode_step(core, product.clone(), &shown, EXPORTED);
+    Ok(BuildPlan { steps: vec![compile.into(), encode], product })
 }
 
 fn test(_: &Project) -> Vec<Step> {
@@ -126,6 +112,8 @@ fn plugin_name(folder: &Path) -> Result<String, ProjectError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -141,17 +129,6 @@ mod tests {
         assert_eq!(check("module \"example.com/shop/orders/v2\"\n"), named("orders"));
         assert!(check("go 1.25\n").unwrap_err().contains("go mod init NAME"));
         assert!(check("module \n").unwrap_err().contains("go.mod"));
-    }
-
-    #[test]
-    fn a_module_that_exports_no_handler_is_told_of_the_missing_call() {
-        let folder = tempfile::tempdir().unwrap();
-        let core = folder.path().join("a.core.wasm");
-        fs::write(&core, wat::parse_str("(module)").unwrap()).unwrap();
-        let error = encode_file(&core, &folder.path().join("a.wasm")).unwrap_err();
-        assert!(error.contains("wirehook.Export"), "{error}");
-        let error = encode_file(&folder.path().join("b"), &folder.path().join("a.wasm")).unwrap_err();
-        assert!(error.contains("/b: "), "{error}");
     }
 
     #[test]

@@ -63,6 +63,11 @@ fn the_go_sdk_is_whole() {
     sdk_is_whole("go", "sdk/go", "wirehook-sdk", &except);
 }
 
+#[test]
+fn the_c_sdk_is_whole() {
+    sdk_is_whole("c", "sdk/c", "wirehook-sdk", &["sdk_test.c", "examples/zig/orders.zig"]);
+}
+
 /// Compares what `lang` embeds under `embedded` with the repository's folder `source`, whose files in `except` are made
 /// anew or left out.
 fn sdk_is_whole(lang: &str, source: &str, embedded: &str, except: &[&str]) {

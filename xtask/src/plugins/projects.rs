@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{folders, name_of};
+use super::{c, folders, name_of};
 use crate::command::{Run, heading};
 use crate::paths::Paths;
 use crate::setup::go;
@@ -35,7 +35,7 @@ pub(crate) fn test(paths: &Paths) -> Result<()> {
         let test = Run::new(&go, ADVICE).within(&folder).args(["test", "./..."]);
         offline(test, paths).success()?;
     }
-    Ok(())
+    c::test(paths)
 }
 
 /// Nothing is fetched, and what the toolchain keeps stays in the target folder.
