@@ -126,7 +126,7 @@ impl Registry {
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
         self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
         lock(&self.plugins).values_mut().for_each(Entry::tell);
-        self.settle().await
+        self.settle_in_turn().await
     }
 
     /// Writes down which build serves, where that is another one than before. Returns how it stands.
@@ -263,6 +263,12 @@ impl Registry {
     /// that was accepted while its plugin came back may have been parked a moment after the plugin was remembered, one
     /// that was accepted while it went may be in memory, and a redrive gives work to plugins that are gone.
     pub async fn settle(&self) -> Result<(), StoreError> {
+        // A plugin that comes back between a look at it and its removal from work would stay removed.
+        let _turn = self.turn.lock().await;
+        self.settle_in_turn().await
+    }
+
+    async fn settle_in_turn(&self) -> Result<(), StoreError> {
         for (name, status) in self.statuses() {
             let Some(plugin) = status.serving else {
                 let left = self.parts.pool.remove(&name);

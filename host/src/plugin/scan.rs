@@ -5,17 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::builds::{Builds, Pair};
 use super::loader::FILE_BYTES_MAX;
 use super::manifest::SIDECAR_BYTES_MAX;
 use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
 use crate::settings::{Admit, PluginCeiling, PluginsSettings};
+use crate::sync::lock;
 
 /// Plugins in one folder.
 pub(super) const PLUGINS_MAX: usize = 256;
+/// Plugins loaded at once: each may hold its file's bytes, and a compiler's process.
+const LOADERS_MAX: usize = 4;
 /// Bytes of a plugin's name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -183,14 +187,29 @@ pub(super) fn scan_with(
     let name = |path: &Path| Arc::from(super::limits::detail(&stem(path)));
     let names = files.keys().map(|path| name(path)).collect();
     let stamped = files.into_iter().map(|(path, exists)| (Stamp::of(&path), path, exists));
-    let scanned = stamped.filter(|(stamp, path, _)| wanted(&stem(path), *stamp)).map(|(stamp, path, exists)| {
+    let wanted: Vec<_> = stamped.filter(|(stamp, path, _)| wanted(&stem(path), *stamp)).collect();
+    let one = |(stamp, path, exists): (Stamp, PathBuf, bool)| {
         let outcome =
             if exists { load(making, &stem(&path), &path, kept) } else { Err(PluginError::Missing(path.clone())) };
         let changing = Stamp::of(&path) != stamp;
         Scanned { name: name(&path), outcome: outcome.map(Arc::new), path, stamp, changing }
-    });
-    let scanned = scanned.collect();
+    };
+    let mut scanned = side_by_side(wanted, one);
+    scanned.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(Folder { names, scanned })
+}
+
+/// Does `work` on each of `items`, on as many threads as there are cores, in no order.
+fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(LOADERS_MAX).min(items.len());
+    let items = Mutex::new(items.into_iter());
+    let next = || lock(&items).next();
+    let worker = || std::iter::from_fn(next).map(&work).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let done = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        done.flatten().collect()
+    })
 }
 
 fn stem(path: &Path) -> Cow<'_, str> {
