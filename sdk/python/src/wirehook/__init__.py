@@ -4,7 +4,7 @@ from . import config, log
 from ._json import RawJson
 from .event import Event
 from .failure import Reject, Retry
-from .handler import Handler, handler
+from ._call import Handler, handler
 from .webhook import Webhook
 
 __all__ = ["Event", "Handler", "RawJson", "Reject", "Retry", "Webhook", "config", "handler", "log"]

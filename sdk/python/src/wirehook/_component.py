@@ -6,17 +6,19 @@ from . import _deterministic, _host
 
 _deterministic.install()
 
-import plugin  # noqa: E402
+import logging  # noqa: E402
+import sys  # noqa: E402
+
 from componentize_py_types import Err  # noqa: E402
 from wit_world import exports  # noqa: E402
 from wit_world.imports import config, log, types  # noqa: E402
 
-from . import handler  # noqa: E402
+from . import _call  # noqa: E402
 from .event import Event  # noqa: E402
 from .failure import Failure, Retry  # noqa: E402
+from .log import LogHandler, Printed  # noqa: E402
 
 _LEVELS = {level.name.lower(): level for level in log.Level}
-_function = handler.of_module(plugin)
 
 
 class _Component:
@@ -31,6 +33,12 @@ class _Component:
 
 
 _host.current = _Component()
+sys.stdout, sys.stderr = Printed("info"), Printed("warn")
+logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
+
+import plugin  # noqa: E402
+
+_function = _call.of_module(plugin)
 
 
 class Handler(exports.Handler):
@@ -52,7 +60,7 @@ class Handler(exports.Handler):
         )
         _deterministic.begin(given)
         try:
-            webhooks = handler.run(_function, given)
+            webhooks = _call.run(_function, given)
         except Failure as failure:
             case = types.Failure_Retry if isinstance(failure, Retry) else types.Failure_Reject
             raise Err(case(failure.reason)) from None

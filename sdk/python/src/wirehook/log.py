@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 from . import _host
@@ -46,3 +47,20 @@ def level_of(number: int) -> str:
     """The contract's level of one of ``logging``'s."""
     steps = [(logging.ERROR, "error"), (logging.WARNING, "warn"), (logging.INFO, "info"), (logging.DEBUG, "debug")]
     return next((level for least, level in steps if number >= least), "trace")
+
+
+class Printed(io.TextIOBase):
+    """What a plugin prints, as lines of the log."""
+
+    def __init__(self, level: str) -> None:
+        self._level = level
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            _host.current.log(self._level, line)
+        return len(text)
