@@ -2,6 +2,7 @@
 
 mod c;
 pub(crate) mod go;
+pub(crate) mod python;
 mod services;
 
 use std::fs;
@@ -35,6 +36,10 @@ enum Part {
     Clang(c::File),
     /// The Go toolchain.
     Go,
+    /// What Python needs to make environments: a module of its own that Debian packs apart.
+    Venv,
+    /// componentize-py and pytest.
+    Python,
     /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
     Server(&'static str, &'static str),
 }
@@ -42,10 +47,12 @@ enum Part {
 const BUILD: [Part; 3] =
     [Part::Target("wasm32-unknown-unknown"), Part::Target("wasm32-wasip2"), Part::Program("cc", "build-essential")];
 
-const LANGUAGES: [Part; 7] = [
+const LANGUAGES: [Part; 9] = [
     Part::Program("python3", "python3"),
     Part::Program("pip3", "python3-pip"),
     Part::Go,
+    Part::Venv,
+    Part::Python,
     Part::Program("clang", "clang"),
     Part::Program("wasm-ld", "lld"),
     Part::Clang(c::File::Libc),
@@ -80,6 +87,9 @@ pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
     if missing.contains(&Part::Go) {
         go::install(paths)?;
     }
+    if missing.contains(&Part::Python) {
+        python::install(paths)?;
+    }
     match missing.iter().find(|part| !is_there(**part, &sysroot, paths)) {
         Some(part) => bail!("{} was installed, and is still not found; is it in PATH?", part.name()),
         None => Ok(()),
@@ -90,6 +100,8 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Go => "go",
+            Self::Venv => "python3-venv",
+            Self::Python => "componentize-py",
             Self::Clang(file) => file.name(),
             Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
@@ -100,7 +112,8 @@ impl Part {
         match self {
             Self::Program(_, package) | Self::Server(_, package) => Some(package),
             Self::Clang(file) => Some(file.package()),
-            Self::Target(_) | Self::Component(..) | Self::Go => None,
+            Self::Venv => Some("python3-venv"),
+            Self::Target(_) | Self::Component(..) | Self::Go | Self::Python => None,
         }
     }
 
@@ -118,6 +131,8 @@ fn sysroot() -> Result<PathBuf> {
 fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
     match part {
         Part::Go => go::folder(paths).is_some(),
+        Part::Venv => python::makes_environments(),
+        Part::Python => python::is_there(paths),
         Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {

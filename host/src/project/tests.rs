@@ -64,6 +64,11 @@ fn the_go_sdk_is_whole() {
 }
 
 #[test]
+fn the_python_sdk_is_whole() {
+    sdk_is_whole("python", "sdk/python", "wirehook-sdk", &["pyproject.toml", "tests/test_sdk.py"]);
+}
+
+#[test]
 fn the_c_sdk_is_whole() {
     sdk_is_whole("c", "sdk/c", "wirehook-sdk", &["sdk_test.c", "examples/zig/orders.zig"]);
 }

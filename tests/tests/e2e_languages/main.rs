@@ -5,5 +5,7 @@ mod c;
 mod check;
 mod go;
 mod go_guest;
+mod python;
+mod python_guest;
 mod rust;
 mod zig;

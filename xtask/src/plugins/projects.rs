@@ -2,21 +2,23 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{c, folders, name_of};
 use crate::command::{Run, heading};
 use crate::paths::Paths;
-use crate::setup::go;
+use crate::setup::{go, python};
 
 const ADVICE: &str = "what failed is above";
 
-/// Builds the guests of the tests that are in Go, with their sidecars, into `target/guests`. The host is built.
+/// Builds the guests of the tests that are in Go and Python, with their sidecars, into `target/guests`. The host is built.
 pub(super) fn guests(paths: &Paths) -> Result<()> {
     let wirehook = paths.binary("debug", "wirehook");
-    let tools = env::join_paths(go::folder(paths))?;
-    for folder in folders(&paths.root.join("tests/guests/go"))? {
+    let tools = env::join_paths(go::folder(paths).into_iter().chain([python::folder(paths)]))?;
+    let guests = paths.root.join("tests/guests");
+    for folder in [folders(&guests.join("go"))?, folders(&guests.join("python"))?].concat() {
         let file = paths.guests().join(format!("{}.wasm", name_of(&folder)?));
         let build = Run::new(&wirehook, ADVICE).args(["plugin", "build"]).arg(&folder).arg("--out").arg(file);
         offline(build, paths).env("WIREHOOK_TOOLS", &tools).success()?;
@@ -34,6 +36,13 @@ pub(crate) fn test(paths: &Paths) -> Result<()> {
         ensure!(unformatted.is_empty(), "run `gofmt -w` on\n{unformatted}");
         let test = Run::new(&go, ADVICE).within(&folder).args(["test", "./..."]);
         offline(test, paths).success()?;
+    }
+    let with_tests = |folder: &PathBuf| folder.join("pyproject.toml").is_file();
+    let projects = folders(&paths.root.join("plugins"))?.into_iter().filter(with_tests);
+    for folder in [paths.root.join("sdk/python")].into_iter().chain(projects) {
+        heading(&format!("test: {}", folder.display()));
+        let pytest = python::folder(paths).join("pytest");
+        Run::new(pytest, ADVICE).within(&folder).args(["-q", "-p", "no:cacheprovider"]).success()?;
     }
     c::test(paths)
 }
