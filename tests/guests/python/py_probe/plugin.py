@@ -24,7 +24,7 @@ def on_event(event: Event) -> list[Webhook]:
     if wish == "sleep":
         time.sleep(1)
     if wish == "open":
-        return [Webhook.json({"file": str(tried(lambda: open("/etc/passwd").read()))})]
+        return [Webhook(open("/etc/passwd", "rb").read())]
     started = time.monotonic()
     now = datetime.datetime.now(datetime.timezone.utc)
     print("printed")
@@ -48,13 +48,6 @@ def on_event(event: Event) -> list[Webhook]:
             }
         )
     ]
-
-
-def tried(work) -> object:
-    try:
-        return work()
-    except Exception as error:
-        return type(error).__name__
 
 
 def deeper(order: dict) -> list[Webhook]:
