@@ -29,6 +29,7 @@ mod loader;
 mod grant;
 mod manifest;
 pub mod state;
+pub mod http;
 mod call;
 mod scan;
 pub mod builds;
@@ -67,12 +68,14 @@ pub struct Plugin {
 pub struct Services {
     /// Where granted calls read state.
     pub state: Arc<dyn state::StateSource>,
+    /// What makes granted calls' requests.
+    pub outgoing: Arc<http::Outgoing>,
 }
 
 impl Default for Services {
-    /// State that is empty at first: what a call outside a host gets.
+    /// State that is empty at first, and no request is made: what a call outside a host gets.
     fn default() -> Self {
-        Self { state: Arc::new(state::InMemory::default()) }
+        Self { state: Arc::new(state::InMemory::default()), outgoing: Arc::default() }
     }
 }
 

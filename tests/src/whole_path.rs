@@ -23,7 +23,7 @@ use wirehook::plugin::Engine;
 use wirehook::plugin::Services;
 use wirehook::plugin::builds::Builds;
 use wirehook::plugin::compiler::Compiler;
-use wirehook::plugin::pool::Pool;
+use wirehook::plugin::pool::{Pool, Workers};
 use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
@@ -105,8 +105,13 @@ impl WholePath {
             Arc::clone(&metrics),
         );
 
-        let pool =
-            Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), WORKERS);
+        let pool = Pool::new(
+            Arc::clone(&shared),
+            Arc::clone(&clock),
+            Arc::clone(&pressure),
+            Services::default(),
+            Workers::computing(WORKERS),
+        );
         let routes = Arc::new(SharedRoutes::default());
         let registry = Registry::new(RegistryParts {
             engine: Arc::clone(&plugins.engine),
@@ -114,6 +119,7 @@ impl WholePath {
                 dir: plugins.folder.clone(),
                 admit: Admit::Any,
                 workers: WORKERS,
+                http_workers: 1,
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),

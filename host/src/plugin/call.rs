@@ -10,6 +10,7 @@ use super::bindings::exports::wirehook::plugin::handler;
 use super::capability::config::ConfigValues;
 use super::capability::log;
 use super::capability::wasi::Wasi;
+use super::http::Outgoing;
 use super::limits::{
     BODIES_BYTES_MAX, BODY_BYTES_MAX, CROSSING_BYTES_MAX, Deadline, HANDLES_MAX, HEADER_BYTES_MAX, HEADERS_MAX,
     LogBudget, MemoryMeter, NAME_BYTES_MAX, WEBHOOKS_MAX, detail,
@@ -36,6 +37,8 @@ pub(super) struct CallState {
     pub(super) wasi: Option<Box<Wasi>>,
     pub(super) session: Session,
     pub(super) broken_state: Option<Broken>,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) requests_made: u32,
     /// Memories and tables once the sandbox was made.
     pub(super) instance_bytes: usize,
 }
@@ -90,6 +93,8 @@ impl Plugin {
             wasi: None,
             session: Session::new(Arc::clone(&services.state), Arc::clone(&self.name)),
             broken_state: None,
+            outgoing: Arc::clone(&services.outgoing),
+            requests_made: 0,
             instance_bytes: 0,
         };
         let mut store = Store::new(self.engine.wasmtime(), state);

@@ -11,6 +11,7 @@ use crate::plugin::Grant;
 
 use super::endpoint::NamedEndpoint;
 use super::kinds::{Setting, one_of, within};
+use super::requests;
 use super::section::{Reported, Section};
 use super::{
     AdminSettings, Admit, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
@@ -35,6 +36,10 @@ pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_hours(1);
 pub const RETENTION_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10 * 31_557_600));
 /// The most of `[plugins] workers`.
 pub const WORKERS_MAX: u64 = 1024;
+/// The default of `[plugins] http_workers`.
+pub const HTTP_WORKERS: u64 = 16;
+/// The most of `[plugins] http_workers`.
+pub const HTTP_WORKERS_MAX: u64 = 256;
 
 const NAME_LEN_MAX: usize = 64;
 
@@ -82,12 +87,14 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let dir = section.or_default("dir", PLUGINS_DIR.to_owned());
     let admit = section.or_default("admit", Admit::Any);
     let workers = section.integer("workers", 0, 0..=WORKERS_MAX);
+    let http_workers = section.integer("http_workers", HTTP_WORKERS, 1..=HTTP_WORKERS_MAX);
     section.finish();
     let listed = ceilings(root, endpoints);
     Ok(PluginsSettings {
         dir: section.context.path(&dir?),
         admit: admit?,
         workers: usize::try_from(workers?).unwrap_or_default(),
+        http_workers: usize::try_from(http_workers?).unwrap_or_default(),
         listed: listed?,
     })
 }
@@ -114,12 +121,14 @@ fn ceiling(
         let message = format_args!("names the endpoint `{}`, which is not configured", unknown.0);
         section.refuse("endpoints", offset, message, "add an [[endpoint]] of that name or remove it here");
     }
+    let http = requests::all(section, grants.as_deref().unwrap_or_default());
     section.finish();
     Ok(PluginCeiling {
         name: name?,
         sha256: sha256?.map(|digest| digest.0),
         endpoints: granted?.into_iter().map(|name| name.0).collect(),
         grants: grants?.into_iter().collect(),
+        http: http?,
     })
 }
 

@@ -102,6 +102,7 @@ fn endpoints(ask: &[&str], granted: Option<&[&str]>, configured: &[&str]) -> Res
         sha256: None,
         endpoints: names(granted),
         grants: BTreeSet::new(),
+        http: Vec::new(),
     });
     effective(ask, ceiling.as_ref(), &names(configured))
         .map(|manifest| manifest.endpoints)
@@ -141,6 +142,7 @@ fn a_plugin_gets_the_grants_it_asks_for_and_is_given() {
         sha256: None,
         endpoints: Vec::new(),
         grants: grants.iter().copied().collect(),
+        http: Vec::new(),
     };
     let granted = |sidecar: &str, grants: &[Grant]| {
         effective(ask(sidecar).unwrap(), Some(&ceiling(grants)), &names(&["a"])).map(|manifest| manifest.grants)

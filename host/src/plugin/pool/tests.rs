@@ -32,7 +32,13 @@ fn scene(workers: usize) -> Scene {
     let pressure = Arc::new(Pressure::new(16));
     let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
     let services = Services::default();
-    let pool = Pool::new(shared, Arc::<ManualClock>::clone(&clock), Arc::clone(&pressure), services, workers);
+    let pool = Pool::new(
+        shared,
+        Arc::<ManualClock>::clone(&clock),
+        Arc::clone(&pressure),
+        services,
+        Workers::computing(workers),
+    );
     Scene { pool, store, pressure, clock, engine, _cache: cache }
 }
 

@@ -17,7 +17,8 @@ impl Folder {
         for (name, bytes) in files {
             fs::write(plugins.join(name), bytes).unwrap();
         }
-        let settings = PluginsSettings { dir: plugins, admit: Admit::Any, workers: 1, listed: Vec::new() };
+        let settings =
+            PluginsSettings { dir: plugins, admit: Admit::Any, workers: 1, http_workers: 1, listed: Vec::new() };
         Self { engine, settings, _dir: dir }
     }
 
@@ -27,6 +28,7 @@ impl Folder {
             sha256,
             endpoints: Vec::new(),
             grants: BTreeSet::new(),
+            http: Vec::new(),
         });
     }
 
