@@ -200,15 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn a_test_answers_and_sees_the_request() {
+    fn a_test_answers_and_sees_the_request() -> Result<(), Failure> {
         test::answer_http(|request| {
             assert_eq!((&*request.method, &*request.url), ("POST", "https://a.net/rates"));
             assert_eq!(request.headers, [("content-type".to_owned(), "application/json".to_owned())]);
             assert_eq!(request.body.as_deref(), Some(&b"[1]"[..]));
             Ok(Response::new(200, "[2]"))
         });
-        let answer = Request::post("https://a.net/rates").json(&[1]).unwrap().send().unwrap();
-        assert_eq!(answer.json::<Vec<u8>>().unwrap(), [2]);
+        let answer = Request::post("https://a.net/rates").json(&[1])?.send()?;
+        assert_eq!(answer.json::<Vec<u8>>()?, [2]);
+        Ok(())
     }
 
     #[test]
