@@ -1,6 +1,5 @@
 //! What commands need, made of the real parts.
 
-use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -23,6 +22,7 @@ use crate::demo;
 use crate::dev;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
+use crate::plugin::limits::{Limit, hold};
 use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
@@ -232,15 +232,20 @@ fn loaded(plugin: &Plugin, view: PluginView) -> PluginView {
 }
 
 fn described(manifest: &Manifest, view: PluginView) -> PluginView {
-    let Manifest { subjects, endpoints, grants, limits, .. } = manifest;
+    let Manifest { subjects, endpoints, grants, asked, granted, .. } = manifest;
+    let held = hold(asked, granted);
+    let written = |limit: Limit, value: u64| (limit.row().name.to_owned(), limit.row().plain(value));
     PluginView {
         subjects: subjects.clone(),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         grants: grants.iter().map(ToString::to_string).collect(),
-        limits: BTreeMap::from([
-            ("deadline".to_owned(), humantime::format_duration(limits.deadline).to_string()),
-            ("memory".to_owned(), bytesize::ByteSize(limits.memory_bytes_max as u64).to_string()),
-        ]),
+        limits: held.iter().map(|held| written(held.limit, held.in_force)).collect(),
+        limits_asked: held.iter().filter_map(|held| Some(written(held.limit, held.asked?))).collect(),
+        limits_lessened: held
+            .iter()
+            .filter(|held| held.is_lessened())
+            .map(|held| held.limit.row().name.to_owned())
+            .collect(),
         ..view
     }
 }

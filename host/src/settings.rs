@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::delivery::RetryPolicy;
 use crate::plugin::Grant;
+use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
 
 pub mod load;
@@ -93,6 +94,8 @@ pub struct PluginsSettings {
     pub admit: Admit,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
+    /// `[plugins.limits]`: the most of each limit that a plugin gets whose `[[plugin]]` does not say.
+    pub limits: SomeLimits,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
 }
@@ -117,6 +120,8 @@ pub struct PluginCeiling {
     pub endpoints: Vec<Arc<str>>,
     /// What it may reach besides, where its sidecar asks for it.
     pub grants: BTreeSet<Grant>,
+    /// `[plugin.limits]`: the most of each limit that it gets.
+    pub limits: SomeLimits,
 }
 
 /// `[admin]`

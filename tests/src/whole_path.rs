@@ -23,6 +23,7 @@ use wirehook::plugin::Engine;
 use wirehook::plugin::Services;
 use wirehook::plugin::builds::Builds;
 use wirehook::plugin::compiler::Compiler;
+use wirehook::plugin::limits::SomeLimits;
 use wirehook::plugin::pool::Pool;
 use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
@@ -114,6 +115,7 @@ impl WholePath {
                 dir: plugins.folder.clone(),
                 admit: Admit::Any,
                 workers: WORKERS,
+                limits: SomeLimits::default(),
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),

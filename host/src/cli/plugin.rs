@@ -57,6 +57,9 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
             let settings = session.load()?.settings;
             let plugins = session.parts.scan(&settings)?;
             list(session, &plugins)?;
+            for lessened in plugins.iter().filter_map(PluginView::lessened) {
+                session.console.warning(&lessened);
+            }
             for refused in plugins.iter().filter_map(PluginView::refusal) {
                 session.console.warning(&refused);
             }
@@ -92,13 +95,21 @@ fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> 
         session.console.line(format_args!("{key:<10}{}", printable(value)))?;
     }
     for (name, value) in &plugin.limits {
-        session.console.line(format_args!("{:<10}{name} {value}", "limit"))?;
+        session.console.line(format_args!("{:<10}{name} {value}{}", "limit", lessened(plugin, name)))?;
     }
     if plugin.ok {
         let verdict = Look::Good.paint("it would run", session.console.coloured());
         session.console.line(format_args!("{:<10}{verdict}", "verdict"))?;
     }
     Ok(())
+}
+
+/// What is asked for, where it is more than what is granted.
+fn lessened(plugin: &PluginView, name: &String) -> String {
+    match plugin.limits_asked.get(name) {
+        Some(asked) if plugin.limits_lessened.contains(name) => format!(", though it asks for {asked}"),
+        _ => String::new(),
+    }
 }
 
 fn list(session: &mut Session<'_>, plugins: &[PluginView]) -> std::io::Result<()> {

@@ -10,10 +10,7 @@ use super::bindings::exports::wirehook::plugin::handler;
 use super::capability::config::ConfigValues;
 use super::capability::log;
 use super::capability::wasi::Wasi;
-use super::limits::{
-    BODIES_BYTES_MAX, BODY_BYTES_MAX, CROSSING_BYTES_MAX, Deadline, HANDLES_MAX, HEADER_BYTES_MAX, HEADERS_MAX,
-    LogBudget, MemoryMeter, NAME_BYTES_MAX, WEBHOOKS_MAX, detail,
-};
+use super::limits::{BODIES_BYTES_MAX, Deadline, HANDLES_MAX, Limits, LogBudget, MemoryMeter, NAME_BYTES_MAX, detail};
 use super::state::{Broken, Session};
 use super::{CallFailure, CallReport, Plugin, Services, Webhook};
 use crate::event::{Event, EventKey};
@@ -29,6 +26,7 @@ const OUTPUT_TAIL_BYTES_MAX: usize = 512;
 pub(super) struct CallState {
     pub(super) plugin: Arc<str>,
     pub(super) event_key: EventKey,
+    pub(super) limits: Limits,
     pub(super) config: ConfigValues,
     pub(super) deadline: Deadline,
     pub(super) memory: MemoryMeter,
@@ -59,7 +57,7 @@ impl Plugin {
         let output = state.wasi.as_ref().map(|wasi| wasi.take_output()).unwrap_or_default();
         let output = String::from_utf8_lossy(&output);
         let result = match returned {
-            Ok(Ok(webhooks)) => accept(webhooks),
+            Ok(Ok(webhooks)) => accept(webhooks, &self.manifest.limits),
             Ok(Err(handler::Failure::Retry(why))) => Err(CallFailure::Retry(detail(&why))),
             Ok(Err(handler::Failure::Reject(why))) => Err(CallFailure::Reject(detail(&why))),
             Err(error) => Err(classify(&error, &state, &output)),
@@ -83,10 +81,11 @@ impl Plugin {
         let state = CallState {
             plugin: self.name.clone(),
             event_key: event.key.clone(),
+            limits,
             config: self.config.clone(),
             deadline: Deadline::start(self.engine.clock().clone(), limits.deadline),
             memory: MemoryMeter::new(limits.memory_bytes_max),
-            log: LogBudget::default(),
+            log: LogBudget::new(limits.log_bytes_max),
             wasi: None,
             session: Session::new(Arc::clone(&services.state), Arc::clone(&self.name)),
             broken_state: None,
@@ -94,7 +93,7 @@ impl Plugin {
         };
         let mut store = Store::new(self.engine.wasmtime(), state);
         store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(CROSSING_BYTES_MAX);
+        store.set_hostcall_fuel(limits.crossing_bytes_max());
         store.set_max_component_handles(HANDLES_MAX);
         store.set_epoch_deadline(TICKS_BETWEEN_CHECKS);
         store.epoch_deadline_callback(|mut store| {
@@ -132,10 +131,10 @@ impl Plugin {
 }
 
 /// Takes the plugin's webhooks if they keep every bound; one that does not refuses them all.
-fn accept(webhooks: Vec<handler::Webhook>) -> Result<Vec<Webhook>, CallFailure> {
+fn accept(webhooks: Vec<handler::Webhook>, limits: &Limits) -> Result<Vec<Webhook>, CallFailure> {
     let over = |what: String, max: usize| Err(CallFailure::Output(format!("{what}; the limit is {max}")));
-    if webhooks.len() > WEBHOOKS_MAX {
-        return over(format!("{} webhooks for one event", webhooks.len()), WEBHOOKS_MAX);
+    if webhooks.len() > limits.webhooks_max {
+        return over(format!("{} webhooks for one event", webhooks.len()), limits.webhooks_max);
     }
     let mut bodies_bytes = 0;
     for (index, webhook) in webhooks.iter().enumerate() {
@@ -144,14 +143,14 @@ fn accept(webhooks: Vec<handler::Webhook>) -> Result<Vec<Webhook>, CallFailure> 
         let name_bytes =
             [&webhook.endpoint, &webhook.key, &webhook.content_type].map(|name| name.as_ref().map_or(0, String::len));
         let name_bytes = name_bytes.into_iter().max().unwrap_or(0);
-        if webhook.body.len() > BODY_BYTES_MAX {
-            return over(format!("a body of {} bytes in webhook {index}", webhook.body.len()), BODY_BYTES_MAX);
+        if webhook.body.len() > limits.body_bytes_max {
+            return over(format!("a body of {} bytes in webhook {index}", webhook.body.len()), limits.body_bytes_max);
         }
-        if webhook.headers.len() > HEADERS_MAX {
-            return over(format!("{} headers in webhook {index}", webhook.headers.len()), HEADERS_MAX);
+        if webhook.headers.len() > limits.headers_max {
+            return over(format!("{} headers in webhook {index}", webhook.headers.len()), limits.headers_max);
         }
-        if header_bytes > HEADER_BYTES_MAX {
-            return over(format!("{header_bytes} bytes of headers in webhook {index}"), HEADER_BYTES_MAX);
+        if header_bytes > limits.header_bytes_max {
+            return over(format!("{header_bytes} bytes of headers in webhook {index}"), limits.header_bytes_max);
         }
         if name_bytes > NAME_BYTES_MAX {
             return over(
@@ -188,7 +187,8 @@ fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFai
     }
     // The runtime has no type for this error; a test notices when its words change.
     if error.root_cause().to_string().contains("fuel allocated for hostcalls has been exhausted") {
-        return CallFailure::Output(format!("more than {CROSSING_BYTES_MAX} bytes handed to the host at once"));
+        let crossing_bytes_max = state.limits.crossing_bytes_max();
+        return CallFailure::Output(format!("more than {crossing_bytes_max} bytes handed to the host at once"));
     }
     let mut text = describe(error);
     if !output.trim().is_empty() {

@@ -291,7 +291,7 @@ impl Making<'_> {
         let sidecar = path.with_extension("toml");
         let ask =
             pair.sidecar.as_deref().map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(&sidecar, text))?;
-        let manifest = effective(ask, ceiling, self.endpoints)?;
+        let manifest = effective(ask, ceiling, &self.settings.limits, self.endpoints)?;
         let plugin = Plugin::load(self.engine, name, &pair.wasm, manifest)?;
         Ok(Plugin { build: pair.build().into(), ..plugin })
     }

@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::plugin::call::CallState;
-use crate::plugin::limits::{HANDLES_MAX, LOG_BYTES_MAX};
+use crate::plugin::limits::HANDLES_MAX;
 
 /// The packages offered, all of them at 0.2.
 pub(in crate::plugin) const PACKAGES: [&str; 6] =
@@ -36,8 +36,8 @@ pub(in crate::plugin) struct Wasi {
 }
 
 impl Wasi {
-    fn locked() -> Self {
-        let output = Output::default();
+    fn locked(log_bytes_max: usize) -> Self {
+        let output = Output { kept: Arc::default(), bytes_max: log_bytes_max };
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let ctx = WasiCtxBuilder::new()
@@ -59,7 +59,8 @@ impl Wasi {
 
 impl WasiView for CallState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::locked()));
+        let log_bytes_max = self.limits.log_bytes_max;
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::locked(log_bytes_max)));
         WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
     }
 }
@@ -98,18 +99,22 @@ fn wait<R>(
 
 /// Stdout and stderr of one call, in the order written; what is over the cap is swallowed, so that a plugin that prints
 /// too much still works.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+struct Output {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// The log's budget.
+    bytes_max: usize,
+}
 
 impl Output {
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, bytes: &[u8]) {
         let mut kept = self.lock();
         // One byte over the log's budget shows that there was more.
-        let room = (LOG_BYTES_MAX + 1).saturating_sub(kept.len());
+        let room = (self.bytes_max + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
