@@ -75,6 +75,7 @@ impl Limits {
 pub(super) struct DeadlinePassed;
 
 /// How long the present call may still take.
+#[derive(Clone)]
 pub(super) struct Deadline {
     clock: Arc<dyn Clock>,
     cpu_max: Duration,
@@ -165,6 +166,16 @@ impl MemoryMeter {
     /// The most that was in use at once.
     pub(super) fn bytes_peak(&self) -> usize {
         self.bytes_peak
+    }
+
+    /// What is in use now.
+    pub(super) fn bytes_used(&self) -> usize {
+        self.bytes_used
+    }
+
+    /// The same memories at the beginning of another call.
+    pub(super) fn next_call(self) -> Self {
+        Self { bytes_used: self.bytes_used, bytes_peak: self.bytes_used, ..Self::new(self.bytes_max) }
     }
 
     /// The last growth that was refused: a guest told "no" mostly traps next, and that trap is then the limit's.
