@@ -10,6 +10,8 @@ use super::bindings::exports::wirehook::plugin::handler;
 use super::capability::config::ConfigValues;
 use super::capability::log;
 use super::capability::wasi::Wasi;
+use super::capability::wasi::random::EventRandom;
+use super::capability::wasi::time::EventTime;
 use super::instance::Instance;
 use super::limits::{BODIES_BYTES_MAX, Deadline, Limits, LogBudget, MemoryMeter, NAME_BYTES_MAX, detail};
 use super::state::{Broken, Session};
@@ -30,6 +32,8 @@ pub(super) struct CallState {
     pub(super) deadline: Deadline,
     pub(super) memory: MemoryMeter,
     pub(super) log: LogBudget,
+    pub(super) time: Arc<EventTime>,
+    pub(super) random: EventRandom,
     pub(super) wasi: Option<Box<Wasi>>,
     pub(super) session: Session,
     pub(super) broken_state: Option<Broken>,
@@ -91,6 +95,8 @@ impl Plugin {
             deadline: Deadline::start(self.engine.clock().clone(), limits.deadline),
             memory: MemoryMeter::new(limits.memory_bytes_max),
             log: LogBudget::new(limits.log_bytes_max),
+            time: EventTime::of(event),
+            random: EventRandom::of(&event.key),
             wasi: None,
             session: Session::new(Arc::clone(&services.state), Arc::clone(&self.name)),
             broken_state: None,
@@ -127,6 +133,9 @@ impl CallState {
     pub(super) fn go_on_from(&mut self, before: Self) {
         self.memory = before.memory.next_call();
         self.wasi = before.wasi;
+        // Timers of an earlier event go by the same clocks, which begin again.
+        before.time.begin_as(&self.time);
+        self.time = before.time;
         self.instance_bytes = before.instance_bytes;
     }
 }

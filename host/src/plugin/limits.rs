@@ -109,6 +109,11 @@ impl Deadline {
         self.clock.monotonic().saturating_sub(self.wall_started)
     }
 
+    /// Time on the wall clock that the call may take in all.
+    pub(super) fn wall_max(&self) -> Duration {
+        self.wall_max
+    }
+
     /// Time on the wall clock that is left: the longest a plugin may wait for anything.
     pub(super) fn wall_left(&self) -> Duration {
         self.wall_max.saturating_sub(self.wall_used())
