@@ -46,7 +46,7 @@ pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
 pub use manifest::{Manifest, ManifestError, effective, subject_matches};
-pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, manifest_beside, scan};
+pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, admitted, manifest_beside, scan};
 
 /// A plugin that can be called, from any thread.
 pub struct Plugin {

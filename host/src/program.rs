@@ -23,7 +23,7 @@ use crate::dev;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::{Limit, hold};
-use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
+use crate::plugin::{Engine, Kind, Manifest, Plugin, admitted, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
 use crate::recorded::trial::{self, Trial};
@@ -134,7 +134,7 @@ impl Parts for Program {
         Box::pin(async move { Ok(publish::publish_all(source, &events, &self.clock, progress).await?) })
     }
 
-    fn inspect(&self, file: &Path) -> PluginView {
+    fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView {
         let view = PluginView {
             name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             file: file.to_owned(),
@@ -150,6 +150,12 @@ impl Parts for Program {
                     exports: inspection.exports,
                     ..view
                 };
+                if let Some(settings) = settings {
+                    return match self.admitted(file, settings) {
+                        Ok(plugin) => loaded(&plugin, view),
+                        Err(error) => PluginView { error: Some(error), ..view },
+                    };
+                }
                 match (inspection.load_error, manifest_beside(file)) {
                     (Some(error), _) => PluginView { error: Some(error), ..view },
                     (None, Err(error)) => PluginView { error: Some(error.to_string()), ..view },
@@ -174,8 +180,7 @@ impl Parts for Program {
 
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
         let (engine, _cache) = self.engine().map_err(Failure::new)?;
-        let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let scanned = scan(&engine, &settings.plugins, &endpoints, |_, _| true);
+        let scanned = scan(&engine, &settings.plugins, &endpoint_names(settings), |_, _| true);
         let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
         Ok(scanned
             .scanned
@@ -211,11 +216,20 @@ impl Program {
         Trial::new(plugin, cache).map_err(|error| error.to_string())
     }
 
+    fn admitted(&self, file: &Path, settings: &Settings) -> Result<Plugin, String> {
+        let (engine, _cache) = self.engine()?;
+        admitted(&engine, &settings.plugins, &endpoint_names(settings), file).map_err(|error| error.to_string())
+    }
+
     fn inspected(&self, file: &Path) -> Result<crate::plugin::Inspection, String> {
         let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
         let (engine, _cache) = self.engine()?;
         Ok(inspect(&engine, &wasm))
     }
+}
+
+fn endpoint_names(settings: &Settings) -> Vec<Arc<str>> {
+    settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect()
 }
 
 fn kind(kind: Kind) -> String {

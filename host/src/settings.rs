@@ -28,7 +28,9 @@ pub mod source;
 pub mod endpoint;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, LoadedSources, find, load, load_observed, load_sources, load_store, parse};
+pub use load::{
+    Environment, Loaded, LoadedSources, find, load, load_observed, load_plugins, load_sources, load_store, parse,
+};
 pub use show::{Origin, Shown};
 pub use source::{
     NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use wirehook::plugin::digest;
 use wirehook_tests::events::{self, page_event};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, RequestLog, Script};
 use wirehook_tests::publisher::{HttpPublisher, answer};
@@ -175,4 +176,53 @@ async fn what_is_lessened_is_said() -> Result<()> {
     assert_eq!(plugin["limits_lessened"], json!(["webhooks"]));
     host.command(&["check"]).await?.expect_code(0)?.expect_said(&["asks for webhooks 10, and has 5"])?;
     host.stop().await
+}
+
+#[tokio::test]
+async fn approve_says_what_changed_and_prints_what_admits_it() -> Result<()> {
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let before = guest("remembers", "")?;
+    let pinned = |sha256: &str| format!("[[plugin]]\nname = \"remembers\"\nsha256 = \"{sha256}\"\n");
+    let host = TestHost::builder()
+        .plugin_settings("admit = \"listed\"")
+        .settings(&pinned(&digest(&before.wasm)))
+        .endpoint("orders", &endpoint, "")
+        .plugin(before)
+        .build()?;
+    host.command(&["check"]).await?.expect_code(0)?;
+
+    // The next build is another plugin altogether, which asks for more.
+    let mut next = guest("counter", "grants = [\"state\"]\n[limits]\nreuse = 100\nbody = \"2MiB\"\n")?;
+    next.name = "remembers".to_owned();
+    let elsewhere = tempfile::tempdir()?;
+    let file = elsewhere.path().join("remembers.wasm");
+    std::fs::write(&file, &next.wasm)?;
+    std::fs::write(file.with_extension("toml"), next.sidecar.as_deref().unwrap_or_default())?;
+    let file = file.to_str().context("a path of text")?;
+    let config = host.folder.settings_path();
+    let config = config.to_str().context("a path of text")?;
+    host.command(&["plugin", "inspect", file]).await?.expect_code(0)?;
+    let refused = host.command(&["--config", config, "plugin", "inspect", file]).await?.expect_code(1)?;
+    refused.expect_said(&["the settings admit only"])?;
+
+    let approved = host.json(&["plugin", "approve", file]).await?.expect_code(0)?.object()?;
+    assert_eq!((&approved["approved_build_found"], &approved["admit"]), (&json!(true), &json!("listed")));
+    let changes = approved["changes"].as_array().context("changes")?;
+    let new = |what: &str| changes.iter().find(|change| change["what"] == what).map(|change| change["now"].clone());
+    assert_eq!(new("import"), Some(json!("wirehook:plugin/state@0.1.0")));
+    assert_eq!((new("grant"), new("limit body")), (Some(json!("state")), Some(json!("2MiB"))));
+    let told = host.command(&["plugin", "approve", file]).await?.expect_code(0)?.stdout;
+    ensure!(told.contains("put this in place of its [[plugin]]"), "{told}");
+
+    let block = approved["block"].as_str().context("a block")?;
+    let settings = host.folder.read_settings()?;
+    let old = settings.find("[[plugin]]").context("the old block")?;
+    let (kept, rest) = settings.split_at(old);
+    let after = rest.find("[[endpoint]]").context("what follows the old block")?;
+    host.folder.write_settings(&format!("{kept}{block}{}", &rest[after..]))?;
+    host.folder.put_plugin(&next)?;
+    host.command(&["check"]).await?.expect_code(0)?;
+    let held = host.json(&["--config", config, "plugin", "inspect", file]).await?.expect_code(0)?.object()?;
+    assert_eq!((&held["limits"]["reuse"], &held["limits_lessened"]), (&json!("100"), &json!([])));
+    Ok(())
 }

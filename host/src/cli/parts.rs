@@ -64,8 +64,8 @@ pub trait Parts: Send + Sync {
         progress: &'a mut (dyn FnMut(&PublishReport) + Send),
     ) -> BoxFuture<'a, Result<PublishReport, Failures>>;
 
-    /// Looks at one plugin's file.
-    fn inspect(&self, file: &Path) -> PluginView;
+    /// Looks at one plugin's file: at what it asks for, or with `settings` at what it gets.
+    fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView;
 
     /// A plugin's file with the real engine around it and nothing else.
     ///
