@@ -118,6 +118,30 @@ async fn a_reused_instance_ends_with_a_trap_and_with_a_new_build() -> Result<()>
     scene.host.stop().await
 }
 
+/// Whatever the language keeps in memory, a reused instance gives what a fresh one gives.
+#[tokio::test]
+async fn examples_give_the_same_webhooks_in_a_reused_instance() -> Result<()> {
+    const ORDERS: usize = 5;
+    let bodies = async |name: &str, reuse: usize| -> Result<Vec<Vec<u8>>> {
+        let sidecar = format!(
+            "subjects = [\"fraiseql.order.*\"]\nendpoints = [\"orders\"]\n[limits]\nreuse = {reuse}\ndeadline = \"5s\"\n"
+        );
+        let plugin = PluginFile::example(name)?.with_sidecar(&sidecar);
+        let Scene { source, endpoint, mut host } = scene(plugin, 1, "[plugins.limits]\nreuse = 100\n").await?;
+        source.publish_orders(0..ORDERS).await?;
+        endpoint.wait_for("the orders' webhooks", DEADLINE, |log| log.ids() == ORDERS).await?;
+        host.expect_all_accounted().await?;
+        host.stop().await?;
+        let mut bodies: Vec<_> = endpoint.look(|log| log.all().iter().map(|request| request.body.to_vec()).collect());
+        bodies.sort();
+        Ok(bodies)
+    };
+    for name in ["orders", "orders-c", "orders-go"] {
+        assert_eq!(bodies(name, 1).await?, bodies(name, 100).await?, "{name}");
+    }
+    Ok(())
+}
+
 /// One call at a time needs one instance, and that instance counts every event: a second would count from 1 again.
 #[tokio::test]
 async fn one_call_at_once_is_one_instance_for_all_events() -> Result<()> {
@@ -175,6 +199,8 @@ async fn what_is_lessened_is_said() -> Result<()> {
     assert_eq!((&plugin["limits"]["webhooks"], &plugin["limits_asked"]["webhooks"]), (&json!("5"), &json!("10")));
     assert_eq!(plugin["limits_lessened"], json!(["webhooks"]));
     host.command(&["check"]).await?.expect_code(0)?.expect_said(&["asks for webhooks 10, and has 5"])?;
+    let status = host.command(&["status"]).await?.expect_code(0)?.stdout;
+    ensure!(status.contains("keyed asks for webhooks 10, and has 5"), "{status}");
     host.stop().await
 }
 

@@ -295,6 +295,12 @@ impl Held {
     pub fn is_lessened(&self) -> bool {
         self.asked.is_some_and(|asked| asked > self.in_force)
     }
+
+    /// What is asked for and what there is instead, for people, where that is less.
+    pub fn lessened(&self) -> Option<String> {
+        let (row, asked) = (self.limit.row(), self.asked.filter(|_| self.is_lessened())?);
+        Some(format!("{} {}, and has {}", row.name, row.plain(asked), row.plain(self.in_force)))
+    }
 }
 
 /// Of what is asked (by default where nothing is) and what is granted, the lesser, for every limit.
