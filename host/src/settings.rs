@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::delivery::RetryPolicy;
 use crate::plugin::Grant;
+use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
 
 pub mod load;
@@ -29,7 +30,9 @@ pub mod endpoint;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, LoadedSources, find, load, load_observed, load_sources, load_store, parse};
+pub use load::{
+    Environment, Loaded, LoadedSources, find, load, load_observed, load_plugins, load_sources, load_store, parse,
+};
 pub use show::{Origin, Shown};
 pub use source::{
     NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,
@@ -95,6 +98,8 @@ pub struct PluginsSettings {
     pub admit: Admit,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
+    /// `[plugins.limits]`: the most of each limit that a plugin gets whose `[[plugin]]` does not say.
+    pub limits: SomeLimits,
     /// Further worker threads for plugins that make requests; there are none where no plugin may.
     pub http_workers: usize,
     /// The operator's ceilings.
@@ -121,6 +126,8 @@ pub struct PluginCeiling {
     pub endpoints: Vec<Arc<str>>,
     /// What it may reach besides, where its sidecar asks for it.
     pub grants: BTreeSet<Grant>,
+    /// `[plugin.limits]`: the most of each limit that it gets.
+    pub limits: SomeLimits,
     /// `[[plugin.http]]`: the requests it may make, the first that fits holds.
     pub http: Vec<HttpSettings>,
 }

@@ -23,6 +23,7 @@ use wirehook::plugin::Engine;
 use wirehook::plugin::Services;
 use wirehook::plugin::builds::Builds;
 use wirehook::plugin::compiler::Compiler;
+use wirehook::plugin::limits::SomeLimits;
 use wirehook::plugin::pool::{Pool, Workers};
 use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
@@ -119,6 +120,7 @@ impl WholePath {
                 dir: plugins.folder.clone(),
                 admit: Admit::Any,
                 workers: WORKERS,
+                limits: SomeLimits::default(),
                 http_workers: 1,
                 listed: Vec::new(),
             },

@@ -31,6 +31,11 @@ pub(super) fn may_start(typical: Duration, long_running: usize, workers: usize) 
     !is_long(typical) || long_running < workers.saturating_sub(1).max(1)
 }
 
+/// Whether another call of a plugin may start beside the `running` ones, of which it may have `at_once_max`.
+pub(super) fn may_join(running: usize, at_once_max: usize) -> bool {
+    running < at_once_max.max(1)
+}
+
 /// Whether a call of typically `typical` counts as long.
 pub(super) fn is_long(typical: Duration) -> bool {
     typical > QUICK_CALL_MAX
@@ -99,6 +104,18 @@ mod tests {
         let used = serve(&[100 * MS, MS / 50], Duration::from_secs(10));
         let difference = used[0].abs_diff(used[1]);
         assert!(difference <= 100 * MS, "{used:?}");
+    }
+
+    #[test]
+    fn calls_at_once_are_bounded_and_never_none() {
+        let check = |running, at_once_max, expected| {
+            assert_eq!(may_join(running, at_once_max), expected, "{running} of {at_once_max}");
+        };
+        check(0, 1, true);
+        check(1, 1, false);
+        check(1, 2, true);
+        check(3, 2, false);
+        check(0, 0, true);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::Event;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
-use crate::plugin::fair::{Share, is_long, may_start};
+use crate::plugin::fair::{Share, is_long, may_join, may_start};
 use crate::plugin::rollback::{Outcome, Standing, Verdict};
 use crate::plugin::{CallFailure, CallReport, Plugin, Services};
 use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
@@ -399,8 +399,9 @@ impl Waiting {
 impl Queue {
     /// Whether its first run may be called now.
     fn is_ready(&self) -> bool {
-        let Some(first) = self.waiting.front() else { return false };
-        self.plugin.is_some() && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+        let (Some(first), Some(plugin)) = (self.waiting.front(), &self.plugin) else { return false };
+        let has_room = may_join(self.share.running(), plugin.manifest.limits.calls_at_once_max);
+        has_room && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
     }
 
     /// Counts a call of the present build; a call that began before a reload says nothing of it.

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::metrics::Metrics;
 use crate::plugin::builds::{Builds, History, RolledBack};
+use crate::plugin::limits::hold;
 use crate::plugin::pool::Pool;
 use crate::plugin::rollback::{Standing, killed_by_build};
 use crate::plugin::scan::{Kept, Making, scan_with};
@@ -415,6 +416,14 @@ impl Entry {
                 plugin = %name, plugin_digest = %digest, plugin_digest_before = %before.digest,
                 "a new build of the plugin is at work"
             ),
+        }
+        for held in hold(&plugin.manifest.asked, &plugin.manifest.granted).iter().filter(|held| held.is_lessened()) {
+            let row = held.limit.row();
+            tracing::warn!(
+                plugin = %name, plugin_digest = %digest, limit = row.name,
+                asked = %row.plain(held.asked.unwrap_or_default()), granted = %row.plain(held.granted),
+                "the plugin asks for more than it is granted, and has what is granted"
+            );
         }
     }
 

@@ -172,6 +172,19 @@ pub fn scan(
     scan_with(&Making { engine, settings, endpoints }, wanted, None)
 }
 
+/// Loads one file with its sidecar, wherever it lies, as it would be loaded in the plugins folder.
+///
+/// # Errors
+/// When it would not run there.
+pub fn admitted(
+    engine: &Arc<Engine>,
+    settings: &PluginsSettings,
+    endpoints: &[Arc<str>],
+    path: &Path,
+) -> Result<Plugin, PluginError> {
+    load(&Making { engine, settings, endpoints }, &stem(path), path, None)
+}
+
 /// As [`scan`]; what loads is kept, and what was taken from work is not loaded.
 pub(super) fn scan_with(
     making: &Making<'_>,
@@ -291,7 +304,7 @@ impl Making<'_> {
         let sidecar = path.with_extension("toml");
         let ask =
             pair.sidecar.as_deref().map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(&sidecar, text))?;
-        let manifest = effective(ask, ceiling, self.endpoints)?;
+        let manifest = effective(ask, ceiling, &self.settings.limits, self.endpoints)?;
         let plugin = Plugin::load(self.engine, name, &pair.wasm, manifest)?;
         Ok(Plugin { build: pair.build().into(), ..plugin })
     }

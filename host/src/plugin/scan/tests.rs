@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::plugin::fixture::{engine, guest};
+use crate::plugin::limits::SomeLimits;
 
 struct Folder {
     engine: Arc<Engine>,
@@ -17,8 +18,14 @@ impl Folder {
         for (name, bytes) in files {
             fs::write(plugins.join(name), bytes).unwrap();
         }
-        let settings =
-            PluginsSettings { dir: plugins, admit: Admit::Any, workers: 1, http_workers: 1, listed: Vec::new() };
+        let settings = PluginsSettings {
+            dir: plugins,
+            admit: Admit::Any,
+            workers: 1,
+            http_workers: 1,
+            limits: SomeLimits::default(),
+            listed: Vec::new(),
+        };
         Self { engine, settings, _dir: dir }
     }
 
@@ -28,6 +35,7 @@ impl Folder {
             sha256,
             endpoints: Vec::new(),
             grants: BTreeSet::new(),
+            limits: SomeLimits::default(),
             http: Vec::new(),
         });
     }

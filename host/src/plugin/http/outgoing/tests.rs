@@ -22,6 +22,7 @@ fn outgoing(runtime: &Runtime, http: Vec<HttpSettings>, allow: &[&str]) -> Outgo
         sha256: None,
         endpoints: Vec::new(),
         grants: std::iter::once(crate::plugin::Grant::Http).collect(),
+        limits: crate::plugin::limits::SomeLimits::default(),
         http,
     };
     let egress = EgressSettings { allow: allow.iter().map(|net| net.parse().unwrap()).collect() };
