@@ -326,7 +326,7 @@ impl Pool {
         let mut state = lock(&self.state);
         state.long_running -= usize::from(is_long(charge));
         let Some(queue) = state.queues.get_mut(&plugin.name) else { return };
-        queue.share.finish(charge, report.duration);
+        queue.share.finish(charge, report.duration, report.cpu);
         if queue.judge(plugin, report, now) == Verdict::RollBack {
             state.condemned.push(Arc::clone(plugin));
             self.condemned.notify_one();
