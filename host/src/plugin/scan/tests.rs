@@ -130,7 +130,7 @@ fn a_link_that_leads_out_of_the_folder_is_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret");
     fs::write(&secret, "hunter2").unwrap();
-    let link = |from: &std::path::Path, name: &str| {
+    let link = |from: &Path, name: &str| {
         std::os::unix::fs::symlink(from, folder.settings.dir.join(name)).unwrap();
     };
     link(Path::new("sub.toml"), "a.toml");
