@@ -223,7 +223,11 @@ impl ResourceLimiter for MemoryMeter {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if let Some(maximum) = maximum.filter(|maximum| desired > *maximum) {
+            self.refused = Some(format!("asked for a table of {desired} elements, which can't exceed {maximum}"));
+            return Ok(false);
+        }
         Ok(self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>())))
     }
 
@@ -323,6 +327,13 @@ mod tests {
         let mut meter = MemoryMeter::new(1_000);
         assert!(!meter.memory_growing(0, 200, Some(100)).unwrap());
         assert!(meter.refused().unwrap().contains("can't exceed 100"));
+    }
+
+    #[test]
+    fn a_table_s_own_maximum_is_a_refusal() {
+        let mut meter = MemoryMeter::new(1_000_000);
+        assert!(!meter.table_growing(0, 200, Some(100)).unwrap());
+        assert!(meter.refused().unwrap().contains("a table of 200 elements, which can't exceed 100"));
     }
 
     #[test]

@@ -343,7 +343,7 @@ impl Pool {
         let mut state = lock(&self.state);
         state.long_running[crew as usize] -= usize::from(is_long(charge));
         let Some(queue) = state.queues.get_mut(&plugin.name) else { return };
-        queue.share.finish(charge, report.duration);
+        queue.share.finish(charge, report.duration, report.cpu);
         if queue.judge(plugin, report, now) == Verdict::RollBack {
             state.condemned.push(Arc::clone(plugin));
             self.condemned.notify_one();

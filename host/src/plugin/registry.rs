@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use futures::future::try_join_all;
+
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::metrics::Metrics;
@@ -269,24 +271,29 @@ impl Registry {
         self.settle_in_turn().await
     }
 
+    /// All plugins at once, so that the store commits them together: one sync of the disk, and not one for each plugin.
     async fn settle_in_turn(&self) -> Result<(), StoreError> {
-        for (name, status) in self.statuses() {
-            let Some(plugin) = status.serving else {
-                let left = self.parts.pool.remove(&name);
-                if !left.is_empty() {
-                    self.parts.store.release(left, Vec::new()).await?;
-                }
-                self.parts.store.park_runs(name).await?;
-                continue;
-            };
-            let standing = self.parts.pool.standing(&name);
-            self.change_history(&name, |history| history.standing = standing.unwrap_or(history.standing));
-            self.redrive_killed(&name).await?;
-            let unparked = self.parts.store.remember_plugin(as_known(&plugin)).await?;
-            if unparked > 0 {
-                tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
-                self.parts.pool.spilled(&name);
+        let each = self.statuses().into_iter().map(|(name, status)| self.settle_one(name, status));
+        try_join_all(each).await?;
+        Ok(())
+    }
+
+    async fn settle_one(&self, name: Arc<str>, status: Status) -> Result<(), StoreError> {
+        let Some(plugin) = status.serving else {
+            let left = self.parts.pool.remove(&name);
+            if !left.is_empty() {
+                self.parts.store.release(left, Vec::new()).await?;
             }
+            self.parts.store.park_runs(name).await?;
+            return Ok(());
+        };
+        let standing = self.parts.pool.standing(&name);
+        self.change_history(&name, |history| history.standing = standing.unwrap_or(history.standing));
+        self.redrive_killed(&name).await?;
+        let unparked = self.parts.store.remember_plugin(as_known(&plugin)).await?;
+        if unparked > 0 {
+            tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
+            self.parts.pool.spilled(&name);
         }
         Ok(())
     }

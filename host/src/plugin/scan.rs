@@ -143,6 +143,10 @@ pub enum PluginError {
         #[source]
         source: io::Error,
     },
+    /// It, or its sidecar, is a link that leads out of the folder: whoever may write into the folder could have the host
+    /// read, and tell of, what only the host may read.
+    #[error("`{}` is a link to a file outside the plugins folder; copy the file itself there", .0.display())]
+    Outside(PathBuf),
     /// Its sidecar is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -267,11 +271,14 @@ fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -
         return Err(PluginError::Name);
     }
     making.ceiling(name)?;
+    check_inside(path)?;
     let wasm = read_file(path, FILE_BYTES_MAX)?;
     if is_cut(&wasm) {
         return Err(PluginError::NotWhole);
     }
-    let pair = Pair { wasm, sidecar: sidecar_text(&path.with_extension("toml"))? };
+    let sidecar = path.with_extension("toml");
+    check_inside(&sidecar)?;
+    let pair = Pair { wasm, sidecar: sidecar_text(&sidecar)? };
     let build = pair.build();
     if kept.is_some_and(|kept| kept.rolled_back.get(name) == Some(&build)) {
         return Err(PluginError::RolledBack);
@@ -381,6 +388,17 @@ fn sidecar_text(path: &Path) -> Result<Option<String>, PluginError> {
         }
     })?;
     Ok(Some(text))
+}
+
+/// That `path` is no link, or one to a file within its own folder, as some volumes are made of. A file that is not there
+/// passes: whoever reads it says so.
+fn check_inside(path: &Path) -> Result<(), PluginError> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    let Some(folder) = path.parent().filter(|_| is_link) else { return Ok(()) };
+    let unreadable = |source| PluginError::Unreadable { path: path.to_owned(), source };
+    let target = fs::canonicalize(path).map_err(unreadable)?;
+    let folder = fs::canonicalize(folder).map_err(unreadable)?;
+    if target.starts_with(folder) { Ok(()) } else { Err(PluginError::Outside(path.to_owned())) }
 }
 
 /// The whole file, once; one byte over `bytes_max` is enough for the check behind it to see that it is over.

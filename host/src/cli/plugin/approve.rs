@@ -288,9 +288,10 @@ mod tests {
         }
     }
 
-    fn ceiling(sha256: &str) -> PluginCeiling { http: Vec::new(),
+    fn ceiling(sha256: &str) -> PluginCeiling {
         PluginCeiling {
             name: "orders".into(),
+            http: Vec::new(),
             sha256: Some(sha256.repeat(64)),
             endpoints: vec!["orders".into()],
             grants: BTreeSet::new(),

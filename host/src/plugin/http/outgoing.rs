@@ -12,7 +12,10 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::allow::lies_within;
-use super::{REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, REQUEST_HEADERS_MAX, RESPONSE_BYTES_MAX, RESPONSE_HEADER_BYTES_MAX, RESPONSE_HEADERS_MAX, URL_BYTES_MAX};
+use super::{
+    REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, REQUEST_HEADERS_MAX, RESPONSE_BYTES_MAX, RESPONSE_HEADER_BYTES_MAX,
+    RESPONSE_HEADERS_MAX, URL_BYTES_MAX,
+};
 use crate::delivery::AttemptResult;
 use crate::endpoint::{Guarded, InvalidHeader, Network, USER_AGENT, is_reserved, parsed_header, result_of};
 use crate::plugin::bindings::wirehook::plugin::http::{Error, Request, Response};
@@ -150,7 +153,9 @@ impl Allowed {
         let bytes: usize = written.iter().map(|(name, value)| name.len() + value.len()).sum();
         if written.len() > REQUEST_HEADERS_MAX || bytes > REQUEST_HEADER_BYTES_MAX {
             let count = written.len();
-            return Err(format!("{count} headers, {bytes} bytes; {REQUEST_HEADERS_MAX} and {REQUEST_HEADER_BYTES_MAX} at most"));
+            return Err(format!(
+                "{count} headers, {bytes} bytes; {REQUEST_HEADERS_MAX} and {REQUEST_HEADER_BYTES_MAX} at most"
+            ));
         }
         let mut headers = self.own_headers.clone();
         headers.reserve(written.len() + 1);

@@ -173,7 +173,8 @@ fn of_each_limit_the_lesser_holds() {
         limits
     };
     let ask = parse("[limits]\nwebhooks = 50\nreuse = 100\nbody = \"2MiB\"\nheaders = 2").unwrap();
-    let ceiling = PluginCeiling { http: Vec::new(),
+    let ceiling = PluginCeiling {
+        http: Vec::new(),
         name: "orders".into(),
         sha256: None,
         endpoints: Vec::new(),

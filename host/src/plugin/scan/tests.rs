@@ -134,6 +134,27 @@ fn a_pipe_is_not_waited_for() {
 }
 
 #[test]
+fn a_link_that_leads_out_of_the_folder_is_not_followed() {
+    let good = guest("i32.const 1024");
+    let folder = Folder::with(&[("a.wasm", &good), ("b.wasm", &good), ("sub.toml", b"subjects = [\"x.*\"]")]);
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "hunter2").unwrap();
+    let link = |from: &Path, name: &str| {
+        std::os::unix::fs::symlink(from, folder.settings.dir.join(name)).unwrap();
+    };
+    link(Path::new("sub.toml"), "a.toml");
+    link(&secret, "b.toml");
+    link(&secret, "c.wasm");
+    let scanned = folder.scan();
+    check(
+        &scanned,
+        &[("a", None), ("b", Some("outside the plugins folder")), ("c", Some("outside the plugins folder"))],
+    );
+    assert!(!format!("{scanned:?}").contains("hunter2"));
+}
+
+#[test]
 fn a_folder_that_is_not_there() {
     let mut folder = Folder::with(&[]);
     folder.settings.dir.push("nowhere");
