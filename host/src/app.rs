@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -14,7 +15,7 @@ use crate::clock::Clock;
 use crate::dispatcher::lane::{Attempted, Lane};
 use crate::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
 use crate::drain::{self, Drain, DrainHandle};
-use crate::endpoint::Endpoints;
+use crate::endpoint::{Endpoints, Network};
 use crate::handover::Pressure;
 use crate::handover::refill::refill;
 use crate::inbox::{Inbox, Intake, Once};
@@ -24,10 +25,11 @@ use crate::ops::{self, Operator};
 use crate::outbox::{Outbox, RAN_QUEUE_MAX};
 use crate::plugin::builds::Builds;
 use crate::plugin::compiler::Compiler;
-use crate::plugin::pool::Pool;
+use crate::plugin::http::Outgoing;
+use crate::plugin::pool::{Pool, Workers};
 use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
-use crate::plugin::{Engine, Services, WORKERS_MAX};
+use crate::plugin::{Engine, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::settings::{EndpointSettings, Settings, SourceSettings};
 use crate::source::{self, Source, SourceError, SourceState};
@@ -165,9 +167,12 @@ impl Host {
 
         let workers = workers(&settings);
         let state: Arc<dyn StateSource> = SharedState::new(Arc::clone(&shared));
-        let services = Services { state: Arc::clone(&state) };
+        let outgoing =
+            Outgoing::new(Handle::current(), &Network::default(), &settings.plugins.listed, &settings.egress)?;
+        let services = Services { state: Arc::clone(&state), outgoing: Arc::new(outgoing) };
         let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
-        let engine = Engine::new(workers, &cache_dir(&settings.store.path), Compiler::child(), Arc::clone(&clock))?;
+        let engine =
+            Engine::new(workers.total(), &cache_dir(&settings.store.path), Compiler::child(), Arc::clone(&clock))?;
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
@@ -409,11 +414,14 @@ fn store_options(settings: &Settings) -> SqliteOptions {
     SqliteOptions { synchronous: settings.store.synchronous, ..SqliteOptions::new(&settings.store.path) }
 }
 
-fn workers(settings: &Settings) -> usize {
-    match settings.plugins.workers {
+fn workers(settings: &Settings) -> Workers {
+    let plugins = &settings.plugins;
+    let computing = match plugins.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
         workers => workers,
-    }
+    };
+    let makes_requests = plugins.listed.iter().any(|listed| listed.grants.contains(&Grant::Http));
+    Workers { computing, waiting: if makes_requests { plugins.http_workers } else { 0 } }
 }
 
 /// Compiled plugins are kept beside the store, in a folder that only the host may read.

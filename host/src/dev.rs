@@ -51,6 +51,8 @@ pub struct DevOptions {
     pub source: SourceArguments,
     /// Where every webhook goes; a receiver of its own where nothing says.
     pub forward_to: Option<Url>,
+    /// What plugins that ask for `http` may call, by any method.
+    pub allow_http: Vec<Url>,
     /// What webhooks are signed with; a new secret where nothing says.
     pub secret: Option<Secret>,
 }

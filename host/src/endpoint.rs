@@ -5,20 +5,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
-use url::Host;
 
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{AttemptResult, Outcome};
 use crate::settings::{EgressSettings, EndpointSettings};
 use crate::store::ClaimedDelivery;
 
+mod client;
 pub mod egress;
 mod failure;
 mod lookup;
@@ -27,24 +25,20 @@ mod response;
 pub mod signature;
 pub mod tls;
 
+pub use client::{ClientError, Guarded};
 pub use failure::FAILURE_TEXT_BYTES_MAX;
+pub(crate) use failure::result_of;
 pub use lookup::{LOOKUPS_MAX, Lookup, SystemLookup};
 pub use request::{InvalidHeader, WEBHOOK_ID, is_reserved};
+pub(crate) use request::{USER_AGENT, parsed as parsed_header};
 pub use response::{RESPONSE_EXCERPT_BYTES_MAX, RESPONSE_READ_BYTES_MAX};
 
+use client::{client, literal_address};
 use egress::Denied;
 use lookup::GuardedResolver;
 use request::RequestTemplate;
 use response::Arrived;
 use signature::Signer;
-
-/// How long a connection stays open between attempts: shorter than most servers keep theirs, so that few attempts meet
-/// one that is being closed.
-const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(30);
-
-/// The part of an endpoint's timeout that lookup, connection and TLS may take together, shared among the addresses, so
-/// that a dead address leaves time to try the next.
-const CONNECT_SHARE: f64 = 2.0 / 3.0;
 
 /// Every configured endpoint, by name.
 #[derive(Debug)]
@@ -165,9 +159,9 @@ impl Endpoint {
             .map_err(|source| EndpointError::Secret { name: name(), source })?;
         let template =
             RequestTemplate::new(settings, signer).map_err(|source| EndpointError::Header { name: name(), source })?;
-        let client =
-            client(settings, resolver, tls).map_err(|source| EndpointError::Client { name: name(), source })?;
-        let refused = literal_address(settings).and_then(|address| egress::vet(address, allow).err());
+        let client = client(resolver, tls, settings.timeout, settings.concurrency)
+            .map_err(|source| EndpointError::Client { name: name(), source })?;
+        let refused = literal_address(&settings.url).and_then(|address| egress::vet(address, allow).err());
         Ok(Self { name: name(), client, template, timeout: settings.timeout, refused })
     }
 
@@ -219,7 +213,7 @@ impl Endpoint {
         };
         match (received, arrived.status) {
             (Ok(()), Some(status)) => AttemptResult::Status(status),
-            (Err(error), status) => failure::result_of(&error, status),
+            (Err(error), status) => result_of(&error, status),
             (Ok(()), None) => AttemptResult::Transport("no response arrived".to_owned()),
         }
     }
@@ -249,33 +243,4 @@ fn shared_tls(given: Option<ClientConfig>, settings: &[EndpointSettings]) -> Res
         return Ok(tls::trusting_only(RootCertStore::empty()));
     };
     tls::trusting_the_machine().map_err(|source| EndpointError::Roots { name: Arc::clone(&secure.name), source })
-}
-
-fn client(
-    settings: &EndpointSettings,
-    resolver: GuardedResolver,
-    tls: ClientConfig,
-) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .dns_resolver(Arc::new(resolver))
-        .no_proxy()
-        .redirect(Policy::none())
-        // An attempt is one request; whether there is another is the retry policy's to say.
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(settings.timeout.mul_f64(CONNECT_SHARE))
-        .pool_max_idle_per_host(settings.concurrency)
-        .pool_idle_timeout(IDLE_CONNECTION_AGE_MAX)
-        .tcp_nodelay(true)
-        .build()
-}
-
-/// The address that stands in the URL itself, in whatever notation: the URL's parser has read them all.
-fn literal_address(settings: &EndpointSettings) -> Option<IpAddr> {
-    match settings.url.host()? {
-        Host::Ipv4(address) => Some(address.into()),
-        Host::Ipv6(address) => Some(address.into()),
-        Host::Domain(_) => None,
-    }
 }

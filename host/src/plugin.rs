@@ -1,7 +1,7 @@
 //! Plugins: sandboxed components that turn one event into webhooks.
 //!
-//! A plugin is loaded once and called for each event in a sandbox of its own, which the call's end destroys. Calls are
-//! synchronous and belong on worker threads. Everything a call may use has a bound in [`limits`], and every way it can
+//! A plugin is loaded once and called for each event in a sandbox of its own, which the call's end destroys, unless reuse
+//! is asked for and granted. Calls are synchronous and belong on worker threads. Everything a call may use has a bound in [`limits`], and every way it can
 //! fail is told apart in [`CallFailure`].
 
 use std::fmt;
@@ -29,7 +29,9 @@ mod loader;
 mod grant;
 mod manifest;
 pub mod state;
+pub mod http;
 mod call;
+mod instance;
 mod scan;
 pub mod builds;
 pub mod rollback;
@@ -45,7 +47,7 @@ pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
 pub use manifest::{Manifest, ManifestError, effective, subject_matches};
-pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, manifest_beside, scan};
+pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, admitted, manifest_beside, scan};
 
 /// A plugin that can be called, from any thread.
 pub struct Plugin {
@@ -60,6 +62,7 @@ pub struct Plugin {
     engine: Arc<Engine>,
     handler: bindings::AllCapabilitiesPre<call::CallState>,
     config: capability::config::ConfigValues,
+    kept: instance::Kept,
 }
 
 /// What the host provides to a call, besides the event.
@@ -67,12 +70,14 @@ pub struct Plugin {
 pub struct Services {
     /// Where granted calls read state.
     pub state: Arc<dyn state::StateSource>,
+    /// What makes granted calls' requests.
+    pub outgoing: Arc<http::Outgoing>,
 }
 
 impl Default for Services {
-    /// State that is empty at first: what a call outside a host gets.
+    /// State that is empty at first, and no request is made: what a call outside a host gets.
     fn default() -> Self {
-        Self { state: Arc::new(state::InMemory::default()) }
+        Self { state: Arc::new(state::InMemory::default()), outgoing: Arc::default() }
     }
 }
 
@@ -87,7 +92,8 @@ pub struct CallReport {
     pub cpu: Duration,
     /// The most memory in use at once, in bytes.
     pub memory_peak_bytes: usize,
-    /// Memories and tables of the fresh sandbox, before the event went in, in bytes; 0 where it was not made.
+    /// Memories and tables of the sandbox when it was fresh, before its first event went in, in bytes; 0 where it was not
+    /// made.
     pub instance_bytes: usize,
     /// Log lines over the event's budget.
     pub log_lines_dropped: u64,

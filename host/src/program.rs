@@ -1,6 +1,5 @@
 //! What commands need, made of the real parts.
 
-use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -23,7 +22,8 @@ use crate::demo;
 use crate::dev;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
-use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
+use crate::plugin::limits::{Limit, hold};
+use crate::plugin::{Engine, Kind, Manifest, Plugin, admitted, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
 use crate::recorded::trial::{self, Trial};
@@ -134,7 +134,7 @@ impl Parts for Program {
         Box::pin(async move { Ok(publish::publish_all(source, &events, &self.clock, progress).await?) })
     }
 
-    fn inspect(&self, file: &Path) -> PluginView {
+    fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView {
         let view = PluginView {
             name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             file: file.to_owned(),
@@ -150,6 +150,12 @@ impl Parts for Program {
                     exports: inspection.exports,
                     ..view
                 };
+                if let Some(settings) = settings {
+                    return match self.admitted(file, settings) {
+                        Ok(plugin) => loaded(&plugin, view),
+                        Err(error) => PluginView { error: Some(error), ..view },
+                    };
+                }
                 match (inspection.load_error, manifest_beside(file)) {
                     (Some(error), _) => PluginView { error: Some(error), ..view },
                     (None, Err(error)) => PluginView { error: Some(error.to_string()), ..view },
@@ -174,8 +180,7 @@ impl Parts for Program {
 
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
         let (engine, _cache) = self.engine().map_err(Failure::new)?;
-        let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let scanned = scan(&engine, &settings.plugins, &endpoints, |_, _| true);
+        let scanned = scan(&engine, &settings.plugins, &endpoint_names(settings), |_, _| true);
         let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
         Ok(scanned
             .scanned
@@ -211,11 +216,20 @@ impl Program {
         Trial::new(plugin, cache).map_err(|error| error.to_string())
     }
 
+    fn admitted(&self, file: &Path, settings: &Settings) -> Result<Plugin, String> {
+        let (engine, _cache) = self.engine()?;
+        admitted(&engine, &settings.plugins, &endpoint_names(settings), file).map_err(|error| error.to_string())
+    }
+
     fn inspected(&self, file: &Path) -> Result<crate::plugin::Inspection, String> {
         let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
         let (engine, _cache) = self.engine()?;
         Ok(inspect(&engine, &wasm))
     }
+}
+
+fn endpoint_names(settings: &Settings) -> Vec<Arc<str>> {
+    settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect()
 }
 
 fn kind(kind: Kind) -> String {
@@ -232,15 +246,20 @@ fn loaded(plugin: &Plugin, view: PluginView) -> PluginView {
 }
 
 fn described(manifest: &Manifest, view: PluginView) -> PluginView {
-    let Manifest { subjects, endpoints, grants, limits, .. } = manifest;
+    let Manifest { subjects, endpoints, grants, asked, granted, .. } = manifest;
+    let held = hold(asked, granted);
+    let written = |limit: Limit, value: u64| (limit.row().name.to_owned(), limit.row().plain(value));
     PluginView {
         subjects: subjects.clone(),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         grants: grants.iter().map(ToString::to_string).collect(),
-        limits: BTreeMap::from([
-            ("deadline".to_owned(), humantime::format_duration(limits.deadline).to_string()),
-            ("memory".to_owned(), bytesize::ByteSize(limits.memory_bytes_max as u64).to_string()),
-        ]),
+        limits: held.iter().map(|held| written(held.limit, held.in_force)).collect(),
+        limits_asked: held.iter().filter_map(|held| Some(written(held.limit, held.asked?))).collect(),
+        limits_lessened: held
+            .iter()
+            .filter(|held| held.is_lessened())
+            .map(|held| held.limit.row().name.to_owned())
+            .collect(),
         ..view
     }
 }

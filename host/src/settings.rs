@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use ipnet::IpNet;
 use url::Url;
 
 use crate::delivery::RetryPolicy;
 use crate::plugin::Grant;
+use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
 
 pub mod load;
@@ -25,9 +27,12 @@ pub mod value;
 pub mod host;
 pub mod source;
 pub mod endpoint;
+pub mod requests;
 
 pub use error::{Problem, SettingsError};
-pub use load::{Environment, Loaded, LoadedSources, find, load, load_observed, load_sources, load_store, parse};
+pub use load::{
+    Environment, Loaded, LoadedSources, find, load, load_observed, load_plugins, load_sources, load_store, parse,
+};
 pub use show::{Origin, Shown};
 pub use source::{
     NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,
@@ -93,6 +98,10 @@ pub struct PluginsSettings {
     pub admit: Admit,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
+    /// `[plugins.limits]`: the most of each limit that a plugin gets whose `[[plugin]]` does not say.
+    pub limits: SomeLimits,
+    /// Further worker threads for plugins that make requests; there are none where no plugin may.
+    pub http_workers: usize,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
 }
@@ -117,6 +126,23 @@ pub struct PluginCeiling {
     pub endpoints: Vec<Arc<str>>,
     /// What it may reach besides, where its sidecar asks for it.
     pub grants: BTreeSet<Grant>,
+    /// `[plugin.limits]`: the most of each limit that it gets.
+    pub limits: SomeLimits,
+    /// `[[plugin.http]]`: the requests it may make, the first that fits holds.
+    pub http: Vec<HttpSettings>,
+}
+
+/// `[[plugin.http]]`: requests that a plugin may make.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// What its URLs begin with, in whole segments of the path.
+    pub url: Url,
+    /// The methods it may use.
+    pub methods: Vec<Method>,
+    /// From the name's lookup to the answer's last byte.
+    pub timeout: Duration,
+    /// What the host adds to each, in lower case; the plugin never sees them.
+    pub headers: Vec<(String, Secret)>,
 }
 
 /// `[admin]`

@@ -107,7 +107,7 @@ impl Parts for FakeParts {
         *self.published.lock().unwrap() = events;
         async { Ok(report) }.boxed()
     }
-    fn inspect(&self, file: &Path) -> PluginView {
+    fn inspect(&self, file: &Path, _: Option<&Settings>) -> PluginView {
         PluginView { file: file.to_owned(), ..self.plugins[0].clone() }
     }
     fn trial(&self, _: &Path) -> Result<Trial, Failure> {

@@ -10,6 +10,8 @@ pub mod scenario;
 pub mod disk;
 pub mod ready;
 pub mod call;
+pub mod languages;
+pub mod many;
 pub mod report;
 
 use std::time::Duration;

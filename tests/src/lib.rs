@@ -20,6 +20,7 @@ pub mod power_cut;
 
 // Off the path.
 pub mod artifacts;
+pub mod text_guest;
 pub mod full;
 pub mod http_client;
 pub mod port;

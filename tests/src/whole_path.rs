@@ -23,7 +23,8 @@ use wirehook::plugin::Engine;
 use wirehook::plugin::Services;
 use wirehook::plugin::builds::Builds;
 use wirehook::plugin::compiler::Compiler;
-use wirehook::plugin::pool::Pool;
+use wirehook::plugin::limits::SomeLimits;
+use wirehook::plugin::pool::{Pool, Workers};
 use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
@@ -105,8 +106,13 @@ impl WholePath {
             Arc::clone(&metrics),
         );
 
-        let pool =
-            Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), WORKERS);
+        let pool = Pool::new(
+            Arc::clone(&shared),
+            Arc::clone(&clock),
+            Arc::clone(&pressure),
+            Services::default(),
+            Workers::computing(WORKERS),
+        );
         let routes = Arc::new(SharedRoutes::default());
         let registry = Registry::new(RegistryParts {
             engine: Arc::clone(&plugins.engine),
@@ -114,6 +120,8 @@ impl WholePath {
                 dir: plugins.folder.clone(),
                 admit: Admit::Any,
                 workers: WORKERS,
+                limits: SomeLimits::default(),
+                http_workers: 1,
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),

@@ -1,6 +1,9 @@
 //! The bench's own parts, on few events: a yardstick must be measured too.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use wirehook_tests::bench::languages;
 use wirehook_tests::bench::receiver::Receiver;
 use wirehook_tests::bench::scenario::{Bench, Scenario};
 use wirehook_tests::{events, http_client};
@@ -17,6 +20,18 @@ async fn the_plain_subscriber_delivers_every_event_signed() -> Result<()> {
         let measured = bench.run(scenario).await?;
         assert_eq!(measured.repeated, 0, "{scenario:?}");
         assert!(!measured.wall.is_zero() && !measured.cpu.is_zero(), "{measured:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_language_of_the_example_has_its_row_in_the_document() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = std::fs::read_to_string(root.join("host/docs/plugins.md"))?;
+    let table = languages::within(&document)?;
+    for example in languages::examples(&root.join("plugins"))? {
+        let row = format!("| {} |", languages::title(&example));
+        ensure!(table.contains(&row), "{example} has no row: run `cargo xtask bench --languages`\n{table}");
     }
     Ok(())
 }

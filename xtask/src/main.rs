@@ -54,6 +54,10 @@ enum Task {
         /// Also measure with a large backlog.
         #[arg(long)]
         scale: bool,
+        /// Instead, measure the example in every language, and a host with fifty plugins; writes the table in
+        /// host/docs/plugins.md.
+        #[arg(long)]
+        languages: bool,
     },
     /// Check the format, clippy, and the rules of the code's style that a program can check.
     Tidy,
@@ -68,7 +72,9 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Task::Demo { arguments } => demo::run(&paths, &arguments),
         Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),
-        Task::Bench { quick, scale } => bench::run(&paths, quick, scale).map(|()| ExitCode::SUCCESS),
+        Task::Bench { quick, scale, languages } => {
+            bench::run(&paths, quick, scale, languages).map(|()| ExitCode::SUCCESS)
+        }
         Task::Tidy => tidy::run(&paths).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

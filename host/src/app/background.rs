@@ -10,6 +10,7 @@ use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::ops::{HostStatus, OpsHooks};
+use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
@@ -182,8 +183,10 @@ impl Readiness for Parts {
         // Answering at all means that the store is open and the plugins folder was read: a plugin that won't load parks
         // its own runs and is no reason to send traffic elsewhere.
         let mut parts = vec![part("store".to_owned(), true, String::new())];
-        let unloaded: Vec<_> = self.registry.statuses().into_iter().filter_map(not_loaded).collect();
-        parts.push(part("plugins".to_owned(), true, unloaded.join("; ")));
+        let statuses = self.registry.statuses();
+        let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
+        let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
+        parts.push(part("plugins".to_owned(), true, said.join("; ")));
         parts.extend(self.states.iter().map(|state| {
             let status = state.status();
             let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
@@ -191,6 +194,13 @@ impl Readiness for Parts {
         }));
         parts
     }
+}
+
+/// That the plugin at work asks for more of some limits than it has.
+fn lessened(name: &str, status: &Status) -> Option<String> {
+    let manifest = &status.serving.as_ref()?.manifest;
+    let all: Vec<_> = hold(&manifest.asked, &manifest.granted).iter().filter_map(Held::lessened).collect();
+    (!all.is_empty()).then(|| format!("{name} asks for {}", all.join("; ")))
 }
 
 fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {

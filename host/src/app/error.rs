@@ -4,6 +4,7 @@ use crate::admin;
 use crate::endpoint::EndpointError;
 use crate::ops::socket::SocketError;
 use crate::plugin::EngineError;
+use crate::plugin::http::OutgoingError;
 use crate::source::SourceError;
 use crate::store::StoreError;
 use crate::store::sqlite::OpenError;
@@ -35,6 +36,9 @@ pub enum AppError {
     /// An endpoint can't be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// Plugins' requests can't be made.
+    #[error(transparent)]
+    Outgoing(#[from] OutgoingError),
     /// The admin listener can't listen.
     #[error(transparent)]
     Admin(#[from] admin::AdminBindError),

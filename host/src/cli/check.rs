@@ -34,6 +34,9 @@ pub(super) fn check(session: &mut Session<'_>, observers: &Observers) -> Result<
         session.console.warning(warning);
     }
     let plugins = session.parts.scan(settings)?;
+    for lessened in plugins.iter().filter_map(PluginView::lessened) {
+        session.console.warning(&lessened);
+    }
     if session.console.json {
         print_objects(session, &loaded, &plugins)?;
     } else {

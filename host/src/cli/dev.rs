@@ -48,6 +48,9 @@ pub(super) struct DevArgs {
     /// Where webhooks go [default: they are received here, verified and printed]
     #[arg(long, value_name = "URL", value_parser = forward_to)]
     forward_to: Option<Url>,
+    /// What a plugin with the grant `http` may call: every URL that begins so
+    #[arg(long = "allow-http", value_name = "URL", value_parser = forward_to)]
+    allow_http: Vec<Url>,
     /// NATS: the subjects [default: fraiseql.>; of a stream, all]
     #[arg(long = "subject", value_name = "SUBJECT")]
     subjects: Vec<String>,
@@ -98,7 +101,8 @@ pub(super) async fn dev(session: &mut Session<'_>, args: DevArgs) -> Result<Exit
         }
         None => None,
     };
-    let options = DevOptions { plugins, watch, source, forward_to: args.forward_to, secret };
+    let options =
+        DevOptions { plugins, watch, source, forward_to: args.forward_to, allow_http: args.allow_http, secret };
     let console = &mut *session.console;
     let mut unprinted = None;
     let mut number = 0;

@@ -64,8 +64,8 @@ pub trait Parts: Send + Sync {
         progress: &'a mut (dyn FnMut(&PublishReport) + Send),
     ) -> BoxFuture<'a, Result<PublishReport, Failures>>;
 
-    /// Looks at one plugin's file.
-    fn inspect(&self, file: &Path) -> PluginView;
+    /// Looks at one plugin's file: at what it asks for, or with `settings` at what it gets.
+    fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView;
 
     /// A plugin's file with the real engine around it and nothing else.
     ///
@@ -184,11 +184,30 @@ pub struct PluginView {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
-    /// Its limits, each with its unit.
+    /// The limits in force, each with its unit.
     pub limits: BTreeMap<String, String>,
+    /// Those that its sidecar asks for.
+    pub limits_asked: BTreeMap<String, String>,
+    /// Those of which it asks for more than it is granted.
+    pub limits_lessened: Vec<String>,
 }
 
 impl PluginView {
+    /// That it asks for more of some limits than it is granted.
+    pub fn lessened(&self) -> Option<Failure> {
+        let of = |name: &String| {
+            let (asked, held) = (self.limits_asked.get(name)?, self.limits.get(name)?);
+            Some(format!("{name} {asked}, and has {held}"))
+        };
+        let all: Vec<String> = self.limits_lessened.iter().filter_map(of).collect();
+        (!all.is_empty()).then(|| {
+            Failure::new(format!("plugin `{}` asks for {}", self.name, all.join("; "))).help(format!(
+                "if it should have more, grant it in its [plugin.limits]; `wirehook plugin approve {}` prints the lines",
+                self.file.display()
+            ))
+        })
+    }
+
     /// Why it would not run.
     pub fn refusal(&self) -> Option<Failure> {
         let error = self.error.as_deref().filter(|_| !self.ok)?;

@@ -1,5 +1,6 @@
 //! `wirehook plugin …`
 
+mod approve;
 pub(super) mod build;
 mod new;
 mod test;
@@ -20,6 +21,7 @@ Examples:
   wirehook plugin build orders
   wirehook plugin test orders/dist/orders.wasm --events orders/events
   wirehook plugin inspect orders/dist/orders.wasm
+  wirehook plugin approve orders/dist/orders.wasm
   wirehook plugin list --json";
 
 /// Digits of a digest that a list shows.
@@ -36,12 +38,15 @@ pub(super) enum PluginCommand {
     /// Run a plugin on recorded events, and compare what comes out with golden files
     #[command(after_help = test::EXAMPLE)]
     Test(test::TestArgs),
-    /// Say what a file is, what it imports and exports, and whether it would run
+    /// Say what a file is, imports, exports and asks for, and whether it would run; with --config, what it gets
     #[command(after_help = EXAMPLE)]
     Inspect {
         /// The .wasm file
         file: PathBuf,
     },
+    /// Say what changed since a plugin was approved, and print the settings that approve this file
+    #[command(after_help = approve::EXAMPLE)]
+    Approve(approve::ApproveArgs),
     /// List the files of the plugins folder
     #[command(after_help = EXAMPLE)]
     List,
@@ -52,11 +57,21 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
         PluginCommand::New(args) => new::new(session, &args),
         PluginCommand::Build(args) => build::build(session, args).await,
         PluginCommand::Test(args) => test::test(session, args).await,
-        PluginCommand::Inspect { file } => inspect(session, &session.parts.inspect(&file)),
+        PluginCommand::Inspect { file } => {
+            let settings = match &session.global.config {
+                Some(_) => Some(session.load()?.settings),
+                None => None,
+            };
+            inspect(session, &session.parts.inspect(&file, settings.as_ref()))
+        }
+        PluginCommand::Approve(args) => approve::approve(session, &args),
         PluginCommand::List => {
             let settings = session.load()?.settings;
             let plugins = session.parts.scan(&settings)?;
             list(session, &plugins)?;
+            for lessened in plugins.iter().filter_map(PluginView::lessened) {
+                session.console.warning(&lessened);
+            }
             for refused in plugins.iter().filter_map(PluginView::refusal) {
                 session.console.warning(&refused);
             }
@@ -92,13 +107,21 @@ fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> 
         session.console.line(format_args!("{key:<10}{}", printable(value)))?;
     }
     for (name, value) in &plugin.limits {
-        session.console.line(format_args!("{:<10}{name} {value}", "limit"))?;
+        session.console.line(format_args!("{:<10}{name} {value}{}", "limit", lessened(plugin, name)))?;
     }
     if plugin.ok {
         let verdict = Look::Good.paint("it would run", session.console.coloured());
         session.console.line(format_args!("{:<10}{verdict}", "verdict"))?;
     }
     Ok(())
+}
+
+/// What is asked for, where it is more than what is granted.
+fn lessened(plugin: &PluginView, name: &String) -> String {
+    match plugin.limits_asked.get(name) {
+        Some(asked) if plugin.limits_lessened.contains(name) => format!(", though it asks for {asked}"),
+        _ => String::new(),
+    }
 }
 
 fn list(session: &mut Session<'_>, plugins: &[PluginView]) -> std::io::Result<()> {

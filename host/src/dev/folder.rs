@@ -39,7 +39,7 @@ impl Bench {
         let own = format!("wirehook-dev-{}", hex::encode(random::<NAME_BYTES>()?));
         let source = options.source.settings(&own);
         let source = source.map_err(|error| Failure::new(error.to_string()).help(error.help()).into_usage())?;
-        let text = settings_text(&source.table, &plugins, forward_to)?;
+        let text = settings_text(&source.table, &plugins, forward_to, &options.allow_http)?;
         let shown = folder.path().join("wirehook.toml");
         let written = fs::write(&shown, &text);
         written.map_err(|error| Failure::new(format!("{} can't be written: {error}", shown.display())))?;
@@ -116,7 +116,12 @@ fn put_plugins(folder: &Path, files: &[PathBuf]) -> Result<Vec<Put>, Failures> {
 }
 
 /// The settings of the run. Secrets are in variables that only this process has, so that nothing secret is written.
-fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url) -> Result<String, Failures> {
+fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url, allow_http: &[Url]) -> Result<String, Failures> {
+    let asks_http = plugins.iter().find(|plugin| plugin.grants.contains(&Grant::Http));
+    if let Some(plugin) = asks_http.filter(|_| allow_http.is_empty()) {
+        let failure = Failure::new(format!("the plugin `{}` asks for the grant `http`", plugin.name));
+        return Err(failure.help("say what it may call with --allow-http URL").into_usage());
+    }
     let table = |entries: &[(&str, Value)]| -> Value {
         Value::Table(entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
     };
@@ -132,6 +137,11 @@ fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url) -> Result<St
     // Where endpoints are several, a plugin that names none has to be told which is its own. Whoever tries a plugin gives
     // it what it asks for.
     let asks = |plugin: &&Put| plugin.endpoints.is_empty() || !plugin.grants.is_empty();
+    let methods: Vec<Value> = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].map(Value::from).to_vec();
+    let allowed = |plugin: &Put| -> Vec<Value> {
+        let urls = allow_http.iter().filter(|_| plugin.grants.contains(&Grant::Http));
+        urls.map(|url| table(&[("url", url.as_str().into()), ("methods", Value::Array(methods.clone()))])).collect()
+    };
     let listed = plugins.iter().filter(asks).map(|plugin| {
         let own = plugin.endpoints.is_empty().then(|| ENDPOINT.into());
         let grants = plugin.grants.iter().map(|grant| grant.as_str().into());
@@ -139,6 +149,7 @@ fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url) -> Result<St
             ("name", plugin.name.as_str().into()),
             ("endpoints", Value::Array(own.into_iter().collect())),
             ("grants", Value::Array(grants.collect())),
+            ("http", Value::Array(allowed(plugin))),
         ])
     });
     // Addresses that the user wrote are meant.
@@ -179,11 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_that_makes_requests_is_told_which_it_may() {
+        let source = toml::from_str("name = 'dev'\nkind = 'stdin'").unwrap();
+        let plugin = Put { grants: [Grant::Http, Grant::State].into(), ..put("rates", &[]) };
+        let url = Url::parse("http://localhost:3000/hooks").unwrap();
+        let text = |allow: &[Url]| settings_text(&source, std::slice::from_ref(&plugin), &url, allow);
+        assert!(text(&[]).is_err());
+        let text = text(&[Url::parse("https://rates.example.com/v1").unwrap()]).unwrap();
+        let environment = Environment::of(&[(SECRET_VARIABLE, "s3cret")], "/");
+        let settings = parse("/tmp/x/wirehook.toml".as_ref(), &text, &environment).unwrap().settings;
+        let http = &settings.plugins.listed[0].http;
+        assert_eq!((http.len(), http[0].url.as_str(), http[0].methods.len()), (1, "https://rates.example.com/v1", 6));
+    }
+
+    #[test]
     fn every_endpoint_that_a_sidecar_names_goes_to_one_url() {
         let source = toml::from_str("name = 'dev'\nkind = 'stdin'").unwrap();
         let plugins = [put("a", &["orders", "audit"]), put("b", &[])];
         let url = Url::parse("http://203.0.113.7:3000/hooks").unwrap();
-        let text = settings_text(&source, &plugins, &url).unwrap();
+        let text = settings_text(&source, &plugins, &url, &[]).unwrap();
         let environment = Environment::of(&[(SECRET_VARIABLE, "s3cret")], "/");
         let settings = parse("/tmp/x/wirehook.toml".as_ref(), &text, &environment).unwrap().settings;
         let names: Vec<_> = settings.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
@@ -192,7 +217,7 @@ mod tests {
         assert_eq!(settings.plugins.listed.len(), 1, "only the one that names none");
         assert!(settings.egress.allow.contains(&"203.0.113.7/32".parse().unwrap()));
         assert!(!text.contains("s3cret"));
-        let text = settings_text(&source, &plugins[..1], &url).unwrap();
+        let text = settings_text(&source, &plugins[..1], &url, &[]).unwrap();
         let settings = parse("/tmp/x/wirehook.toml".as_ref(), &text, &environment).unwrap().settings;
         assert_eq!((settings.endpoints.len(), settings.plugins.listed.len()), (2, 0));
     }

@@ -11,7 +11,7 @@ use super::lookup::LookupError;
 pub const FAILURE_TEXT_BYTES_MAX: usize = 512;
 
 /// What an attempt came to that failed with `error`.
-pub(super) fn result_of(error: &reqwest::Error, status: Option<u16>) -> AttemptResult {
+pub(crate) fn result_of(error: &reqwest::Error, status: Option<u16>) -> AttemptResult {
     if let Some(denied @ LookupError::Denied { .. }) = find(error) {
         return AttemptResult::EgressDenied(denied.to_string());
     }

@@ -14,7 +14,8 @@ use super::signature::Signer;
 /// The delivery's id: the same on every attempt.
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wirehook/", env!("CARGO_PKG_VERSION")));
+/// What the host calls itself.
+pub(crate) const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wirehook/", env!("CARGO_PKG_VERSION")));
 
 /// Names no plugin may set, beside those that begin with `webhook-` and the endpoint's own: hop-by-hop and framing,
 /// credentials, and the signature headers of every profile.
@@ -109,7 +110,8 @@ impl RequestTemplate {
     }
 }
 
-fn parsed(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), InvalidHeader> {
+/// A header as HTTP has it.
+pub(crate) fn parsed(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), InvalidHeader> {
     let parsed_name = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| InvalidHeader { name: name.escape_debug().to_string(), part: "name" })?;
     Ok((parsed_name, parsed_value(name, value)?))

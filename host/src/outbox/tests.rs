@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::handover::Pressure;
 use crate::handover::refill::Refill as _;
+use crate::plugin::pool::Workers;
 use crate::plugin::state::InMemory;
 use crate::plugin::{CallReport, Manifest, Services, Webhook, fixture};
 use crate::settings::EgressSettings;
@@ -108,7 +109,13 @@ async fn scene() -> Scene {
     let pressure = Arc::new(Pressure::new(16));
     let metrics = Arc::new(Metrics::new("test").unwrap());
     let plugin = plugin();
-    let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), 1);
+    let pool = Pool::new(
+        Arc::clone(&shared),
+        Arc::clone(&clock),
+        Arc::clone(&pressure),
+        Services::default(),
+        Workers::computing(1),
+    );
     pool.install(Arc::clone(&plugin));
     for (name, limit) in pool.wants(NOW).claims {
         Arc::clone(&pool).claim(name, limit).await;

@@ -25,7 +25,7 @@ const GENERATION_FIRST: u32 = 0;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refused {
     /// The plugin may not send there.
-    #[error("webhook {index} names the endpoint `{endpoint}`, which {plugin} may not use; it may use: {allowed}")]
+    #[error("webhook {index} names the endpoint {endpoint:?}, which {plugin} may not use; it may use: {allowed}")]
     Endpoint {
         /// From 0.
         index: usize,

@@ -15,10 +15,11 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::compiler::Code;
+use super::scan::PLUGINS_MAX;
 use crate::clock::{Clock, Timestamp};
 
-/// Entries kept; the least recently used go first.
-pub(super) const ENTRIES_MAX: usize = 64;
+/// Entries kept, two for each plugin that a folder may have; the least recently used go first.
+pub(super) const ENTRIES_MAX: usize = 2 * PLUGINS_MAX;
 /// Bytes of all entries together.
 pub(super) const ENTRIES_BYTES_MAX: u64 = 1 << 30;
 /// What an entry begins with; a new layout takes a new one.

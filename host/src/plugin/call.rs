@@ -3,23 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::bindings::exports::wirehook::plugin::handler;
 use super::capability::config::ConfigValues;
 use super::capability::log;
 use super::capability::wasi::Wasi;
-use super::limits::{
-    BODIES_BYTES_MAX, BODY_BYTES_MAX, CROSSING_BYTES_MAX, Deadline, HANDLES_MAX, HEADER_BYTES_MAX, HEADERS_MAX,
-    LogBudget, MemoryMeter, NAME_BYTES_MAX, WEBHOOKS_MAX, detail,
-};
+use super::capability::wasi::random::EventRandom;
+use super::capability::wasi::time::EventTime;
+use super::http::Outgoing;
+use super::instance::Instance;
+use super::limits::{BODIES_BYTES_MAX, Deadline, Limits, LogBudget, MemoryMeter, NAME_BYTES_MAX, detail};
 use super::state::{Broken, Session};
 use super::{CallFailure, CallReport, Plugin, Services, Webhook};
 use crate::event::{Event, EventKey};
 
-/// Ticks of the engine between two looks at the deadline.
-const TICKS_BETWEEN_CHECKS: u64 = 1;
 /// Frames of a trap's backtrace that are kept.
 const FRAMES_MAX: usize = 8;
 /// Bytes of what the plugin printed last that are kept with a trap.
@@ -29,19 +28,25 @@ const OUTPUT_TAIL_BYTES_MAX: usize = 512;
 pub(super) struct CallState {
     pub(super) plugin: Arc<str>,
     pub(super) event_key: EventKey,
+    pub(super) limits: Limits,
     pub(super) config: ConfigValues,
     pub(super) deadline: Deadline,
     pub(super) memory: MemoryMeter,
     pub(super) log: LogBudget,
+    pub(super) time: Arc<EventTime>,
+    pub(super) random: EventRandom,
     pub(super) wasi: Option<Box<Wasi>>,
     pub(super) session: Session,
     pub(super) broken_state: Option<Broken>,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) requests_made: u32,
     /// Memories and tables once the sandbox was made.
     pub(super) instance_bytes: usize,
 }
 
 impl Plugin {
-    /// Runs the plugin on `event` in a sandbox of its own, the `attempt`-th time (from 1).
+    /// Runs the plugin on `event` in a sandbox of its own, the `attempt`-th time (from 1). Where reuse is asked for and
+    /// granted, the sandbox may be that of an earlier event.
     ///
     /// Waits for a slot of the engine's pool, then blocks for [`super::limits::WALL_FACTOR`] deadlines at most. For worker
     /// threads; never from a task of an async runtime.
@@ -52,61 +57,61 @@ impl Plugin {
     /// As [`Self::call`], with what a host provides.
     pub fn call_with(&self, event: &Event, attempt: u32, services: &Services) -> CallReport {
         let _permit = self.engine.enter();
-        let mut store = self.store(event, services);
-        let returned = self.invoke(&mut store, event, attempt);
-        // Taking the state out drops the sandbox, which is part of what the call costs.
-        let mut state = store.into_data();
+        let mut sandbox = self.sandbox(self.state(event, services));
+        let returned = self.invoke(&mut sandbox, event, attempt);
+        let state = sandbox.state_mut();
         let output = state.wasi.as_ref().map(|wasi| wasi.take_output()).unwrap_or_default();
         let output = String::from_utf8_lossy(&output);
         let result = match returned {
-            Ok(Ok(webhooks)) => accept(webhooks),
+            Ok(Ok(webhooks)) => accept(webhooks, &self.manifest.limits),
             Ok(Err(handler::Failure::Retry(why))) => Err(CallFailure::Retry(detail(&why))),
             Ok(Err(handler::Failure::Reject(why))) => Err(CallFailure::Reject(detail(&why))),
-            Err(error) => Err(classify(&error, &state, &output)),
+            Err(error) => Err(classify(&error, state, &output)),
         };
-        let is_good = result.is_ok();
-        log::emit_stdio(&mut state, &output);
-        log::report_dropped(&state);
+        log::emit_stdio(state, &output);
+        log::report_dropped(state);
+        let nothing = Session::new(Arc::clone(&services.state), Arc::clone(&self.name));
+        let session = std::mem::replace(&mut state.session, nothing);
+        let (memory_peak_bytes, instance_bytes) = (state.memory.bytes_peak(), state.instance_bytes);
+        let log_lines_dropped = state.log.lines_dropped();
+        let deadline = state.deadline.clone();
+        self.settle_sandbox(sandbox, &result);
         CallReport {
+            state: if result.is_ok() { session.into_change() } else { None },
             result,
-            duration: state.deadline.wall_used(),
-            cpu: state.deadline.cpu_used(),
-            memory_peak_bytes: state.memory.bytes_peak(),
-            instance_bytes: state.instance_bytes,
-            log_lines_dropped: state.log.lines_dropped(),
-            state: if is_good { state.session.into_change() } else { None },
+            // Destroying the sandbox is part of what the call costs.
+            duration: deadline.wall_used(),
+            cpu: deadline.cpu_used(),
+            memory_peak_bytes,
+            instance_bytes,
+            log_lines_dropped,
         }
     }
 
-    fn store(&self, event: &Event, services: &Services) -> Store<CallState> {
+    fn state(&self, event: &Event, services: &Services) -> CallState {
         let limits = self.manifest.limits;
-        let state = CallState {
+        CallState {
             plugin: self.name.clone(),
             event_key: event.key.clone(),
+            limits,
             config: self.config.clone(),
             deadline: Deadline::start(self.engine.clock().clone(), limits.deadline),
             memory: MemoryMeter::new(limits.memory_bytes_max),
-            log: LogBudget::default(),
+            log: LogBudget::new(limits.log_bytes_max),
+            time: EventTime::of(event),
+            random: EventRandom::of(&event.key),
             wasi: None,
             session: Session::new(Arc::clone(&services.state), Arc::clone(&self.name)),
             broken_state: None,
+            outgoing: Arc::clone(&services.outgoing),
+            requests_made: 0,
             instance_bytes: 0,
-        };
-        let mut store = Store::new(self.engine.wasmtime(), state);
-        store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(CROSSING_BYTES_MAX);
-        store.set_max_component_handles(HANDLES_MAX);
-        store.set_epoch_deadline(TICKS_BETWEEN_CHECKS);
-        store.epoch_deadline_callback(|mut store| {
-            store.data_mut().deadline.check()?;
-            Ok(UpdateDeadline::Continue(TICKS_BETWEEN_CHECKS))
-        });
-        store
+        }
     }
 
     fn invoke(
         &self,
-        store: &mut Store<CallState>,
+        sandbox: &mut Instance,
         event: &Event,
         attempt: u32,
     ) -> wasmtime::Result<Result<Vec<handler::Webhook>, handler::Failure>> {
@@ -124,18 +129,27 @@ impl Plugin {
             attributes: &attributes,
             attempt,
         };
-        let subscriber = self.handler.instantiate(&mut *store)?;
-        let state = store.data_mut();
-        state.instance_bytes = state.memory.bytes_peak();
-        subscriber.wirehook_plugin_handler().call_on_event(&mut *store, event)
+        sandbox.enter(self, |subscriber, store| subscriber.wirehook_plugin_handler().call_on_event(&mut *store, event))
+    }
+}
+
+impl CallState {
+    /// Takes over what belongs to the sandbox and not to the event, from the call before in the same sandbox.
+    pub(super) fn go_on_from(&mut self, before: Self) {
+        self.memory = before.memory.next_call();
+        self.wasi = before.wasi;
+        // Timers of an earlier event go by the same clocks, which begin again.
+        before.time.begin_as(&self.time);
+        self.time = before.time;
+        self.instance_bytes = before.instance_bytes;
     }
 }
 
 /// Takes the plugin's webhooks if they keep every bound; one that does not refuses them all.
-fn accept(webhooks: Vec<handler::Webhook>) -> Result<Vec<Webhook>, CallFailure> {
+fn accept(webhooks: Vec<handler::Webhook>, limits: &Limits) -> Result<Vec<Webhook>, CallFailure> {
     let over = |what: String, max: usize| Err(CallFailure::Output(format!("{what}; the limit is {max}")));
-    if webhooks.len() > WEBHOOKS_MAX {
-        return over(format!("{} webhooks for one event", webhooks.len()), WEBHOOKS_MAX);
+    if webhooks.len() > limits.webhooks_max {
+        return over(format!("{} webhooks for one event", webhooks.len()), limits.webhooks_max);
     }
     let mut bodies_bytes = 0;
     for (index, webhook) in webhooks.iter().enumerate() {
@@ -144,14 +158,14 @@ fn accept(webhooks: Vec<handler::Webhook>) -> Result<Vec<Webhook>, CallFailure> 
         let name_bytes =
             [&webhook.endpoint, &webhook.key, &webhook.content_type].map(|name| name.as_ref().map_or(0, String::len));
         let name_bytes = name_bytes.into_iter().max().unwrap_or(0);
-        if webhook.body.len() > BODY_BYTES_MAX {
-            return over(format!("a body of {} bytes in webhook {index}", webhook.body.len()), BODY_BYTES_MAX);
+        if webhook.body.len() > limits.body_bytes_max {
+            return over(format!("a body of {} bytes in webhook {index}", webhook.body.len()), limits.body_bytes_max);
         }
-        if webhook.headers.len() > HEADERS_MAX {
-            return over(format!("{} headers in webhook {index}", webhook.headers.len()), HEADERS_MAX);
+        if webhook.headers.len() > limits.headers_max {
+            return over(format!("{} headers in webhook {index}", webhook.headers.len()), limits.headers_max);
         }
-        if header_bytes > HEADER_BYTES_MAX {
-            return over(format!("{header_bytes} bytes of headers in webhook {index}"), HEADER_BYTES_MAX);
+        if header_bytes > limits.header_bytes_max {
+            return over(format!("{header_bytes} bytes of headers in webhook {index}"), limits.header_bytes_max);
         }
         if name_bytes > NAME_BYTES_MAX {
             return over(
@@ -188,7 +202,8 @@ fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFai
     }
     // The runtime has no type for this error; a test notices when its words change.
     if error.root_cause().to_string().contains("fuel allocated for hostcalls has been exhausted") {
-        return CallFailure::Output(format!("more than {CROSSING_BYTES_MAX} bytes handed to the host at once"));
+        let crossing_bytes_max = state.limits.crossing_bytes_max();
+        return CallFailure::Output(format!("more than {crossing_bytes_max} bytes handed to the host at once"));
     }
     let mut text = describe(error);
     if !output.trim().is_empty() {

@@ -3,4 +3,5 @@
 pub(super) mod log;
 pub(super) mod config;
 pub(super) mod state;
+pub(super) mod http;
 pub(super) mod wasi;

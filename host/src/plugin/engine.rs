@@ -11,6 +11,7 @@ use super::cache::{CacheError, CompiledCache};
 use super::call::CallState;
 use super::compiler::Compiler;
 use super::gate::{Gate, Permit};
+use super::instance::{Slots, kept_max};
 use super::limits::MEMORY_BYTES_MAX;
 use super::linker;
 use crate::clock::Clock;
@@ -37,6 +38,7 @@ pub struct Engine {
     cache: CompiledCache,
     compiler: Compiler,
     gate: Arc<Gate>,
+    slots: Slots,
     ticker: Option<JoinHandle<()>>,
     clock: Arc<dyn Clock>,
 }
@@ -78,7 +80,8 @@ impl Engine {
     ) -> Result<Arc<Self>, EngineError> {
         let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
         let slots = slots.ok_or(EngineError::Workers(workers))?;
-        let wasmtime = wasmtime::Engine::new(&config(slots))
+        let kept = u32::try_from(kept_max(workers)).map_err(|_| EngineError::Workers(workers))?;
+        let wasmtime = wasmtime::Engine::new(&config(slots + kept))
             .map_err(|error| EngineError::Pool { workers, detail: format!("{error:#}") })?;
         let linker = linker::build(&wasmtime).map_err(|error| EngineError::Link(format!("{error:#}")))?;
         let cache = CompiledCache::open(cache_dir, &wasmtime, clock.clone())?;
@@ -90,7 +93,16 @@ impl Engine {
                 move || gate.tick_until_closed(|| wasmtime.increment_epoch())
             })
             .map_err(EngineError::Ticker)?;
-        Ok(Arc::new(Self { wasmtime, linker, cache, compiler, gate, ticker: Some(ticker), clock }))
+        Ok(Arc::new(Self {
+            wasmtime,
+            linker,
+            cache,
+            compiler,
+            gate,
+            slots: Slots::new(workers),
+            ticker: Some(ticker),
+            clock,
+        }))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -107,6 +119,11 @@ impl Engine {
 
     pub(super) fn compiler(&self) -> &Compiler {
         &self.compiler
+    }
+
+    /// Room for instances that are kept.
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {

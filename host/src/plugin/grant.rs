@@ -3,23 +3,26 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::capability::state;
+use super::capability::{http, state};
 
 /// A capability, by the name it has in the sidecar and in the settings.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Grant {
     /// `state`: a small keyed store of the plugin's own.
     State,
+    /// `http`: requests to URLs that the operator lists.
+    Http,
 }
 
 impl Grant {
     /// Every grant.
-    pub const ALL: &[Self; 1] = &[Self::State];
+    pub const ALL: &[Self; 2] = &[Self::State, Self::Http];
 
     /// The name in files and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::State => "state",
+            Self::Http => "http",
         }
     }
 
@@ -27,6 +30,7 @@ impl Grant {
     pub fn interface(self) -> &'static str {
         match self {
             Self::State => state::INTERFACE,
+            Self::Http => http::INTERFACE,
         }
     }
 

@@ -7,61 +7,65 @@ use wasmtime::ResourceLimiter;
 
 use crate::clock::{Clock, thread_cpu_time};
 
-/// The deadline of a plugin that asks for none, in CPU time.
-pub const DEADLINE_DEFAULT: Duration = Duration::from_millis(100);
-/// The longest deadline a plugin may ask for, in CPU time.
-pub const DEADLINE_MAX: Duration = Duration::from_secs(10);
-/// The shortest deadline that makes sense: below one tick of the engine it could not be told from none.
-pub const DEADLINE_MIN: Duration = Duration::from_millis(5);
+mod table;
+
+pub use table::{Held, LIMITS, Limit, Row, SomeLimits, Unit, hold};
+
 /// A call may last this many times its deadline on the wall clock, which leaves room for a busy machine and for waits.
 pub const WALL_FACTOR: u32 = 10;
-/// The memory of a plugin that asks for none, in bytes.
-pub const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
-/// The most memory a plugin may ask for, in bytes; what the engine reserves a slot for.
-pub const MEMORY_BYTES_MAX: usize = 256 << 20;
-/// The least memory a plugin may ask for, in bytes: one page of WebAssembly.
-pub const MEMORY_BYTES_MIN: usize = 64 << 10;
+/// The most memory a plugin may have, in bytes; what the engine reserves a slot for.
+pub(super) const MEMORY_BYTES_MAX: usize = 256 << 20;
 
-/// Webhooks for one event.
-pub const WEBHOOKS_MAX: usize = 64;
-/// Bytes in the body of one webhook.
-pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes in the bodies of one event's webhooks together.
 pub const BODIES_BYTES_MAX: usize = 4 << 20;
-/// Headers of one webhook.
-pub const HEADERS_MAX: usize = 32;
-/// Bytes in the names and values of one webhook's headers together.
-pub const HEADER_BYTES_MAX: usize = 8 << 10;
 /// Bytes in a webhook's endpoint, key and content type, each.
 pub const NAME_BYTES_MAX: usize = 512;
 /// Lines a plugin may log for one event.
 pub const LOG_LINES_MAX: u32 = 100;
-/// Bytes a plugin may log for one event.
-pub const LOG_BYTES_MAX: usize = 16 << 10;
 /// Bytes of what a plugin or a trap says that are kept as a failure's detail.
 pub const DETAIL_BYTES_MAX: usize = 2 << 10;
 
 /// Resources of the component model that one call may hold at once.
 pub(super) const HANDLES_MAX: usize = 1_000;
-/// Bytes of bookkeeping that lifting one webhook may take besides its texts, headers included.
-const WEBHOOK_OVERHEAD_BYTES: usize = 4 << 10;
-/// What may cross from the plugin to the host in one crossing, in bytes: everything a valid result can hold, twice over,
-/// so that a result just over a limit is refused by that limit's name.
-pub(super) const CROSSING_BYTES_MAX: usize =
-    2 * (BODIES_BYTES_MAX + WEBHOOKS_MAX * (HEADER_BYTES_MAX + 3 * NAME_BYTES_MAX + WEBHOOK_OVERHEAD_BYTES));
+/// Bytes of bookkeeping that lifting one webhook may take besides its texts, and as much again for each header.
+const WEBHOOK_OVERHEAD_BYTES: usize = 2 << 10;
+const HEADER_OVERHEAD_BYTES: usize = 64;
 
-/// What one call may use, where plugins may differ.
+/// What one call may use, where plugins may differ: see [`LIMITS`] for defaults and bounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// CPU time; the wall clock may show [`WALL_FACTOR`] times as much.
     pub deadline: Duration,
     /// Bytes of every memory and table together.
     pub memory_bytes_max: usize,
+    /// Bytes logged for one event.
+    pub log_bytes_max: usize,
+    /// Webhooks for one event.
+    pub webhooks_max: usize,
+    /// Bytes in the body of one webhook.
+    pub body_bytes_max: usize,
+    /// Headers of one webhook.
+    pub headers_max: usize,
+    /// Bytes in the names and values of one webhook's headers together.
+    pub header_bytes_max: usize,
+    /// Events that one instance serves; 1: each has a fresh one.
+    pub events_per_instance_max: usize,
+    /// Calls under way at once.
+    pub calls_at_once_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { deadline: DEADLINE_DEFAULT, memory_bytes_max: MEMORY_BYTES_DEFAULT }
+        Self::lesser(&SomeLimits::default(), &SomeLimits::default())
+    }
+}
+
+impl Limits {
+    /// What may cross from the plugin to the host in one crossing, in bytes: everything a valid result can hold, twice
+    /// over, so that a result just over a limit is refused by that limit's name.
+    pub(super) fn crossing_bytes_max(&self) -> usize {
+        let headers = self.header_bytes_max + self.headers_max * HEADER_OVERHEAD_BYTES;
+        2 * (BODIES_BYTES_MAX + self.webhooks_max * (headers + 3 * NAME_BYTES_MAX + WEBHOOK_OVERHEAD_BYTES))
     }
 }
 
@@ -71,6 +75,7 @@ impl Default for Limits {
 pub(super) struct DeadlinePassed;
 
 /// How long the present call may still take.
+#[derive(Clone)]
 pub(super) struct Deadline {
     clock: Arc<dyn Clock>,
     cpu_max: Duration,
@@ -102,6 +107,11 @@ impl Deadline {
     /// Time on the wall clock since the start.
     pub(super) fn wall_used(&self) -> Duration {
         self.clock.monotonic().saturating_sub(self.wall_started)
+    }
+
+    /// Time on the wall clock that the call may take in all.
+    pub(super) fn wall_max(&self) -> Duration {
+        self.wall_max
     }
 
     /// Time on the wall clock that is left: the longest a plugin may wait for anything.
@@ -163,6 +173,16 @@ impl MemoryMeter {
         self.bytes_peak
     }
 
+    /// What is in use now.
+    pub(super) fn bytes_used(&self) -> usize {
+        self.bytes_used
+    }
+
+    /// The same memories at the beginning of another call.
+    pub(super) fn next_call(self) -> Self {
+        Self { bytes_used: self.bytes_used, bytes_peak: self.bytes_used, ..Self::new(self.bytes_max) }
+    }
+
     /// The last growth that was refused: a guest told "no" mostly traps next, and that trap is then the limit's.
     pub(super) fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
@@ -203,7 +223,11 @@ impl ResourceLimiter for MemoryMeter {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if let Some(maximum) = maximum.filter(|maximum| desired > *maximum) {
+            self.refused = Some(format!("asked for a table of {desired} elements, which can't exceed {maximum}"));
+            return Ok(false);
+        }
         Ok(self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>())))
     }
 
@@ -222,13 +246,11 @@ pub(super) struct LogBudget {
     line_cut: bool,
 }
 
-impl Default for LogBudget {
-    fn default() -> Self {
-        Self { lines_left: LOG_LINES_MAX, bytes_left: LOG_BYTES_MAX, lines_dropped: 0, line_cut: false }
-    }
-}
-
 impl LogBudget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self { lines_left: LOG_LINES_MAX, bytes_left: bytes, lines_dropped: 0, line_cut: false }
+    }
+
     /// Whether another line may be logged at all; counts it as dropped where not.
     pub(super) fn admit(&mut self) -> bool {
         let admitted = self.lines_left > 0 && self.bytes_left > 0;
@@ -308,6 +330,13 @@ mod tests {
     }
 
     #[test]
+    fn a_table_s_own_maximum_is_a_refusal() {
+        let mut meter = MemoryMeter::new(1_000_000);
+        assert!(!meter.table_growing(0, 200, Some(100)).unwrap());
+        assert!(meter.refused().unwrap().contains("a table of 200 elements, which can't exceed 100"));
+    }
+
+    #[test]
     fn the_wall_cap_ends_a_call_that_uses_no_cpu() {
         let clock = ManualClock::starting_at(Timestamp(0));
         let mut deadline = Deadline::start(clock.clone(), Duration::from_secs(5));
@@ -322,11 +351,12 @@ mod tests {
 
     #[test]
     fn a_line_that_does_not_fit_is_cut_and_ends_the_budget() {
-        let mut budget = LogBudget::default();
-        let line = "é".repeat(LOG_BYTES_MAX);
+        const BYTES: usize = 1 << 10;
+        let mut budget = LogBudget::new(BYTES);
+        let line = "é".repeat(BYTES);
         assert!(budget.admit());
         let logged = budget.cut(&line).len();
-        assert_eq!(logged, LOG_BYTES_MAX);
+        assert_eq!(logged, BYTES);
         budget.spend(line.len(), logged);
         assert!(!budget.admit());
         assert!(budget.overspent());

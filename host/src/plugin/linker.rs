@@ -8,7 +8,7 @@ use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Link
 use super::bindings::AllCapabilitiesPre;
 use super::bindings::exports::wirehook::plugin::handler::{Event, Failure, Webhook};
 use super::call::CallState;
-use super::capability::{config, log, state, wasi};
+use super::capability::{config, http, log, state, wasi};
 use super::engine::Engine;
 use super::grant::Grant;
 use super::loader::LoadError;
@@ -29,6 +29,7 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<CallSt
     log::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
     state::add_to_linker(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -152,7 +153,7 @@ fn split_version(name: &str) -> (&str, Option<&str>) {
 
 fn hint(unknown: &[&str]) -> &'static str {
     if unknown.iter().any(|name| name.starts_with("wasi:http")) {
-        "a plugin can't make requests: it returns webhooks and the host delivers them"
+        "a plugin sends nothing by `wasi:http`: it returns webhooks and the host delivers them; what it must ask others for goes through `wirehook:plugin/http`, where granted"
     } else if unknown.iter().any(|name| name.starts_with("wirehook:plugin/")) {
         "it was built for another version of wirehook:plugin: build it with the SDK of this host's version"
     } else {
@@ -178,10 +179,11 @@ fn listed(names: &[&str]) -> String {
 /// What a plugin may import, for people.
 pub(super) fn offered() -> String {
     format!(
-        "`{}`, `{}`, where granted `{}`, and WASI 0.2 without files, network or variables ({})",
+        "`{}`, `{}`, where granted `{}` and `{}`, and WASI 0.2 without files, network or variables ({})",
         log::INTERFACE,
         config::INTERFACE,
         state::INTERFACE,
+        http::INTERFACE,
         wasi::PACKAGES.join(", ")
     )
 }
@@ -197,7 +199,8 @@ mod tests {
         check("wirehook:plugin/log@0.1.7", true);
         check("wirehook:plugin/log@0.2.0", false);
         check("wirehook:plugin/log", false);
-        check("wirehook:plugin/http@0.1.0", false);
+        check("wirehook:plugin/http@0.1.0", true);
+        check("wirehook:plugin/sockets@0.1.0", false);
         check("wasi:cli/stdout@0.2.3", true);
         check("wasi:cli/stdout@0.3.0", false);
         check("wasi:http/outgoing-handler@0.2.0", false);

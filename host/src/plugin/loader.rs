@@ -12,6 +12,7 @@ use super::capability::config::ConfigValues;
 use super::encode::encode;
 use super::engine::Engine;
 use super::grant::Grant;
+use super::instance::Kept;
 use super::limits::{Limits, detail};
 use super::linker::{self, HANDLER, SIGNATURE, offered};
 use super::manifest::Manifest;
@@ -202,6 +203,7 @@ impl Plugin {
             engine: engine.clone(),
             handler,
             config,
+            kept: Kept::default(),
         })
     }
 }

@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::grant::{Grant, as_toml};
-use super::limits::{DEADLINE_MAX, DEADLINE_MIN, Limits, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
+use super::limits::{Limit, Limits, SomeLimits};
 use crate::delivery::{RetryPolicy, RetryRule};
 use crate::settings::PluginCeiling;
 
@@ -40,7 +38,11 @@ pub struct Manifest {
     pub grants: BTreeSet<Grant>,
     /// `[config]`: strings as they are, other values as JSON.
     pub config: BTreeMap<String, String>,
-    /// `[limits]`
+    /// `[limits]`, as far as it is there.
+    pub asked: SomeLimits,
+    /// The most that it may have of each limit; none until the settings have been asked.
+    pub granted: SomeLimits,
+    /// The limits in force: of what is asked and granted, the lesser.
     pub limits: Limits,
     /// `[retry]`: when an event is tried again after `failure::retry`.
     pub retry: RetryPolicy,
@@ -117,6 +119,8 @@ impl Default for Manifest {
             endpoints: Vec::new(),
             grants: BTreeSet::new(),
             config: BTreeMap::new(),
+            asked: SomeLimits::default(),
+            granted: SomeLimits::default(),
             limits: Limits::default(),
             retry: RetryPolicy {
                 max_attempts: 5,
@@ -150,10 +154,12 @@ impl Manifest {
 }
 
 /// What a plugin gets: what it asks for, where the operator's `ceiling` allows it and the endpoint is `configured`. A
-/// plugin that names no endpoint gets the only one it could use.
+/// plugin that names no endpoint gets the only one it could use. Of each limit it gets the lesser of what it asks for and
+/// what is granted: by the ceiling, else by `default_limits`, else by the limit's own row.
 pub fn effective(
     ask: Manifest,
     ceiling: Option<&PluginCeiling>,
+    default_limits: &SomeLimits,
     configured: &[Arc<str>],
 ) -> Result<Manifest, ManifestError> {
     let granted: Vec<Arc<str>> = match ceiling {
@@ -180,7 +186,8 @@ pub fn effective(
         (true, 1) => granted,
         (true, _) => return Err(ManifestError::EndpointAmbiguous { candidates: listed(&granted) }),
     };
-    Ok(Manifest { endpoints, ..ask })
+    let granted = ceiling.map_or(*default_limits, |ceiling| ceiling.limits.or(default_limits));
+    Ok(Manifest { endpoints, granted, limits: Limits::lesser(&ask.asked, &granted), ..ask })
 }
 
 /// Whether `subject` is one of those `pattern` stands for: `*` is one token, a last `>` is one or more.
@@ -211,15 +218,8 @@ struct Sidecar {
     endpoints: Vec<Spanned<String>>,
     grants: Vec<Spanned<String>>,
     config: toml::Table,
-    limits: LimitsTable,
+    limits: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
     retry: RetryTable,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct LimitsTable {
-    deadline: Option<Spanned<String>>,
-    memory: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -238,12 +238,16 @@ fn read(text: &str) -> Result<Manifest, Wrong> {
         message: error.message().lines().collect::<Vec<_>>().join("; "),
     })?;
     let default = Manifest::default();
+    let asked = read_limits(&sidecar.limits)?;
     Ok(Manifest {
         subjects: sidecar.subjects.map_or(Ok(default.subjects), read_subjects)?,
         endpoints: read_endpoints(sidecar.endpoints)?,
         grants: read_grants(&sidecar.grants)?,
         config: sidecar.config.into_iter().map(|(name, value)| (name, config_text(value))).collect(),
-        limits: read_limits(sidecar.limits)?,
+        asked,
+        granted: default.granted,
+        // Without settings, as when it is tried, it gets what it asks for.
+        limits: Limits::lesser(&asked, &asked),
         retry: read_retry(sidecar.retry, default.retry)?,
     })
 }
@@ -298,18 +302,20 @@ fn read_grants(grants: &[Spanned<String>]) -> Result<BTreeSet<Grant>, Wrong> {
     grants.iter().map(read).collect()
 }
 
-fn read_limits(table: LimitsTable) -> Result<Limits, Wrong> {
-    let mut limits = Limits::default();
-    if let Some(deadline) = table.deadline {
-        limits.deadline = read_duration("deadline", &deadline, &(DEADLINE_MIN..=DEADLINE_MAX))?;
-    }
-    if let Some(memory) = table.memory {
-        let bytes = ByteSize::from_str(memory.get_ref()).ok().and_then(|size| usize::try_from(size.0).ok());
-        let bytes = bytes.filter(|bytes| (MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(bytes));
-        limits.memory_bytes_max = bytes.ok_or_else(|| {
-            let (least, most) = (MEMORY_BYTES_MIN >> 10, MEMORY_BYTES_MAX >> 20);
-            wrong(&memory, format!("memory = \"{}\" is not between \"{least}KiB\" and \"{most}MiB\"", memory.get_ref()))
-        })?;
+fn read_limits(table: &BTreeMap<Spanned<String>, Spanned<toml::Value>>) -> Result<SomeLimits, Wrong> {
+    let mut limits = SomeLimits::default();
+    for (name, value) in table {
+        let Some(row) = Limit::parse(name.get_ref()) else {
+            let message = format!("unknown key `{}` in [limits]; known: {}", name.get_ref(), Limit::known());
+            return Err(wrong(name, message));
+        };
+        let read = match value.get_ref() {
+            toml::Value::String(text) => row.read_text(text),
+            toml::Value::Integer(number) => row.read_integer(*number),
+            other => Err(format!("is neither a string nor an integer, but of type {}", other.type_str())),
+        };
+        let message = |fault: String| wrong(value, format!("{} = {} {fault}", row.name, value.get_ref()));
+        limits.set(row.limit, read.map_err(message)?);
     }
     Ok(limits)
 }

@@ -1,5 +1,7 @@
 //! Worker threads that call plugins, shared fairly by consumed time.
 
+mod crew;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,11 +15,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::Event;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
-use crate::plugin::fair::{Share, is_long, may_start};
+use crate::plugin::fair::{Share, is_long, may_join, may_start};
 use crate::plugin::rollback::{Outcome, Standing, Verdict};
 use crate::plugin::{CallFailure, CallReport, Plugin, Services};
 use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
+
+use self::crew::Crew;
+pub use self::crew::Workers;
 
 /// The weight of one plugin's runs in memory at most, see [`weight`]; the rest wait in the store.
 pub const RUNS_IN_MEMORY_MAX: usize = 2048;
@@ -45,14 +50,15 @@ pub struct Ran {
 /// The plugins that can be called, their waiting runs, and the threads that call them.
 pub struct Pool {
     state: Mutex<State>,
-    work: Condvar,
+    /// One for each [`Crew`].
+    work: [Condvar; 2],
     changed: Notify,
     condemned: Notify,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     pressure: Arc<Pressure>,
     services: Services,
-    workers: usize,
+    workers: Workers,
 }
 
 #[derive(Default)]
@@ -60,8 +66,8 @@ struct State {
     queues: BTreeMap<Arc<str>, Queue>,
     /// The most that a plugin had consumed at its turn; never goes back, whoever is idle.
     turn_at: Duration,
-    /// Calls under way that count as long.
-    long_running: usize,
+    /// Calls under way that count as long, of each [`Crew`].
+    long_running: [usize; 2],
     /// Builds that are to be taken from work.
     condemned: Vec<Arc<Plugin>>,
     stopping: bool,
@@ -70,6 +76,8 @@ struct State {
 struct Queue {
     /// None while its file is gone.
     plugin: Option<Arc<Plugin>>,
+    /// Who calls it.
+    crew: Crew,
     waiting: VecDeque<Waiting>,
     /// Calls begun whose outcome is not durable yet.
     unfinished: usize,
@@ -94,27 +102,28 @@ impl Pool {
         clock: Arc<dyn Clock>,
         pressure: Arc<Pressure>,
         services: Services,
-        workers: usize,
+        workers: Workers,
     ) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            work: Condvar::new(),
+            work: Default::default(),
             changed: Notify::new(),
             condemned: Notify::new(),
             store,
             clock,
             pressure,
             services,
-            workers: workers.max(1),
+            workers,
         })
     }
 
     /// Starts the threads. Each call's report goes to `ran`; a full channel holds up the workers.
     pub fn start(self: &Arc<Self>, ran: &mpsc::Sender<Ran>) -> std::io::Result<Vec<JoinHandle<()>>> {
-        (0..self.workers)
-            .map(|index| {
+        let crews = Crew::ALL.into_iter().flat_map(|crew| (0..self.workers.of(crew)).map(move |index| (crew, index)));
+        crews
+            .map(|(crew, index)| {
                 let (pool, ran) = (Arc::clone(self), ran.clone());
-                std::thread::Builder::new().name(format!("plugin-{index}")).spawn(move || pool.work(&ran))
+                std::thread::Builder::new().name(crew.thread_name(index)).spawn(move || pool.work(crew, &ran))
             })
             .collect()
     }
@@ -125,6 +134,7 @@ impl Pool {
         let mut state = lock(&self.state);
         match state.queues.get_mut(&plugin.name) {
             Some(queue) => {
+                queue.crew = Crew::of(&plugin);
                 if queue.plugin.replace(plugin).is_none() {
                     queue.handover.spilled();
                 }
@@ -137,13 +147,14 @@ impl Pool {
                     standing: Standing::default(),
                     share: Share::default(),
                     handover: Handover::new(RUNS_IN_MEMORY_MAX),
+                    crew: Crew::of(&plugin),
                     plugin: Some(Arc::clone(&plugin)),
                 };
                 state.queues.insert(Arc::clone(&plugin.name), queue);
             }
         }
         drop(state);
-        self.work.notify_all();
+        self.wake_all();
         self.changed.notify_one();
     }
 
@@ -203,7 +214,7 @@ impl Pool {
 
     /// Takes runs that were offered, accepted as `Here` and committed.
     pub fn enqueue(&self, runs: impl IntoIterator<Item = ClaimedRun>) {
-        let mut added = 0;
+        let mut added = [0usize; 2];
         let mut state = lock(&self.state);
         let turn_at = state.turn_at;
         for run in runs {
@@ -212,13 +223,15 @@ impl Pool {
                 queue.share.join(turn_at);
             }
             queue.waiting.push_back(Waiting { run, conflicts: 0 });
-            added += 1;
+            added[queue.crew as usize] += 1;
         }
         drop(state);
-        match added {
-            0 => {}
-            1 => self.work.notify_one(),
-            _ => self.work.notify_all(),
+        for (work, added) in self.work.iter().zip(added) {
+            match added {
+                0 => {}
+                1 => work.notify_one(),
+                _ => work.notify_all(),
+            }
         }
     }
 
@@ -242,7 +255,7 @@ impl Pool {
     pub fn done(&self, plugin: &str, event: &Event) {
         let freed = lock(&self.state).queues.get_mut(plugin).is_some_and(Queue::end_call);
         if freed {
-            self.work.notify_all();
+            self.wake_all();
         }
         self.left(plugin, event);
     }
@@ -254,7 +267,7 @@ impl Pool {
             queue.end_call();
             queue.waiting.push_front(Waiting { run, conflicts });
         }
-        self.work.notify_all();
+        self.wake_all();
     }
 
     /// A run of `plugin` for `event` left the memory: its outcome is durable, or it was never committed.
@@ -292,7 +305,7 @@ impl Pool {
         let left = state.queues.values_mut().flat_map(|queue| queue.waiting.drain(..));
         let left = left.map(|waiting| (waiting.run.seq, waiting.run.plugin)).collect();
         drop(state);
-        self.work.notify_all();
+        self.wake_all();
         left
     }
 
@@ -301,8 +314,12 @@ impl Pool {
         lock(&self.state).queues.values().all(|queue| queue.handover.in_memory() == 0)
     }
 
-    fn work(&self, ran: &mpsc::Sender<Ran>) {
-        while let Some((Waiting { run, conflicts }, plugin, charge)) = self.next() {
+    fn wake_all(&self) {
+        self.work.iter().for_each(Condvar::notify_all);
+    }
+
+    fn work(&self, crew: Crew, ran: &mpsc::Sender<Ran>) {
+        while let Some((Waiting { run, conflicts }, plugin, charge)) = self.next(crew) {
             let attempt = run.attempts_made.saturating_add(1);
             // A panic of the host's own code on one event must cost neither the worker nor the run.
             let report = catch_unwind(AssertUnwindSafe(|| plugin.call_with(&run.event, attempt, &self.services)))
@@ -311,9 +328,9 @@ impl Pool {
                 let version = StateVersion { event: run.seq, call: conflicts };
                 self.services.state.publish(&run.plugin, version, change);
             }
-            self.finish(&plugin, charge, &report);
+            self.finish(crew, &plugin, charge, &report);
             // A plugin that had to leave a worker free may have a turn for it now.
-            self.work.notify_one();
+            self.work[crew as usize].notify_one();
             if ran.blocking_send(Ran { run, conflicts, plugin, report }).is_err() {
                 return;
             }
@@ -321,27 +338,27 @@ impl Pool {
     }
 
     /// A worker is what is scarce, so a plugin is charged the time it held one, whether it computed or slept.
-    fn finish(&self, plugin: &Arc<Plugin>, charge: Duration, report: &CallReport) {
+    fn finish(&self, crew: Crew, plugin: &Arc<Plugin>, charge: Duration, report: &CallReport) {
         let now = self.clock.now();
         let mut state = lock(&self.state);
-        state.long_running -= usize::from(is_long(charge));
+        state.long_running[crew as usize] -= usize::from(is_long(charge));
         let Some(queue) = state.queues.get_mut(&plugin.name) else { return };
-        queue.share.finish(charge, report.duration);
+        queue.share.finish(charge, report.duration, report.cpu);
         if queue.judge(plugin, report, now) == Verdict::RollBack {
             state.condemned.push(Arc::clone(plugin));
             self.condemned.notify_one();
         }
     }
 
-    /// Waits for the run whose turn it is; `None` once the pool is stopping.
-    fn next(&self) -> Option<(Waiting, Arc<Plugin>, Duration)> {
+    /// Waits for the run of `crew` whose turn it is; `None` once the pool is stopping.
+    fn next(&self, crew: Crew) -> Option<(Waiting, Arc<Plugin>, Duration)> {
         let mut state = lock(&self.state);
         loop {
             if state.stopping {
                 return None;
             }
-            let (long_running, workers) = (state.long_running, self.workers);
-            let ready = state.queues.values_mut().filter(|queue| queue.is_ready());
+            let (long_running, workers) = (state.long_running[crew as usize], self.workers.of(crew));
+            let ready = state.queues.values_mut().filter(|queue| queue.crew == crew && queue.is_ready());
             let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
             if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
                 && let Some(plugin) = queue.plugin.clone()
@@ -352,10 +369,10 @@ impl Pool {
                 let turn_at = queue.share.consumed();
                 let charge = queue.share.start();
                 state.turn_at = state.turn_at.max(turn_at);
-                state.long_running += usize::from(is_long(charge));
+                state.long_running[crew as usize] += usize::from(is_long(charge));
                 return Some((waiting, plugin, charge));
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.work[crew as usize].wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -382,8 +399,9 @@ impl Waiting {
 impl Queue {
     /// Whether its first run may be called now.
     fn is_ready(&self) -> bool {
-        let Some(first) = self.waiting.front() else { return false };
-        self.plugin.is_some() && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+        let (Some(first), Some(plugin)) = (self.waiting.front(), &self.plugin) else { return false };
+        let has_room = may_join(self.share.running(), plugin.manifest.limits.calls_at_once_max);
+        has_room && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
     }
 
     /// Counts a call of the present build; a call that began before a reload says nothing of it.

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use futures::future::try_join_all;
+
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::metrics::Metrics;
 use crate::plugin::builds::{Builds, History, RolledBack};
+use crate::plugin::limits::hold;
 use crate::plugin::pool::Pool;
 use crate::plugin::rollback::{Standing, killed_by_build};
 use crate::plugin::scan::{Kept, Making, scan_with};
@@ -268,24 +271,29 @@ impl Registry {
         self.settle_in_turn().await
     }
 
+    /// All plugins at once, so that the store commits them together: one sync of the disk, and not one for each plugin.
     async fn settle_in_turn(&self) -> Result<(), StoreError> {
-        for (name, status) in self.statuses() {
-            let Some(plugin) = status.serving else {
-                let left = self.parts.pool.remove(&name);
-                if !left.is_empty() {
-                    self.parts.store.release(left, Vec::new()).await?;
-                }
-                self.parts.store.park_runs(name).await?;
-                continue;
-            };
-            let standing = self.parts.pool.standing(&name);
-            self.change_history(&name, |history| history.standing = standing.unwrap_or(history.standing));
-            self.redrive_killed(&name).await?;
-            let unparked = self.parts.store.remember_plugin(as_known(&plugin)).await?;
-            if unparked > 0 {
-                tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
-                self.parts.pool.spilled(&name);
+        let each = self.statuses().into_iter().map(|(name, status)| self.settle_one(name, status));
+        try_join_all(each).await?;
+        Ok(())
+    }
+
+    async fn settle_one(&self, name: Arc<str>, status: Status) -> Result<(), StoreError> {
+        let Some(plugin) = status.serving else {
+            let left = self.parts.pool.remove(&name);
+            if !left.is_empty() {
+                self.parts.store.release(left, Vec::new()).await?;
             }
+            self.parts.store.park_runs(name).await?;
+            return Ok(());
+        };
+        let standing = self.parts.pool.standing(&name);
+        self.change_history(&name, |history| history.standing = standing.unwrap_or(history.standing));
+        self.redrive_killed(&name).await?;
+        let unparked = self.parts.store.remember_plugin(as_known(&plugin)).await?;
+        if unparked > 0 {
+            tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
+            self.parts.pool.spilled(&name);
         }
         Ok(())
     }
@@ -415,6 +423,14 @@ impl Entry {
                 plugin = %name, plugin_digest = %digest, plugin_digest_before = %before.digest,
                 "a new build of the plugin is at work"
             ),
+        }
+        for held in hold(&plugin.manifest.asked, &plugin.manifest.granted).iter().filter(|held| held.is_lessened()) {
+            let row = held.limit.row();
+            tracing::warn!(
+                plugin = %name, plugin_digest = %digest, limit = row.name,
+                asked = %row.plain(held.asked.unwrap_or_default()), granted = %row.plain(held.granted),
+                "the plugin asks for more than it is granted, and has what is granted"
+            );
         }
     }
 

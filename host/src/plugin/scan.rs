@@ -143,6 +143,10 @@ pub enum PluginError {
         #[source]
         source: io::Error,
     },
+    /// It, or its sidecar, is a link that leads out of the folder: whoever may write into the folder could have the host
+    /// read, and tell of, what only the host may read.
+    #[error("`{}` is a link to a file outside the plugins folder; copy the file itself there", .0.display())]
+    Outside(PathBuf),
     /// Its sidecar is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -170,6 +174,19 @@ pub fn scan(
     wanted: impl Fn(&str, Stamp) -> bool,
 ) -> Result<Folder, ScanError> {
     scan_with(&Making { engine, settings, endpoints }, wanted, None)
+}
+
+/// Loads one file with its sidecar, wherever it lies, as it would be loaded in the plugins folder.
+///
+/// # Errors
+/// When it would not run there.
+pub fn admitted(
+    engine: &Arc<Engine>,
+    settings: &PluginsSettings,
+    endpoints: &[Arc<str>],
+    path: &Path,
+) -> Result<Plugin, PluginError> {
+    load(&Making { engine, settings, endpoints }, &stem(path), path, None)
 }
 
 /// As [`scan`]; what loads is kept, and what was taken from work is not loaded.
@@ -254,11 +271,14 @@ fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -
         return Err(PluginError::Name);
     }
     making.ceiling(name)?;
+    check_inside(path)?;
     let wasm = read_file(path, FILE_BYTES_MAX)?;
     if is_cut(&wasm) {
         return Err(PluginError::NotWhole);
     }
-    let pair = Pair { wasm, sidecar: sidecar_text(&path.with_extension("toml"))? };
+    let sidecar = path.with_extension("toml");
+    check_inside(&sidecar)?;
+    let pair = Pair { wasm, sidecar: sidecar_text(&sidecar)? };
     let build = pair.build();
     if kept.is_some_and(|kept| kept.rolled_back.get(name) == Some(&build)) {
         return Err(PluginError::RolledBack);
@@ -291,7 +311,7 @@ impl Making<'_> {
         let sidecar = path.with_extension("toml");
         let ask =
             pair.sidecar.as_deref().map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(&sidecar, text))?;
-        let manifest = effective(ask, ceiling, self.endpoints)?;
+        let manifest = effective(ask, ceiling, &self.settings.limits, self.endpoints)?;
         let plugin = Plugin::load(self.engine, name, &pair.wasm, manifest)?;
         Ok(Plugin { build: pair.build().into(), ..plugin })
     }
@@ -368,6 +388,17 @@ fn sidecar_text(path: &Path) -> Result<Option<String>, PluginError> {
         }
     })?;
     Ok(Some(text))
+}
+
+/// That `path` is no link, or one to a file within its own folder, as some volumes are made of. A file that is not there
+/// passes: whoever reads it says so.
+fn check_inside(path: &Path) -> Result<(), PluginError> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    let Some(folder) = path.parent().filter(|_| is_link) else { return Ok(()) };
+    let unreadable = |source| PluginError::Unreadable { path: path.to_owned(), source };
+    let target = fs::canonicalize(path).map_err(unreadable)?;
+    let folder = fs::canonicalize(folder).map_err(unreadable)?;
+    if target.starts_with(folder) { Ok(()) } else { Err(PluginError::Outside(path.to_owned())) }
 }
 
 /// The whole file, once; one byte over `bytes_max` is enough for the check behind it to see that it is over.

@@ -125,7 +125,8 @@ fn signing_secrets(
     Ok(secrets)
 }
 
-fn headers(section: &Section<'_>) -> Result<Vec<(String, Secret)>, Reported> {
+/// Headers that the host adds to every request.
+pub(super) fn headers(section: &Section<'_>) -> Result<Vec<(String, Secret)>, Reported> {
     let entries = section.entries();
     if entries.len() > HEADERS_MAX {
         let message = format!("{} has more than {HEADERS_MAX} headers", section.title);
@@ -223,7 +224,8 @@ fn retry_table(section: &Section<'_>) -> Result<RetryPolicy, Reported> {
     Ok(policy)
 }
 
-struct EndpointUrl(Url);
+/// A URL without credentials, which would end up in logs.
+pub(super) struct EndpointUrl(pub(super) Url);
 
 impl Setting for EndpointUrl {
     const EXPECTED: &'static str =

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use toml::de::DeValue;
 
 use crate::plugin::Grant;
+use crate::plugin::limits::{LIMITS, Row, SomeLimits, Unit};
 
 use super::endpoint::NamedEndpoint;
 use super::kinds::{Setting, one_of, within};
+use super::requests;
 use super::section::{Reported, Section};
+use super::show::Origin;
 use super::{
     AdminSettings, Admit, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
     StoreSettings, Synchronous,
@@ -35,6 +39,10 @@ pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_hours(1);
 pub const RETENTION_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10 * 31_557_600));
 /// The most of `[plugins] workers`.
 pub const WORKERS_MAX: u64 = 1024;
+/// The default of `[plugins] http_workers`.
+pub const HTTP_WORKERS: u64 = 16;
+/// The most of `[plugins] http_workers`.
+pub const HTTP_WORKERS_MAX: u64 = 256;
 
 const NAME_LEN_MAX: usize = 64;
 
@@ -82,14 +90,57 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let dir = section.or_default("dir", PLUGINS_DIR.to_owned());
     let admit = section.or_default("admit", Admit::Any);
     let workers = section.integer("workers", 0, 0..=WORKERS_MAX);
+    let limits = granted_limits(&section);
+    let http_workers = section.integer("http_workers", HTTP_WORKERS, 1..=HTTP_WORKERS_MAX);
     section.finish();
     let listed = ceilings(root, endpoints);
     Ok(PluginsSettings {
         dir: section.context.path(&dir?),
         admit: admit?,
         workers: usize::try_from(workers?).unwrap_or_default(),
+        limits: limits?,
+        http_workers: usize::try_from(http_workers?).unwrap_or_default(),
         listed: listed?,
     })
+}
+
+/// The table `limits` of a section: the most that a plugin gets of each.
+fn granted_limits(section: &Section<'_>) -> Result<SomeLimits, Reported> {
+    let section = section.table("limits");
+    let read: Vec<_> = LIMITS.iter().map(|row| section.limit(row)).collect();
+    section.finish();
+    let mut limits = SomeLimits::default();
+    for (row, value) in LIMITS.iter().zip(read) {
+        if let Some(value) = value? {
+            limits.set(row.limit, value);
+        }
+    }
+    Ok(limits)
+}
+
+impl Section<'_> {
+    fn limit(&self, row: &'static Row) -> Result<Option<u64>, Reported> {
+        let Some(value) = self.get(row.name) else { return Ok(None) };
+        let offset = value.span().start;
+        let (read, found, origin) = match value.get_ref() {
+            DeValue::Integer(written) => {
+                let number = i64::from_str_radix(written.as_str(), written.radix()).unwrap_or(i64::MAX);
+                let found = format!(": found `{}`", written.as_str());
+                (row.read_integer(number), found, Origin::Settings(self.context.at_line(offset)))
+            }
+            _ => {
+                let found = self.resolve(row.name, value)?;
+                (row.read_text(&found.text), found.quoted(false), found.origin)
+            }
+        };
+        let read = read.map_err(|fault| self.refuse(row.name, offset, fault + &found, row.what))?;
+        let shown = match row.unit {
+            Unit::Count => read.into(),
+            Unit::Duration | Unit::Size => row.plain(read).into(),
+        };
+        self.show(row.name, shown, origin);
+        Ok(Some(read))
+    }
 }
 
 fn ceilings(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -> Result<Vec<PluginCeiling>, Reported> {
@@ -108,18 +159,22 @@ fn ceiling(
     let sha256 = section.optional::<HexDigest>("sha256");
     let granted = section.list::<Name>("endpoints");
     let grants = section.list::<Grant>("grants");
+    let limits = granted_limits(section);
     let configured = |name: &Name| endpoints.is_none_or(|all| all.iter().any(|endpoint| endpoint.name == name.0));
     for unknown in granted.iter().flatten().filter(|name| !configured(name)) {
         let offset = section.get("endpoints").map_or(section.offset, |value| value.span().start);
         let message = format_args!("names the endpoint `{}`, which is not configured", unknown.0);
         section.refuse("endpoints", offset, message, "add an [[endpoint]] of that name or remove it here");
     }
+    let http = requests::all(section, grants.as_deref().unwrap_or_default());
     section.finish();
     Ok(PluginCeiling {
         name: name?,
         sha256: sha256?.map(|digest| digest.0),
         endpoints: granted?.into_iter().map(|name| name.0).collect(),
         grants: grants?.into_iter().collect(),
+        limits: limits?,
+        http: http?,
     })
 }
 

@@ -12,7 +12,7 @@ use super::error::{Problem, SettingsError};
 use super::observers::{self, Observed};
 use super::section::Context;
 use super::show::Shown;
-use super::{LimitsSettings, Settings, SourceSettings, StoreSettings, endpoint, host, source};
+use super::{LimitsSettings, PluginsSettings, Settings, SourceSettings, StoreSettings, endpoint, host, source};
 
 /// The largest settings file read, in bytes.
 pub const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
@@ -168,6 +168,25 @@ pub fn load_store(config: Option<&Path>, environment: &Environment) -> Result<St
     match (store, context.take().0) {
         (Ok(store), problems) if problems.is_empty() => Ok(store),
         (_, problems) => Err(SettingsError::Refused(problems)),
+    }
+}
+
+/// Only what is said of plugins, and where the store is: for commands that look at files, which need no secrets.
+///
+/// # Errors
+/// When there is no file, it can't be read, it is not TOML, or `[plugins]`, a `[[plugin]]` or `[store]` is wrong.
+pub fn load_plugins(
+    config: Option<&Path>,
+    environment: &Environment,
+) -> Result<(PluginsSettings, StoreSettings), SettingsError> {
+    let (path, text) = read(config, environment)?;
+    let context = Context::new(&path, &text, environment);
+    let document = document(&context, &text)?;
+    let root = context.root(document.get_ref());
+    let (plugins, store) = (host::plugins(&root, None), host::store(&root.table("store")));
+    match (plugins, store, context.take().0) {
+        (Ok(plugins), Ok(store), problems) if problems.is_empty() => Ok((plugins, store)),
+        (_, _, problems) => Err(SettingsError::Refused(problems)),
     }
 }
 

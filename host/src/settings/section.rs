@@ -156,6 +156,7 @@ impl<'a> Section<'a> {
                 Some(format!("write [[{key}]], with two brackets on each side")),
             ));
         };
+        let path = self.path_of(key);
         let mut sections = Vec::new();
         for (index, element) in array.iter().enumerate() {
             let DeValue::Table(table) = element.get_ref() else {
@@ -166,10 +167,10 @@ impl<'a> Section<'a> {
                 _ => None,
             };
             let title = match name {
-                Some(name) => format!("[[{key}]] `{name}`"),
-                None => format!("[[{key}]] number {}", index + 1),
+                Some(name) => format!("[[{path}]] `{name}`"),
+                None => format!("[[{path}]] number {}", index + 1),
             };
-            let prefix = format!("{key}.{}", name.map_or_else(|| (index + 1).to_string(), str::to_owned));
+            let prefix = format!("{path}.{}", name.map_or_else(|| (index + 1).to_string(), str::to_owned));
             sections.push(Section::new(self.context, Some(table), element.span().start, prefix, title));
         }
         Ok(sections)

@@ -30,7 +30,7 @@ pub(super) struct Found {
 
 impl Found {
     /// The text for a message, where it was written in the settings themselves.
-    fn quoted(&self, private: bool) -> String {
+    pub(super) fn quoted(&self, private: bool) -> String {
         match &self.origin {
             Origin::Variable(name) | Origin::VariableDefault(name, _) => format!(": found the value of ${name}"),
             Origin::File(path) => format!(": found the content of {path}"),

@@ -97,6 +97,7 @@ mod failure;
 pub mod log;
 pub mod config;
 pub mod state;
+pub mod http;
 mod export;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;

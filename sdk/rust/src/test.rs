@@ -25,15 +25,20 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::bindings::wirehook::plugin::types;
+use crate::http::{self, Request, Response};
 use crate::log::Level;
 use crate::state::Refused;
 use crate::{Event, Failure, Webhook};
 
 pub use message::from_message;
 
+/// What answers the requests of a test.
+type Answer = Box<dyn FnMut(&Request) -> Result<Response, http::Error>>;
+
 thread_local! {
     static CONFIG: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
     static STATE: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+    static HTTP: RefCell<Option<Answer>> = const { RefCell::new(None) };
     static LOGS: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -65,6 +70,18 @@ pub(crate) fn set_state(key: &str, value: &[u8]) -> Result<(), Refused> {
 
 pub(crate) fn delete_state(key: &str) {
     STATE.with_borrow_mut(|state| state.remove(key));
+}
+
+/// Answers the requests that are made in this test from now on.
+pub fn answer_http(answer: impl FnMut(&Request) -> Result<Response, http::Error> + 'static) {
+    HTTP.set(Some(Box::new(answer)));
+}
+
+pub(crate) fn http_answer(request: &Request) -> Result<Response, http::Error> {
+    HTTP.with_borrow_mut(|answer| match answer {
+        Some(answer) => answer(request),
+        None => Err(http::Error::Denied("this test gives no answers; call `test::answer_http` first".to_owned())),
+    })
 }
 
 /// Takes the lines logged in this test since the last call, in order.

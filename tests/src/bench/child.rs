@@ -17,6 +17,13 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * millis_per_tick))
 }
 
+/// Memory of a process that is in RAM, in bytes.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
 /// Sends a signal, such as SIGSTOP and SIGCONT, to a child of this process that was not waited for yet.
 pub fn signal(pid: u32, signal: i32) -> Result<()> {
     // SAFETY: kill takes two integers and touches no memory.

@@ -34,13 +34,16 @@ pub async fn measure(folder: &Path, count: usize) -> Result<Starts> {
             .plugin(PluginFile::example("orders")?)
             .build()?;
         starts.cold.push(time_to_ready(&mut host).await?);
+        host.stop().await?;
         starts.warm.push(time_to_ready(&mut host).await?);
+        host.stop().await?;
         host.forget_logs();
     }
     Ok(starts)
 }
 
-async fn time_to_ready(host: &mut TestHost) -> Result<Duration> {
+/// Starts `host` and leaves it running.
+pub(super) async fn time_to_ready(host: &mut TestHost) -> Result<Duration> {
     let started = Instant::now();
     host.spawn(&[]).await?;
     let address = host.folder.admin_address();
@@ -50,9 +53,7 @@ async fn time_to_ready(host: &mut TestHost) -> Result<Duration> {
         }
     };
     tokio::time::timeout(READY_DEADLINE, poll).await.context("the host did not become ready")?;
-    let elapsed = started.elapsed();
-    host.stop().await?;
-    Ok(elapsed)
+    Ok(started.elapsed())
 }
 
 /// One request on a connection of its own: no client's pool or back-off is part of the figure.

@@ -1,18 +1,22 @@
-//! `bench [--quick|--scale] [--json FILE]`: see [`wirehook_tests::bench`].
+//! `bench [--quick|--scale|--languages [--built NAME=MILLISECONDS]… [--docs FILE]] [--json FILE]`: see [`wirehook_tests::bench`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use wirehook_tests::bench::receiver::Receiver;
 use wirehook_tests::bench::report::Report;
 use wirehook_tests::bench::scenario::{Bench, Scenario};
-use wirehook_tests::bench::{Plan, call, disk, ready};
+use wirehook_tests::bench::{Plan, call, disk, languages, many, quantile, ready};
 use wirehook_tests::{artifacts, events};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let (plan, json) = arguments()?;
+    let Arguments { plan, json, languages, built, docs } = arguments()?;
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(artifacts::target_folder()?)?;
+    if languages {
+        return by_language(folder.path(), plan, &built, docs.as_deref()).await;
+    }
     let receiver = Receiver::start()?;
     let events = (0..plan.events).map(events::order_created).collect();
     let bench = Bench { folder: folder.path(), receiver: &receiver, events };
@@ -38,16 +42,56 @@ async fn main() -> Result<()> {
     }
 }
 
-fn arguments() -> Result<(Plan, Option<PathBuf>)> {
-    let (mut plan, mut json) = (Plan::FULL, None);
+/// The example in every language, and a host with many plugins.
+async fn by_language(folder: &Path, plan: Plan, built: &[(String, Duration)], docs: Option<&Path>) -> Result<()> {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let table = languages::table(&languages::measure(folder, plan.calls, built)?);
+    println!("{table}");
+    let many = many::measure(folder, plan.starts).await?;
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "{} plugins, start to ready: cold {:.0?}, warm {:.0?} ({:.0?} to {:.0?}); RSS {} MiB, of a host without plugins {} MiB",
+        many::PLUGINS,
+        many.cold,
+        quantile(&many.warm, 0.5),
+        quantile(&many.warm, 0.0),
+        quantile(&many.warm, 1.0),
+        mib(many.resident_bytes),
+        mib(many.resident_bytes_without),
+    );
+    println!("the machine's load before: {}", load.trim());
+    if let Some(path) = docs {
+        let document = std::fs::read_to_string(path)?;
+        std::fs::write(path, languages::write_into(&document, &table)?)?;
+    }
+    Ok(())
+}
+
+struct Arguments {
+    plan: Plan,
+    json: Option<PathBuf>,
+    languages: bool,
+    built: Vec<(String, Duration)>,
+    docs: Option<PathBuf>,
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut parsed = Arguments { plan: Plan::FULL, json: None, languages: false, built: Vec::new(), docs: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--quick" => plan = Plan::QUICK,
-            "--scale" => plan = Plan::SCALE,
-            "--json" => json = Some(arguments.next().context("--json needs a file")?.into()),
-            other => bail!("unknown argument `{other}`; usage: bench [--quick|--scale] [--json FILE]"),
+            "--quick" => parsed.plan = Plan::QUICK,
+            "--scale" => parsed.plan = Plan::SCALE,
+            "--languages" => parsed.languages = true,
+            "--built" => {
+                let built = arguments.next().context("--built needs NAME=MILLISECONDS")?;
+                let (name, millis) = built.split_once('=').context("--built needs NAME=MILLISECONDS")?;
+                parsed.built.push((name.to_owned(), Duration::from_millis(millis.parse()?)));
+            }
+            "--docs" => parsed.docs = Some(arguments.next().context("--docs needs a file")?.into()),
+            "--json" => parsed.json = Some(arguments.next().context("--json needs a file")?.into()),
+            other => bail!("unknown argument `{other}`; usage: bench [--quick|--scale|--languages] [--json FILE]"),
         }
     }
-    Ok((plan, json))
+    Ok(parsed)
 }

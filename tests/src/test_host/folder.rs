@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::TestHost;
 use crate::fake_endpoint::{FakeEndpoint, SECRET};
 use crate::nats_server::NatsServer;
-use crate::{artifacts, port};
+use crate::{artifacts, port, text_guest};
 
 const SETTINGS: &str = "wirehook.toml";
 const PLUGINS: &str = "plugins";
@@ -40,6 +40,11 @@ impl PluginFile {
     /// A hostile plugin.
     pub fn hostile(name: &str) -> Result<Self> {
         Self::built(name, &artifacts::hostile_guest(name)?)
+    }
+
+    /// A hostile plugin in text.
+    pub fn text(name: &str) -> Result<Self> {
+        Ok(Self::of_bytes(name, &text_guest::assemble(name)?))
     }
 
     /// Any bytes.

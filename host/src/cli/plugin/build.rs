@@ -33,7 +33,7 @@ pub(super) async fn build(session: &mut Session<'_>, BuildArgs { folder, out }: 
     let begun = clock.monotonic();
     let (project, built) = in_folder(folder, out).await?;
     let seconds = clock.monotonic().saturating_sub(begun).as_secs_f64();
-    let view = session.parts.inspect(&built.file);
+    let view = session.parts.inspect(&built.file, None);
     if session.console.json {
         session.console.object(&json!({
             "name": project.name, "language": project.language.name, "file": built.file, "sidecar": built.sidecar,

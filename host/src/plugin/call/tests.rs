@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::fixture::{contract, embed, engine, event, guest, guest_wat, load, one_webhook};
-use crate::plugin::limits::{LOG_BYTES_MAX, LOG_LINES_MAX, Limits};
+use crate::plugin::limits::{LOG_LINES_MAX, Limits};
 use crate::plugin::{Engine, Manifest};
 
 /// A result without webhooks.
@@ -212,6 +212,47 @@ fn a_result_over_a_limit_is_refused_by_the_limit_s_name() {
 }
 
 #[test]
+fn limits_are_each_plugin_s_own() {
+    let (engine, _dir) = engine();
+    let check = |limits: Limits, body: &str, expected: Result<usize, &str>| {
+        let manifest = Manifest { limits, ..Manifest::default() };
+        let result = Plugin::load(&engine, "orders", &guest(body), manifest).unwrap().call(&event("{}"), 1).result;
+        match (result, expected) {
+            (Ok(webhooks), Ok(count)) => assert_eq!(webhooks.len(), count),
+            (Err(CallFailure::Output(text)), Err(expected)) => assert!(text.contains(expected), "{text}"),
+            (result, expected) => panic!("{result:?}, not {expected:?}"),
+        }
+    };
+    let two =
+        "(i32.store (i32.const 1028) (i32.const 8192)) (i32.store (i32.const 1032) (i32.const 2)) (i32.const 1024)";
+    check(Limits { webhooks_max: 1, ..Limits::default() }, two, Err("2 webhooks for one event; the limit is 1"));
+    check(Limits { webhooks_max: 2, ..Limits::default() }, two, Ok(2));
+    let body = one_webhook("(i32.const 0)", "(i32.const 11)");
+    check(Limits { body_bytes_max: 10, ..Limits::default() }, &body, Err("a body of 11 bytes in webhook 0"));
+    check(Limits { body_bytes_max: 11, ..Limits::default() }, &body, Ok(1));
+    // Headers are at 36 and 40 of a webhook; the first one's value is 3 bytes long.
+    let headers = format!(
+        "(i32.store (i32.const 2084) (i32.const 4096)) (i32.store (i32.const 2088) (i32.const 1))
+         (i32.store (i32.const 4108) (i32.const 3)) {}",
+        one_webhook("(i32.const 0)", "(i32.const 0)")
+    );
+    check(Limits { headers_max: 0, ..Limits::default() }, &headers, Err("1 headers in webhook 0; the limit is 0"));
+    check(Limits { header_bytes_max: 2, ..Limits::default() }, &headers, Err("3 bytes of headers in webhook 0"));
+    check(Limits { headers_max: 1, header_bytes_max: 3, ..Limits::default() }, &headers, Ok(1));
+}
+
+#[test]
+fn a_log_s_budget_is_the_plugin_s_own() {
+    let (engine, _dir) = engine();
+    let limits = Limits { log_bytes_max: 3, ..Limits::default() };
+    let body = guest("(call $log (i32.const 3) (i32.const 512) (i32.const 8)) (i32.const 1024)");
+    let plugin = Plugin::load(&engine, "orders", &body, Manifest { limits, ..Manifest::default() }).unwrap();
+    let lines = logged(tracing::Level::INFO, || drop(plugin.call(&event("{}"), 1)));
+    assert!(lines[0].contains(r#""message":"cur""#), "{}", lines[0]);
+    assert!(lines[1].contains("or 3 bytes for one event"), "{}", lines[1]);
+}
+
+#[test]
 fn config_is_read_by_name() {
     // `get("currency")` writes its option to 2000: the case, the pointer, the length.
     let get = "(call $config_get (i32.const 512) (i32.const 8) (i32.const 2000))";
@@ -291,7 +332,7 @@ fn a_flood_of_lines_is_bounded_and_reported_once() {
         assert_eq!(long.call(&event("{}"), 1).result, Ok(Vec::new()));
     });
     assert_eq!(lines.len(), 2, "the first line takes all there is, the second says so");
-    assert!(lines.iter().map(String::len).sum::<usize>() < 7 * LOG_BYTES_MAX);
+    assert!(lines.iter().map(String::len).sum::<usize>() < 7 * Limits::default().log_bytes_max);
 }
 
 /// The interfaces of WASI that the tests below use, and a world with them.

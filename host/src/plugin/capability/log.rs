@@ -5,7 +5,7 @@ use wasmtime::component::{Linker, WasmStr};
 
 use crate::plugin::bindings::wirehook::plugin::log::Level;
 use crate::plugin::call::CallState;
-use crate::plugin::limits::{LOG_BYTES_MAX, LOG_LINES_MAX};
+use crate::plugin::limits::LOG_LINES_MAX;
 
 /// The interface's name.
 pub(in crate::plugin) const INTERFACE: &str = "wirehook:plugin/log@0.1.0";
@@ -51,12 +51,13 @@ pub(in crate::plugin) fn emit_stdio(state: &mut CallState, text: &str) {
 /// Says once for the event that lines were kept back, if any were.
 pub(in crate::plugin) fn report_dropped(state: &CallState) {
     if state.log.overspent() {
+        let bytes_max = state.limits.log_bytes_max;
         tracing::warn!(
             target: "plugin",
             plugin = %state.plugin,
             event_key = %state.event_key,
             lines_dropped = state.log.lines_dropped(),
-            "the plugin logged more than {LOG_LINES_MAX} lines or {LOG_BYTES_MAX} bytes for one event; the rest was dropped"
+            "the plugin logged more than {LOG_LINES_MAX} lines or {bytes_max} bytes for one event; the rest was dropped"
         );
     }
 }

@@ -142,7 +142,8 @@ mod tests {
             fn publish(&self, _: &Arc<str>, _: StateVersion, _: &StateChange) {}
             fn settle(&self, _: &Arc<str>, _: StateVersion, _: &StateChange, _: bool) {}
         }
-        let report = call(&format!("{GET} (unreachable)"), &Services { state: Arc::new(Broken) });
+        let report =
+            call(&format!("{GET} (unreachable)"), &Services { state: Arc::new(Broken), ..Services::default() });
         let Err(CallFailure::Host(text)) = report.result else { panic!("{:?}", report.result) };
         assert!(text.contains("disk I/O error"), "{text}");
     }

@@ -1,6 +1,7 @@
 //! WASI 0.2, locked: no files, variables, arguments or network; output goes to the log; no wait outlives the deadline.
 //!
 //! Components of general toolchains import it whether or not they use it. Built only when a plugin first calls into it.
+//! Time and randomness are the event's: the same event sees the same.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,20 +12,34 @@ use tokio::io::AsyncWrite;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
 use wasmtime_wasi::p2::bindings::io::poll::{Host as _, HostPollable as _};
-use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::plugin::call::CallState;
-use crate::plugin::limits::{HANDLES_MAX, LOG_BYTES_MAX};
+use crate::plugin::limits::HANDLES_MAX;
+
+pub(in crate::plugin) mod random;
+pub(in crate::plugin) mod time;
+
+use time::Timer;
 
 /// The packages offered, all of them at 0.2.
 pub(in crate::plugin) const PACKAGES: [&str; 6] =
     ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
-/// The interface whose waits are bounded here; the version is the one wasmtime-wasi offers, and a test notices a new one.
+// The interfaces with functions of their own here; the version is the one wasmtime-wasi offers, and a test notices a new one.
+/// Waits are bounded.
 const POLL_INTERFACE: &str = "wasi:io/poll@0.2.12";
+/// Time is the event's.
+const MONOTONIC_INTERFACE: &str = "wasi:clocks/monotonic-clock@0.2.12";
+const WALL_INTERFACE: &str = "wasi:clocks/wall-clock@0.2.12";
+/// Randomness is the event's.
+const RANDOM_INTERFACE: &str = "wasi:random/random@0.2.12";
+const INSECURE_INTERFACE: &str = "wasi:random/insecure@0.2.12";
+const INSECURE_SEED_INTERFACE: &str = "wasi:random/insecure-seed@0.2.12";
 /// Bytes of randomness in one call.
-const RANDOM_BYTES_MAX: u64 = 64 << 10;
+const RANDOM_BYTES_MAX: usize = 64 << 10;
 /// Bytes of output taken in one write.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
@@ -36,8 +51,8 @@ pub(in crate::plugin) struct Wasi {
 }
 
 impl Wasi {
-    fn locked() -> Self {
-        let output = Output::default();
+    fn locked(log_bytes_max: usize) -> Self {
+        let output = Output { kept: Arc::default(), bytes_max: log_bytes_max };
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let ctx = WasiCtxBuilder::new()
@@ -46,7 +61,6 @@ impl Wasi {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            .max_random_size(RANDOM_BYTES_MAX)
             .build();
         Self { ctx, table, output }
     }
@@ -59,7 +73,8 @@ impl Wasi {
 
 impl WasiView for CallState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::locked()));
+        let log_bytes_max = self.limits.log_bytes_max;
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::locked(log_bytes_max)));
         WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
     }
 }
@@ -81,35 +96,96 @@ pub(in crate::plugin) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmti
             wait(store.data_mut(), async |table| table.block(pollable).await)
         },
     )?;
+    time_to_linker(linker)?;
+    random_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
-/// Waits no longer than the call may last: the tick interrupts a guest, but not a host function that blocks.
+fn time_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    let mut wall = linker.instance(WALL_INTERFACE)?;
+    wall.func_wrap("now", |store: StoreContextMut<'_, CallState>, (): ()| {
+        let now = store.data().time.wall();
+        Ok((Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() },))
+    })?;
+    let mut monotonic = linker.instance(MONOTONIC_INTERFACE)?;
+    monotonic.func_wrap("now", |store: StoreContextMut<'_, CallState>, (): ()| Ok((store.data().time.look(),)))?;
+    monotonic.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, CallState>, (due,): (u64,)| {
+        Ok((timer(store.data_mut(), due)?,))
+    })?;
+    monotonic.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, CallState>, (wait,): (u64,)| {
+        let due = store.data().time.look().saturating_add(wait);
+        Ok((timer(store.data_mut(), due)?,))
+    })
+}
+
+fn timer(state: &mut CallState, due: u64) -> wasmtime::Result<Resource<DynPollable>> {
+    let timer = Timer::at(&state.time, due);
+    let table = state.ctx().table;
+    let timer = table.push(timer)?;
+    subscribe(table, timer)
+}
+
+fn random_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    for (interface, bytes, number) in [
+        (RANDOM_INTERFACE, "get-random-bytes", "get-random-u64"),
+        (INSECURE_INTERFACE, "get-insecure-random-bytes", "get-insecure-random-u64"),
+    ] {
+        let mut random = linker.instance(interface)?;
+        random.func_wrap(bytes, |mut store: StoreContextMut<'_, CallState>, (count,): (u64,)| {
+            let count = usize::try_from(count).ok().filter(|count| *count <= RANDOM_BYTES_MAX);
+            let count = count.ok_or_else(|| {
+                wasmtime::format_err!("more than {RANDOM_BYTES_MAX} random bytes were asked for in one call")
+            })?;
+            Ok((store.data_mut().random.bytes(count),))
+        })?;
+        random.func_wrap(number, |mut store: StoreContextMut<'_, CallState>, (): ()| {
+            Ok((store.data_mut().random.next(),))
+        })?;
+    }
+    let mut seed = linker.instance(INSECURE_SEED_INTERFACE)?;
+    seed.func_wrap("insecure-seed", |mut store: StoreContextMut<'_, CallState>, (): ()| {
+        let random = &mut store.data_mut().random;
+        Ok(((random.next(), random.next()),))
+    })
+}
+
+/// Waits no longer than the call may last, on either clock: the tick interrupts a guest, but not a host function that
+/// blocks; and a plugin that sleeps too long is told so without having slept.
 fn wait<R>(
     state: &mut CallState,
     wait: impl AsyncFnOnce(&mut ResourceTable) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<R> {
-    let left = state.deadline.wall_left();
+    let (left, max) = (state.deadline.wall_left(), state.deadline.wall_max());
+    let time = Arc::clone(&state.time);
     let table = state.ctx().table;
-    let waited = wasmtime_wasi::runtime::in_tokio(async { tokio::time::timeout(left, wait(table)).await });
-    waited.unwrap_or_else(|_elapsed| Err(state.deadline.pass_on_the_wall().into()))
+    let waited = wasmtime_wasi::runtime::in_tokio(async {
+        tokio::time::timeout(left, time::asleep(&time, max, wait(table))).await
+    });
+    match waited {
+        Ok(Ok(waited)) => waited,
+        Ok(Err(time::TooLong)) | Err(_) => Err(state.deadline.pass_on_the_wall().into()),
+    }
 }
 
 /// Stdout and stderr of one call, in the order written; what is over the cap is swallowed, so that a plugin that prints
 /// too much still works.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+struct Output {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// The log's budget.
+    bytes_max: usize,
+}
 
 impl Output {
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, bytes: &[u8]) {
         let mut kept = self.lock();
         // One byte over the log's budget shows that there was more.
-        let room = (LOG_BYTES_MAX + 1).saturating_sub(kept.len());
+        let room = (self.bytes_max + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }

@@ -110,7 +110,11 @@ fn an_import_that_is_not_provided() {
         let wat = guest_wat("i32.const 1024").replacen("(module", &import, 1);
         check(&embed(&wat, &wit, "test:imports/plugin"), &[expected, &[&full]].concat());
     };
-    check_import("wasi:http@0.2.0", "outgoing-handler", &["can't make requests", "wirehook:plugin/config@0.1.0"]);
+    check_import(
+        "wasi:http@0.2.0",
+        "outgoing-handler",
+        &["sends nothing by `wasi:http`", "wirehook:plugin/config@0.1.0"],
+    );
     check_import("acme:thing@1.0.0", "store", &["does not provide", "compose it"]);
     check_import("wirehook:plugin@0.9.0", "log", &["another version of wirehook:plugin"]);
     check_import("wasi:cli@0.2.0", "nothing-we-know", &["is not as this host provides it"]);

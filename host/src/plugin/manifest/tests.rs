@@ -34,7 +34,8 @@ fn a_whole_sidecar() {
     );
     assert_eq!(manifest.subjects, ["fraiseql.order.*", "audit.>"]);
     assert_eq!(manifest.endpoints, [Arc::from("orders"), Arc::from("audit")]);
-    assert_eq!(manifest.limits, Limits { deadline: Duration::from_millis(250), memory_bytes_max: 128 << 20 });
+    let limits = Limits { deadline: Duration::from_millis(250), memory_bytes_max: 128 << 20, ..Limits::default() };
+    assert_eq!(manifest.limits, limits);
     assert_eq!((manifest.retry.max_attempts, manifest.retry.multiplier), (7, 3.0));
     assert_eq!(manifest.retry.initial_delay, Duration::from_secs(2));
     assert_eq!(manifest.retry.max_delay, Duration::from_mins(10));
@@ -54,7 +55,7 @@ fn what_is_wrong_is_told_with_its_line() {
         assert!(error.contains(expected), "`{text}` gave `{error}`, expected `{expected}`");
     };
     check("\nsubject = [\"a\"]", "orders.toml:2: unknown field `subject`");
-    check("[limits]\n\ncpu = \"1s\"", "orders.toml:3: unknown field `cpu`");
+    check("[limits]\n\ncpu = \"1s\"", "orders.toml:3: unknown key `cpu` in [limits]; known: `deadline`, `memory`");
     check("subjects = [\n  \"a\",\n  \"a..b\",\n]", "orders.toml:3: the subject `a..b` has an empty token");
     check("subjects = []", "orders.toml:1: 0 subjects");
     check("subjects = [\">.a\"]", "is not the whole last token");
@@ -66,6 +67,10 @@ fn what_is_wrong_is_told_with_its_line() {
     check("[limits]\ndeadline = \"1h\"", "orders.toml:2: deadline = \"1h\" is not between");
     check("[limits]\ndeadline = \"soon\"", "orders.toml:2: deadline = \"soon\" is not between \"5ms\" and \"10s\"");
     check("[limits]\nmemory = \"1GiB\"", "orders.toml:2: memory = \"1GiB\" is not between \"64KiB\" and \"256MiB\"");
+    check("[limits]\nbody = 5", "orders.toml:2: body = 5 is an integer, not a string with a unit such as \"1MiB\"");
+    check("[limits]\nwebhooks = \"5\"", "orders.toml:2: webhooks = \"5\" is a string, not an integer");
+    check("[limits]\nwebhooks = 0", "orders.toml:2: webhooks = 0 is not between 1 and 256");
+    check("[limits]\nreuse = true", "orders.toml:2: reuse = true is neither a string nor an integer");
     check("[retry]\nmax_attempts = 0", "orders.toml:2: max_attempts = 0");
     check("[retry]\nmultiplier = 0.5", "orders.toml:2: multiplier = 0.5");
     check("[retry]\nmultiplier = nan", "orders.toml:2: multiplier = NaN");
@@ -102,8 +107,10 @@ fn endpoints(ask: &[&str], granted: Option<&[&str]>, configured: &[&str]) -> Res
         sha256: None,
         endpoints: names(granted),
         grants: BTreeSet::new(),
+        limits: SomeLimits::default(),
+        http: Vec::new(),
     });
-    effective(ask, ceiling.as_ref(), &names(configured))
+    effective(ask, ceiling.as_ref(), &SomeLimits::default(), &names(configured))
         .map(|manifest| manifest.endpoints)
         .map_err(|error| error.to_string())
 }
@@ -141,16 +148,44 @@ fn a_plugin_gets_the_grants_it_asks_for_and_is_given() {
         sha256: None,
         endpoints: Vec::new(),
         grants: grants.iter().copied().collect(),
+        limits: SomeLimits::default(),
+        http: Vec::new(),
     };
     let granted = |sidecar: &str, grants: &[Grant]| {
-        effective(ask(sidecar).unwrap(), Some(&ceiling(grants)), &names(&["a"])).map(|manifest| manifest.grants)
+        effective(ask(sidecar).unwrap(), Some(&ceiling(grants)), &SomeLimits::default(), &names(&["a"]))
+            .map(|manifest| manifest.grants)
     };
     assert_eq!(granted("grants = [\"state\"]", &[Grant::State]).unwrap(), BTreeSet::from([Grant::State]));
     assert_eq!(granted("", &[Grant::State]).unwrap(), BTreeSet::new(), "what is not asked for is not given");
     let refused = granted("grants = [\"state\"]", &[]).unwrap_err().to_string();
     assert!(refused.contains("asks for the grant `state`") && refused.contains("grants = [\"state\"]"), "{refused}");
-    let unlisted = effective(ask("grants = [\"state\"]").unwrap(), None, &names(&["a"]));
+    let unlisted = effective(ask("grants = [\"state\"]").unwrap(), None, &SomeLimits::default(), &names(&["a"]));
     assert!(matches!(unlisted, Err(ManifestError::NotGranted { .. })));
     let unknown = ask("subjects = [\">\"]\ngrants = [\"root\"]").unwrap_err().to_string();
     assert!(unknown.contains("orders.toml:2: unknown grant `root`; known: `state`"), "{unknown}");
+}
+
+#[test]
+fn of_each_limit_the_lesser_holds() {
+    let limits = |text: &[(Limit, u64)]| {
+        let mut limits = SomeLimits::default();
+        text.iter().for_each(|(limit, value)| limits.set(*limit, *value));
+        limits
+    };
+    let ask = parse("[limits]\nwebhooks = 50\nreuse = 100\nbody = \"2MiB\"\nheaders = 2").unwrap();
+    let ceiling = PluginCeiling {
+        http: Vec::new(),
+        name: "orders".into(),
+        sha256: None,
+        endpoints: Vec::new(),
+        grants: BTreeSet::new(),
+        limits: limits(&[(Limit::Reuse, 10)]),
+    };
+    let for_all = limits(&[(Limit::Reuse, 20), (Limit::Webhooks, 5), (Limit::Headers, 3)]);
+    let held = effective(ask.clone(), Some(&ceiling), &for_all, &names(&["a"])).unwrap().limits;
+    assert_eq!(held.events_per_instance_max, 10, "its own grant goes before the one for all");
+    assert_eq!((held.webhooks_max, held.headers_max), (5, 2));
+    assert_eq!(held.body_bytes_max, 1 << 20, "what nobody grants stays as it is by default");
+    let unlisted = effective(ask, None, &for_all, &names(&["a"])).unwrap().limits;
+    assert_eq!(unlisted.events_per_instance_max, 20);
 }

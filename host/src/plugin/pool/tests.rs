@@ -32,13 +32,23 @@ fn scene(workers: usize) -> Scene {
     let pressure = Arc::new(Pressure::new(16));
     let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
     let services = Services::default();
-    let pool = Pool::new(shared, Arc::<ManualClock>::clone(&clock), Arc::clone(&pressure), services, workers);
+    let pool = Pool::new(
+        shared,
+        Arc::<ManualClock>::clone(&clock),
+        Arc::clone(&pressure),
+        services,
+        Workers::computing(workers),
+    );
     Scene { pool, store, pressure, clock, engine, _cache: cache }
 }
 
 impl Scene {
     fn install(&self, name: &str, body: &str) {
-        let limits = Limits { deadline: LOOP_DEADLINE, ..Limits::default() };
+        self.install_limited(name, body, Limits::default().calls_at_once_max);
+    }
+
+    fn install_limited(&self, name: &str, body: &str, calls_at_once_max: usize) {
+        let limits = Limits { deadline: LOOP_DEADLINE, calls_at_once_max, ..Limits::default() };
         let manifest = Manifest { limits, ..Manifest::default() };
         self.pool.install(Arc::new(Plugin::load(&self.engine, name, &fixture::guest(body), manifest).unwrap()));
     }
@@ -134,6 +144,30 @@ async fn a_flood_of_long_calls_leaves_a_worker_to_the_others() {
         }
     }
     assert!(loops < QUICK_CALLS / 2, "{QUICK_CALLS} quick calls waited for {loops} loops");
+    scene.pool.stop();
+    join(threads).await;
+}
+
+#[tokio::test]
+async fn a_plugin_has_no_more_calls_under_way_than_its_limit() {
+    let scene = scene(4);
+    scene.install_limited("a-loop", LOOP, 2);
+    scene.install("quick", QUICK);
+    scene.look().await;
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    scene.hand_over("a-loop", 0..6);
+    let (mut loops, mut at_once) = (0, 0);
+    while loops < 4 {
+        at_once = at_once.max(lock(&scene.pool.state).queues["a-loop"].share.running());
+        match reports.try_recv() {
+            Ok(_) => loops += 1,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+    assert_eq!(at_once, 2, "three workers would have been free for it");
+    scene.hand_over("quick", 100..101);
+    while &*next(&mut reports).await.run.plugin != "quick" {}
     scene.pool.stop();
     join(threads).await;
 }

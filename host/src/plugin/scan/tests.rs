@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::plugin::fixture::{engine, guest};
+use crate::plugin::limits::SomeLimits;
 
 struct Folder {
     engine: Arc<Engine>,
@@ -17,7 +18,14 @@ impl Folder {
         for (name, bytes) in files {
             fs::write(plugins.join(name), bytes).unwrap();
         }
-        let settings = PluginsSettings { dir: plugins, admit: Admit::Any, workers: 1, listed: Vec::new() };
+        let settings = PluginsSettings {
+            dir: plugins,
+            admit: Admit::Any,
+            workers: 1,
+            http_workers: 1,
+            limits: SomeLimits::default(),
+            listed: Vec::new(),
+        };
         Self { engine, settings, _dir: dir }
     }
 
@@ -27,6 +35,8 @@ impl Folder {
             sha256,
             endpoints: Vec::new(),
             grants: BTreeSet::new(),
+            limits: SomeLimits::default(),
+            http: Vec::new(),
         });
     }
 
@@ -121,6 +131,27 @@ fn a_pipe_is_not_waited_for() {
     let status = std::process::Command::new("mkfifo").arg(folder.settings.dir.join("a.wasm")).status().unwrap();
     assert!(status.success());
     check(&folder.scan(), &[("a", Some("can't be read"))]);
+}
+
+#[test]
+fn a_link_that_leads_out_of_the_folder_is_not_followed() {
+    let good = guest("i32.const 1024");
+    let folder = Folder::with(&[("a.wasm", &good), ("b.wasm", &good), ("sub.toml", b"subjects = [\"x.*\"]")]);
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "hunter2").unwrap();
+    let link = |from: &Path, name: &str| {
+        std::os::unix::fs::symlink(from, folder.settings.dir.join(name)).unwrap();
+    };
+    link(Path::new("sub.toml"), "a.toml");
+    link(&secret, "b.toml");
+    link(&secret, "c.wasm");
+    let scanned = folder.scan();
+    check(
+        &scanned,
+        &[("a", None), ("b", Some("outside the plugins folder")), ("c", Some("outside the plugins folder"))],
+    );
+    assert!(!format!("{scanned:?}").contains("hunter2"));
 }
 
 #[test]
