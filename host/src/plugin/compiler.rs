@@ -34,9 +34,10 @@ pub struct CompileLimits {
 }
 
 impl Default for CompileLimits {
-    /// 2 GiB and 60 s: Python's plugins, the largest seen, take four seconds and a quarter of the memory.
+    /// 2 GiB and 120 s: Python's plugins, the largest seen, take four seconds of a build for use, twenty of one without
+    /// optimisation, several times that on a machine that is busy, and a quarter of the memory.
     fn default() -> Self {
-        Self { memory_bytes_max: 2 << 30, deadline: Duration::from_secs(60) }
+        Self { memory_bytes_max: 2 << 30, deadline: Duration::from_secs(120) }
     }
 }
 
