@@ -1,0 +1,21 @@
+// The example of FraiseQL's webhooks page: an order that was created becomes a webhook for the shop's notifications.
+// JSON.parse reads an amount as a double: past 15 digits it is rounded, and 129.50 is sent as 129.5.
+import { reject, webhook } from "wirehook-sdk";
+
+const ORDER_CREATED = "fraiseql.order.created";
+
+/** @type {import("wirehook-sdk").OnEvent} */
+export function onEvent(event) {
+  if (event.subject !== ORDER_CREATED) return [];
+  if (event.entityId === undefined) throw reject("the order has no id");
+  const order = event.entity();
+  if (order === null || typeof order !== "object" || Array.isArray(order)) throw reject("the order is no object");
+  return [
+    webhook.json({
+      event: "order.created",
+      order_id: event.entityId,
+      customer_email: order.customer_email ?? null,
+      total: order.total ?? null,
+    }),
+  ];
+}
