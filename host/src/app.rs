@@ -22,9 +22,12 @@ use crate::metrics::Metrics;
 use crate::ops::socket::OpsSocket;
 use crate::ops::{self, Operator};
 use crate::outbox::{Outbox, RAN_QUEUE_MAX};
+use crate::plugin::builds::Builds;
+use crate::plugin::compiler::Compiler;
 use crate::plugin::pool::Pool;
-use crate::plugin::registry::Registry;
-use crate::plugin::{Engine, WORKERS_MAX};
+use crate::plugin::registry::{Registry, RegistryParts};
+use crate::plugin::state::{SharedState, StateSource};
+use crate::plugin::{Engine, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::settings::{EndpointSettings, Settings, SourceSettings};
 use crate::source::{self, Source, SourceError, SourceState};
@@ -38,7 +41,7 @@ mod news;
 pub use error::AppError;
 pub use news::{Called, News};
 
-use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_plugins};
+use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_builds, watch_plugins};
 
 /// The weight of work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
 /// host that is merely busy never spills.
@@ -161,18 +164,25 @@ impl Host {
         drop(attempted);
 
         let workers = workers(&settings);
-        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), workers);
-        let engine = Engine::new(workers, &cache_dir(&settings.store.path), Arc::clone(&clock))?;
+        let state: Arc<dyn StateSource> = SharedState::new(Arc::clone(&shared));
+        let services = Services { state: Arc::clone(&state) };
+        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
+        let engine = Engine::new(workers, &cache_dir(&settings.store.path), Compiler::child(), Arc::clone(&clock))?;
+        let builds_dir = builds_dir(&settings.store.path);
+        let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
         let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let registry = Arc::new(Registry::new(
+        let registry = Arc::new(Registry::new(RegistryParts {
             engine,
-            settings.plugins.clone(),
-            endpoint_names.clone(),
-            Arc::clone(&shared),
-            Arc::clone(&pool),
-            Arc::clone(&routes),
-        ));
+            settings: settings.plugins.clone(),
+            endpoints: endpoint_names.clone(),
+            store: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            routes: Arc::clone(&routes),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            builds: Arc::new(builds),
+        }));
         registry.scan().await?;
 
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);
@@ -181,6 +191,7 @@ impl Host {
         let outbox = Outbox {
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
+            state,
             dispatcher: Arc::clone(&dispatcher),
             endpoints,
             metrics: Arc::clone(&metrics),
@@ -206,6 +217,7 @@ impl Host {
         services.spawn(refill(Arc::clone(&pool), Arc::clone(&clock), drain.clone()));
         services.spawn(refill(Arc::clone(&dispatcher), Arc::clone(&clock), drain.clone()));
         services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
+        services.spawn(watch_builds(Arc::clone(&pool), Arc::clone(&registry), service_drain.clone()));
         services.spawn(beat(Arc::clone(&shared), Arc::clone(&clock), service_drain.clone()));
         let keeper = Housekeeping {
             store: Arc::clone(&shared),
@@ -408,5 +420,12 @@ fn workers(settings: &Settings) -> usize {
 pub fn cache_dir(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(".cache");
+    name.into()
+}
+
+/// The last good builds of plugins are kept beside the store.
+pub fn builds_dir(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".builds");
     name.into()
 }

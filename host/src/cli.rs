@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::logging::{self, LogFormat};
+use crate::plugin::compiler;
 use crate::settings::Environment;
 
 pub mod console;
@@ -101,6 +102,12 @@ enum Command {
     /// Feed events through a plugin to three receivers, and account for each
     #[command(after_help = demo::EXAMPLE)]
     Demo(demo::DemoArgs),
+    /// Compile the plugin on standard input to standard output: the host starts this itself
+    #[command(name = compiler::COMMAND, hide = true)]
+    CompilePlugin {
+        /// Bytes of memory that it may use
+        memory_bytes_max: u64,
+    },
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
@@ -136,6 +143,10 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 /// The whole program, given its parts: arguments, one command, an exit code.
 pub fn main(parts: &dyn Parts) -> ExitCode {
     let cli = Cli::parse();
+    if let Command::CompilePlugin { memory_bytes_max } = cli.command {
+        // Before there is a thread or a file that it does not need.
+        return compiler::run_child(memory_bytes_max);
+    }
     let environment = Environment::of_process();
     let mut console = Console::of_process(&environment);
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -183,6 +194,7 @@ impl Session<'_> {
             Command::Status => status::status(self).await,
             Command::Config(command) => config::config(self, command),
             Command::Demo(args) => demo::demo(self, args).await,
+            Command::CompilePlugin { .. } => Err(Failure::new("a process that compiles does nothing else").into()),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "wirehook", &mut script);

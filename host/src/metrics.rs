@@ -28,6 +28,8 @@ pub struct Metrics {
     source_connected: IntGaugeVec,
     source_reconnects: IntCounterVec,
     runs: IntCounterVec,
+    state_conflicts: IntCounterVec,
+    rollbacks: IntCounterVec,
     plugin_duration: HistogramVec,
     attempts: IntCounterVec,
     backlog: IntGaugeVec,
@@ -55,6 +57,10 @@ pub struct PluginMetrics {
     pub filtered: IntCounter,
     /// Outcome `retrying`.
     pub retrying: IntCounter,
+    /// Calls made again because the state they had read has changed.
+    pub state_conflicts: IntCounter,
+    /// Builds taken from work.
+    pub rollbacks: IntCounter,
     /// Outcome `parked`.
     pub parked: IntCounter,
     /// Outcome `dead`.
@@ -120,6 +126,18 @@ impl Metrics {
                 PLUGIN_SECONDS,
                 &["plugin"],
             )?,
+            rollbacks: counters(
+                &registry,
+                "plugin_rollbacks_total",
+                "Builds taken from work because they failed so much more than the ones before.",
+                &["plugin"],
+            )?,
+            state_conflicts: counters(
+                &registry,
+                "state_conflicts_total",
+                "Calls made again because the state they had read has changed.",
+                &["plugin"],
+            )?,
             attempts: counters(
                 &registry,
                 "attempts_total",
@@ -150,6 +168,8 @@ impl Metrics {
             retrying: outcome("retrying"),
             parked: outcome("parked"),
             dead: outcome("dead"),
+            state_conflicts: self.state_conflicts.with_label_values(&[name]),
+            rollbacks: self.rollbacks.with_label_values(&[name]),
             duration: self.plugin_duration.with_label_values(&[name]),
         }
     }

@@ -12,8 +12,9 @@ use crate::dispatcher::Dispatcher;
 use crate::endpoint::Endpoints;
 use crate::metrics::{Metrics, PluginMetrics};
 use crate::plugin::pool::{Pool, Ran};
+use crate::plugin::state::StateSource;
 use crate::plugin::{CallFailure, Plugin};
-use crate::store::{Claim, ClaimedDelivery, DeliverySeq, NewDelivery, RunCompletion, RunOutcome, Store};
+use crate::store::{Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, RunCompletion, RunOutcome, Store};
 
 pub mod webhook;
 
@@ -29,12 +30,17 @@ const COMMIT_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Tries of a run whose deadline broke, and the waits between them.
 const DEADLINE_RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
+/// When a run is tried again that the host could not serve.
+const HOST_RETRY_DELAY: Duration = Duration::from_secs(1);
+
 /// Completes what the pool ran.
 pub struct Outbox {
     /// Where completions become durable.
     pub store: Arc<dyn Store>,
     /// Told when a run left the memory or falls due again.
     pub pool: Arc<Pool>,
+    /// Told what became of state that calls wrote.
+    pub state: Arc<dyn StateSource>,
     /// Given the deliveries.
     pub dispatcher: Arc<Dispatcher>,
     /// Says which headers are an endpoint's own.
@@ -61,9 +67,9 @@ impl Outbox {
         let completions: Vec<_> = batch.iter().map(|ran| self.completion(ran, now)).collect();
         // The plugins' work is not done again because a disk failed: what they returned waits here until it is durable.
         // Memory stays bounded, for the workers wait behind this queue.
-        let seqs = loop {
+        let completed = loop {
             match self.store.complete_runs(completions.clone()).await {
-                Ok(seqs) => break seqs,
+                Ok(completed) => break completed,
                 Err(crate::store::StoreError::Closed) => return,
                 Err(error) => {
                     tracing::error!(%error, runs = completions.len(), "runs could not be completed; trying again");
@@ -71,8 +77,9 @@ impl Outbox {
                 }
             }
         };
-        for ((ran, completion), seqs) in batch.into_iter().zip(completions).zip(seqs) {
-            self.hand_over(&ran, completion, seqs);
+        for ((ran, completion), completed) in batch.into_iter().zip(completions).zip(completed) {
+            self.settle_state(&completion, &completed);
+            self.hand_over(ran, completion, completed);
         }
     }
 
@@ -90,26 +97,57 @@ impl Outbox {
             plugin_digest: Arc::clone(&ran.plugin.digest),
             ended_at: now,
             outcome,
+            state: ran.report.state.clone(),
+            conflicts: ran.conflicts,
         }
     }
 
-    fn hand_over(&mut self, ran: &Ran, completion: RunCompletion, seqs: Vec<DeliverySeq>) {
-        self.report(ran, &completion.outcome);
-        match completion.outcome {
-            RunOutcome::Produced(deliveries) if seqs.len() == deliveries.len() => {
+    /// What the call wrote of its plugin's state is durable now, or never was there.
+    fn settle_state(&self, completion: &RunCompletion, completed: &Completed) {
+        let Some(change) = &completion.state else { return };
+        let durable = matches!((&completion.outcome, completed), (RunOutcome::Produced(_), Completed::Ended(_)));
+        self.state.settle(&completion.plugin, completion.state_version(), change, durable);
+    }
+
+    fn hand_over(&mut self, ran: Ran, completion: RunCompletion, completed: Completed) {
+        if completed == Completed::Conflict {
+            return self.run_again(ran, &completion);
+        }
+        self.report(&ran, &completion.outcome);
+        match (completion.outcome, completed) {
+            (RunOutcome::Produced(deliveries), Completed::Ended(seqs)) if seqs.len() == deliveries.len() => {
                 for (delivery, seq) in deliveries.into_iter().zip(seqs) {
-                    self.dispatch(ran, delivery, seq);
+                    self.dispatch(&ran, delivery, seq);
                 }
             }
             // The run was not this host's to complete any more: whoever has it hands its deliveries over.
-            RunOutcome::Produced(deliveries) => {
-                let reserved = deliveries.iter().filter(|delivery| delivery.claim == Claim::Here);
-                reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint, delivery.body.len()));
-            }
-            RunOutcome::Retry { due_at, .. } => self.pool.due(&ran.run.plugin, due_at),
-            RunOutcome::Dead { .. } | RunOutcome::Parked => {}
+            (RunOutcome::Produced(deliveries), _) => self.give_back(&deliveries),
+            (RunOutcome::Retry { due_at, .. }, _) => self.pool.due(&ran.run.plugin, due_at),
+            (RunOutcome::Dead { .. } | RunOutcome::Parked, _) => {}
         }
-        self.pool.left(&ran.run.plugin, &ran.run.event);
+        self.pool.done(&ran.run.plugin, &ran.run.event);
+    }
+
+    /// Another run changed the state that this one had read: its result is worth nothing.
+    fn run_again(&mut self, ran: Ran, completion: &RunCompletion) {
+        if let RunOutcome::Produced(deliveries) = &completion.outcome {
+            self.give_back(deliveries);
+        }
+        let (plugin, event_key, conflicts) = (&ran.run.plugin, &ran.run.event.key, ran.conflicts.saturating_add(1));
+        tracing::debug!(%plugin, %event_key, conflicts, "the state it had read has changed; the run is called again");
+        self.plugin_counts(plugin).state_conflicts.inc();
+        self.pool.run_again(ran.run, conflicts);
+    }
+
+    /// Gives up the places of deliveries that will not come.
+    fn give_back(&self, deliveries: &[NewDelivery]) {
+        let reserved = deliveries.iter().filter(|delivery| delivery.claim == Claim::Here);
+        reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint, delivery.body.len()));
+    }
+
+    fn plugin_counts(&mut self, plugin: &Arc<str>) -> &PluginMetrics {
+        let metrics = &self.metrics;
+        self.plugin_metrics.entry(Arc::clone(plugin)).or_insert_with(|| metrics.plugin(plugin))
     }
 
     fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq) {
@@ -132,8 +170,8 @@ impl Outbox {
 
     fn report(&mut self, ran: &Ran, outcome: &RunOutcome) {
         let (plugin, event_key) = (&ran.run.plugin, &ran.run.event.key);
-        let metrics = &self.metrics;
-        let counts = self.plugin_metrics.entry(Arc::clone(plugin)).or_insert_with(|| metrics.plugin(plugin));
+        let metrics = Arc::clone(&self.metrics);
+        let counts = self.plugin_counts(plugin);
         counts.duration.observe(ran.report.duration.as_secs_f64());
         let counter = match outcome {
             RunOutcome::Produced(deliveries) if deliveries.is_empty() => &counts.filtered,
@@ -144,7 +182,7 @@ impl Outbox {
             }
             RunOutcome::Dead { reason, detail } => {
                 tracing::error!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, %reason, detail, "the run is a dead letter");
-                self.metrics.dead_letter(*reason);
+                metrics.dead_letter(*reason);
                 &counts.dead
             }
             RunOutcome::Parked => &counts.parked,
@@ -168,6 +206,9 @@ fn judge(ran: &Ran, endpoints: &Endpoints, now: Timestamp) -> RunOutcome {
         Err(CallFailure::Trap(detail)) => dead(Reason::PluginTrap, detail),
         Err(CallFailure::Memory(detail)) => dead(Reason::PluginMemory, detail),
         Err(CallFailure::Output(detail)) => dead(Reason::PluginOutput, detail),
+        Err(CallFailure::Host(detail)) => {
+            RunOutcome::Retry { due_at: now.plus(HOST_RETRY_DELAY), detail: detail.clone() }
+        }
         Err(CallFailure::Reject(detail)) => dead(Reason::PluginRejected, detail),
     }
 }

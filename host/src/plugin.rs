@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::store::StateChange;
+
 #[allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all, reason = "generated from wit/")]
 mod bindings;
 pub mod registry;
@@ -19,23 +21,31 @@ pub mod limits;
 mod gate;
 mod engine;
 mod cache;
+pub mod compiler;
 mod capability;
 mod linker;
+mod encode;
 mod loader;
+mod grant;
 mod manifest;
+pub mod state;
 mod call;
 mod scan;
+pub mod builds;
+pub mod rollback;
 mod inspect;
 #[cfg(test)]
 pub(crate) mod fixture;
 
 pub use cache::CacheError;
+pub use encode::encode;
 pub use engine::{Engine, EngineError, WORKERS_MAX};
+pub use grant::Grant;
 pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
 pub use manifest::{Manifest, ManifestError, effective, subject_matches};
-pub use scan::{PluginError, ScanError, Scanned, manifest_beside, scan};
+pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, manifest_beside, scan};
 
 /// A plugin that can be called, from any thread.
 pub struct Plugin {
@@ -43,11 +53,27 @@ pub struct Plugin {
     pub name: Arc<str>,
     /// The lower-case hex SHA-256 of the file.
     pub digest: Arc<str>,
+    /// Names the pair of files that it was made of, sidecar included.
+    pub build: Arc<str>,
     /// What it may do: what it asked for, within what the operator grants.
     pub manifest: Manifest,
     engine: Arc<Engine>,
-    handler: bindings::SubscriberPre<call::CallState>,
+    handler: bindings::AllCapabilitiesPre<call::CallState>,
     config: capability::config::ConfigValues,
+}
+
+/// What the host provides to a call, besides the event.
+#[derive(Clone)]
+pub struct Services {
+    /// Where granted calls read state.
+    pub state: Arc<dyn state::StateSource>,
+}
+
+impl Default for Services {
+    /// State that is empty at first: what a call outside a host gets.
+    fn default() -> Self {
+        Self { state: Arc::new(state::InMemory::default()) }
+    }
 }
 
 /// What one call came to, and what it used.
@@ -65,6 +91,8 @@ pub struct CallReport {
     pub instance_bytes: usize,
     /// Log lines over the event's budget.
     pub log_lines_dropped: u64,
+    /// What it read and wrote of its state, where the result was good.
+    pub state: Option<Arc<StateChange>>,
 }
 
 /// Why a call produced no webhooks. The texts are bounded and safe to show.
@@ -85,6 +113,9 @@ pub enum CallFailure {
     /// It returned `failure::retry`.
     #[error("the plugin asked to be tried again: {0}")]
     Retry(String),
+    /// The host could not give it what it asked for: not the plugin's fault.
+    #[error("the plugin could not be served: {0}")]
+    Host(String),
     /// It returned `failure::reject`.
     #[error("the plugin rejected the event: {0}")]
     Reject(String),

@@ -22,6 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::dev;
 use crate::ops::access::{OfflineError, OpenOffline};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::{Engine, Kind, Manifest, Plugin, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
@@ -174,9 +175,10 @@ impl Parts for Program {
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
         let (engine, _cache) = self.engine().map_err(Failure::new)?;
         let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let scanned = scan(&engine, &settings.plugins, &endpoints, |_| true);
+        let scanned = scan(&engine, &settings.plugins, &endpoints, |_, _| true);
         let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
         Ok(scanned
+            .scanned
             .into_iter()
             .map(|one| {
                 let view = PluginView { name: one.name.to_string(), file: one.path, ..PluginView::default() };
@@ -194,7 +196,8 @@ impl Program {
     fn engine(&self) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
         let cache = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
         let cache = cache.map_err(|error| format!("a temporary folder can't be made: {error}"))?;
-        let engine = Engine::new(1, cache.path(), self.clock()).map_err(|error| error.to_string())?;
+        let engine =
+            Engine::new(1, cache.path(), Compiler::child(), self.clock()).map_err(|error| error.to_string())?;
         Ok((engine, cache))
     }
 
@@ -229,10 +232,11 @@ fn loaded(plugin: &Plugin, view: PluginView) -> PluginView {
 }
 
 fn described(manifest: &Manifest, view: PluginView) -> PluginView {
-    let Manifest { subjects, endpoints, limits, .. } = manifest;
+    let Manifest { subjects, endpoints, grants, limits, .. } = manifest;
     PluginView {
         subjects: subjects.clone(),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        grants: grants.iter().map(ToString::to_string).collect(),
         limits: BTreeMap::from([
             ("deadline".to_owned(), humantime::format_duration(limits.deadline).to_string()),
             ("memory".to_owned(), bytesize::ByteSize(limits.memory_bytes_max as u64).to_string()),

@@ -4,9 +4,12 @@
 //! the steps that make a `.wasm` of the folder. Running them is `build`'s, and the same for all.
 
 mod rust;
+mod go;
+mod c;
 
 mod build;
 mod create;
+mod encode;
 mod names;
 mod step;
 
@@ -25,7 +28,7 @@ pub use names::{NAME_BYTES_MAX, NameError, Names};
 pub use step::{Run, Step, StepError, Tool, run_steps};
 
 /// Every language that has a template. Where a folder could be of two, the first that recognises it has it.
-pub static LANGUAGES: &[&Language] = &[&rust::RUST];
+pub static LANGUAGES: &[&Language] = &[&rust::RUST, &go::GOLANG, &c::C];
 
 /// The contract, which most toolchains read.
 pub const WIT: &str = include_str!("../../wit/subscriber.wit");

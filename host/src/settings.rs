@@ -1,5 +1,6 @@
 //! Settings are data: read, validated once, and refused with the line where they are wrong.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::delivery::RetryPolicy;
+use crate::plugin::Grant;
 use crate::secret::Secret;
 
 pub mod load;
@@ -113,6 +115,8 @@ pub struct PluginCeiling {
     pub sha256: Option<String>,
     /// The endpoints it may name; empty means every configured one.
     pub endpoints: Vec<Arc<str>>,
+    /// What it may reach besides, where its sidecar asks for it.
+    pub grants: BTreeSet<Grant>,
 }
 
 /// `[admin]`

@@ -191,6 +191,14 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
     })
 }
 
+/// The future's output; pending for ever where there is none.
+async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Delays that double with every failure in a row.
 #[derive(Clone, Debug)]
 struct Backoff {

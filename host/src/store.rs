@@ -141,6 +141,83 @@ pub struct RunCompletion {
     pub ended_at: Timestamp,
     /// What it came to.
     pub outcome: RunOutcome,
+    /// What it read and wrote of its plugin's state; heeded where it produced (or filtered), for only then is the run
+    /// done.
+    pub state: Option<Arc<StateChange>>,
+    /// Calls of it before, whose results were worth nothing because the state that they had read had changed.
+    pub conflicts: u32,
+}
+
+impl RunCompletion {
+    /// The version of what it wrote.
+    pub fn state_version(&self) -> StateVersion {
+        StateVersion { event: self.seq, call: self.conflicts }
+    }
+}
+
+/// What became of a [`RunCompletion`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Completed {
+    /// It is durable, with the positions of its deliveries.
+    Ended(Vec<DeliverySeq>),
+    /// Nothing was written: the run was no longer this host's to complete.
+    NotHeld,
+    /// Nothing was written: what it read of the state has changed since, or the state would outgrow its bounds. The run
+    /// is still this host's, to be run again.
+    Conflict,
+}
+
+impl Completed {
+    /// The positions of its deliveries; none where nothing was written.
+    pub fn deliveries(&self) -> &[DeliverySeq] {
+        match self {
+            Self::Ended(deliveries) => deliveries,
+            Self::NotHeld | Self::Conflict => &[],
+        }
+    }
+}
+
+/// The keys one plugin may keep.
+pub const STATE_KEYS_MAX: u64 = 10_000;
+
+/// The bytes of keys and values one plugin may keep.
+pub const STATE_BYTES_MAX: u64 = 16 << 20;
+
+/// What a run read and wrote of its plugin's state.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StateChange {
+    /// Each key read, once, with the version it had; none where the key was absent.
+    pub reads: Vec<(Arc<str>, Option<StateVersion>)>,
+    /// Each key written, once, with its value; none removes it.
+    pub writes: Vec<(Arc<str>, Option<Bytes>)>,
+}
+
+/// Which call wrote a value. A call that met changed state is made again, and others may have seen meanwhile what it had
+/// written first: so the run alone would not tell values apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateVersion {
+    /// The run's event. A completed run never runs again.
+    pub event: EventSeq,
+    /// Calls of the run before this one whose results were worth nothing.
+    pub call: u32,
+}
+
+/// A value of a plugin's state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateValue {
+    /// The bytes.
+    pub value: Bytes,
+    /// Who wrote it.
+    pub version: StateVersion,
+}
+
+/// How much of its bounds a plugin's state takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StateUsage {
+    /// Keys, [`STATE_KEYS_MAX`] at most.
+    pub keys: u64,
+    /// Bytes of keys and values, [`STATE_BYTES_MAX`] at most.
+    pub bytes: u64,
 }
 
 /// What one try of a run came to.
@@ -276,12 +353,15 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>>;
 
-    /// Ends tries of claimed runs, with their deliveries, all or none. One list for each completion, in order, holding
-    /// the positions of its deliveries; empty where the run was no longer this host's to complete.
-    fn complete_runs(
-        &self,
-        completions: Vec<RunCompletion>,
-    ) -> BoxFuture<'_, Result<Vec<Vec<DeliverySeq>>, StoreError>>;
+    /// Ends tries of claimed runs, with their deliveries and what they wrote of their plugins' state: durable together
+    /// or not at all. One result for each completion, in order, which is also the order in which they are applied.
+    fn complete_runs(&self, completions: Vec<RunCompletion>) -> BoxFuture<'_, Result<Vec<Completed>, StoreError>>;
+
+    /// The value that `plugin` keeps under `key`. Blocks on the disk: for threads that may.
+    fn state_value(&self, plugin: &str, key: &str) -> Result<Option<StateValue>, StoreError>;
+
+    /// How much `plugin` keeps. Blocks on the disk: for threads that may.
+    fn state_usage(&self, plugin: &str) -> Result<StateUsage, StoreError>;
 
     /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most.
     fn claim_deliveries(
@@ -377,6 +457,9 @@ pub struct DeadLetterFilter {
     pub endpoint: Option<String>,
     /// Only by this plugin.
     pub plugin: Option<String>,
+    /// Only of runs whose last call was made of the plugin's file with this SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_digest: Option<String>,
     /// Only for this reason.
     pub reason: Option<Reason>,
     /// At most this many; listing's own bound is 10,000.

@@ -89,6 +89,17 @@ impl NatsServer {
         }
     }
 
+    /// SIGTERM: the server writes down where its consumers are. Returns once the process is gone.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        // SAFETY: a signal to a child that was not waited for, whose number nobody else can have.
+        #[allow(unsafe_code, reason = "the standard library sends no other signal than SIGKILL")]
+        let told = unsafe { libc::kill(libc::pid_t::try_from(child.id())?, libc::SIGTERM) };
+        anyhow::ensure!(told == 0, "nats-server could not be told to stop");
+        child.wait()?;
+        Ok(())
+    }
+
     /// Starts it again, after a kill if it still runs, on the same port and store; returns once it greets.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
@@ -110,6 +121,17 @@ impl NatsServer {
         }
         self.kill();
         bail!("nats-server on port {} did not greet: {}", self.port, std::fs::read_to_string(log).unwrap_or_default())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats-server.log")).unwrap_or_default()
+    }
+
+    /// Where its streams and consumers are, each in a folder `streams/{stream}` and `streams/{stream}/obs/{consumer}` below
+    /// it; to be changed only while the server is down.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
     }
 
     /// A client of this server, where it asks for no credentials.

@@ -20,8 +20,12 @@ use wirehook::inbox::{Inbox, Intake, Once};
 use wirehook::metrics::Metrics;
 use wirehook::outbox::{Outbox, RAN_QUEUE_MAX};
 use wirehook::plugin::Engine;
+use wirehook::plugin::Services;
+use wirehook::plugin::builds::Builds;
+use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::pool::Pool;
-use wirehook::plugin::registry::Registry;
+use wirehook::plugin::registry::{Registry, RegistryParts};
+use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
 use wirehook::settings::{Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
@@ -48,7 +52,7 @@ pub struct Plugins {
 impl Plugins {
     /// The plugins in `folder`, compiled into a folder beside it.
     pub fn new(folder: &Path) -> Result<Self> {
-        let engine = Engine::new(WORKERS, &folder.with_extension("cache"), SystemClock::shared())?;
+        let engine = Engine::new(WORKERS, &folder.with_extension("cache"), Compiler::InProcess, SystemClock::shared())?;
         Ok(Self { engine, folder: folder.to_owned() })
     }
 }
@@ -101,16 +105,25 @@ impl WholePath {
             Arc::clone(&metrics),
         );
 
-        let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), WORKERS);
+        let pool =
+            Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), WORKERS);
         let routes = Arc::new(SharedRoutes::default());
-        let registry = Registry::new(
-            Arc::clone(&plugins.engine),
-            PluginsSettings { dir: plugins.folder.clone(), admit: Admit::Any, workers: WORKERS, listed: Vec::new() },
-            settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
-            Arc::clone(&shared),
-            Arc::clone(&pool),
-            Arc::clone(&routes),
-        );
+        let registry = Registry::new(RegistryParts {
+            engine: Arc::clone(&plugins.engine),
+            settings: PluginsSettings {
+                dir: plugins.folder.clone(),
+                admit: Admit::Any,
+                workers: WORKERS,
+                listed: Vec::new(),
+            },
+            endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
+            store: Arc::clone(&shared),
+            pool: Arc::clone(&pool),
+            routes: Arc::clone(&routes),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            builds: Arc::new(Builds::open(&plugins.folder.with_extension("builds"))?),
+        });
         registry.scan().await?;
 
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);
@@ -119,6 +132,7 @@ impl WholePath {
         let outbox = Outbox {
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
+            state: Arc::new(InMemory::default()),
             dispatcher: Arc::clone(&dispatcher),
             endpoints,
             metrics: Arc::clone(&metrics),

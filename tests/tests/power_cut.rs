@@ -58,7 +58,7 @@ async fn go(store: &SqliteStore, power: &PowerCut, id: String) {
         }
     };
     power.mark(format!("completed {id}"));
-    let record = attempt(written[0][0], 1, at(2), Transition::Delivered);
+    let record = attempt(written[0].deliveries()[0], 1, at(2), Transition::Delivered);
     while let Err(error) = store.record_attempts(vec![record.clone()]).await {
         assert!(matches!(error, StoreError::Commit(_)), "{error}");
     }

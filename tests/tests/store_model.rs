@@ -14,7 +14,8 @@ use wirehook::delivery::Transition;
 use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{
-    Acceptance, Claim, DeadLetterFilter, DeliverySeq, EventSeq, KnownPlugin, Retention, RunOutcome, RunStart, Store,
+    Acceptance, Claim, Completed, DeadLetterFilter, DeliverySeq, EventSeq, KnownPlugin, Retention, RunOutcome,
+    RunStart, Store,
 };
 use wirehook_tests::conformance::store::{
     START, arrival, attempt, completion, dead_message, delivery, event_with_body,
@@ -257,15 +258,15 @@ impl Harness<'_> {
         let written = self.store().complete_runs(vec![completion(name.0, name.1, now, outcome)]).await.unwrap();
         let work = self.model.runs.get_mut(&name).unwrap();
         if !work.held {
-            assert_eq!(written, [vec![]]);
+            assert_eq!(written, [Completed::NotHeld]);
             return;
         }
         work.attempts += u32::from(!matches!(end, RunEnd::Parked));
         match end {
             RunEnd::Produced { count, claim } => {
-                assert_eq!(written[0].len(), count as usize);
+                assert_eq!(written[0].deliveries().len(), count as usize);
                 work.end(if count == 0 { "filtered" } else { "produced" }, now);
-                for seq in &written[0] {
+                for seq in written[0].deliveries() {
                     let new = (name, Work::new("pending", now, claim == Claim::Here));
                     assert!(self.model.deliveries.insert(*seq, new).is_none(), "a position is given once");
                 }

@@ -105,6 +105,9 @@ async fn the_files_are_the_owners_alone() {
     assert_eq!(files_in(folder.path()), ["store.db", "store.db.lock"], "a closed store is one file");
 }
 
+/// The version that this host writes.
+const VERSION: usize = 3;
+
 #[test]
 fn versions_are_minded() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,11 +117,11 @@ fn versions_are_minded() {
         |version: i32| Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
     set_version(99);
     let error = refused(SqliteOptions::new(&path), "use a later Wirehook");
-    assert!(matches!(error, OpenError::Newer { found: 99, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { found: 99, known: VERSION, .. }), "{error:?}");
     set_version(0);
     let error = refused(SqliteOptions { migrate: false, ..SqliteOptions::new(&path) }, "start `wirehook run` once");
-    assert!(matches!(error, OpenError::NeedsMigration { found: 0, known: 2, .. }), "{error:?}");
-    set_version(2);
+    assert!(matches!(error, OpenError::NeedsMigration { found: 0, known: VERSION, .. }), "{error:?}");
+    set_version(VERSION.try_into().unwrap());
     open(&path).unwrap();
 }
 
@@ -127,12 +130,17 @@ async fn a_store_of_the_first_version_is_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     drop(open(&path).unwrap());
-    Connection::open(&path).unwrap().execute_batch("DROP TABLE source_cursor; PRAGMA user_version = 1").unwrap();
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage; PRAGMA user_version = 1",
+        )
+        .unwrap();
     let store = open(&path).unwrap();
     assert_eq!(store.cursor("bus".into()).await.unwrap(), None);
     drop(store);
     let version: i32 = Connection::open(&path).unwrap().query_row("PRAGMA user_version", (), |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(usize::try_from(version).unwrap(), VERSION);
 }
 
 #[test]
@@ -467,7 +475,7 @@ async fn a_later_command_is_not_hurt_by_a_failed_one() {
     };
     assert!(matches!(store.complete_runs(vec![done()]).await, Err(StoreError::Commit(_))));
     beside.execute_batch("ALTER TABLE elsewhere RENAME TO webhook").unwrap();
-    assert_eq!(store.complete_runs(vec![done()]).await.unwrap()[0].len(), 1);
+    assert_eq!(store.complete_runs(vec![done()]).await.unwrap()[0].deliveries().len(), 1);
     assert_eq!(store.accept(one("a"), START).await.unwrap(), [Acceptance::Duplicate]);
     assert!(seq > EventSeq(0));
 }

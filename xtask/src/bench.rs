@@ -9,7 +9,7 @@ use crate::setup::{self, Needs};
 
 /// Runs `bench` of the tests' package on the host as it is released.
 pub(crate) fn run(paths: &Paths, quick: bool, scale: bool) -> Result<()> {
-    setup::run(Needs::Everything)?;
+    setup::run(Needs::Everything, paths)?;
     plugins::run(paths, false)?;
     heading("bench: building with optimisation");
     Run::cargo(&paths.root, "the compiler's message is above")

@@ -11,7 +11,7 @@ use crate::setup::{self, Needs};
 
 /// The demo's own exit code is this command's.
 pub(crate) fn run(paths: &Paths, arguments: &[String]) -> Result<ExitCode> {
-    setup::run(Needs::Build)?;
+    setup::run(Needs::Build, paths)?;
     plugins::run(paths, false)?;
     heading("demo: building the host");
     // Without optimisation: what the demo shows does not need it, and it builds in a third of the time.

@@ -26,7 +26,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, nats-server, redis-server, PostgreSQL, python3.
+    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, clang and wasi-libc, Go, nats-server, redis-server, PostgreSQL, python3.
     Setup,
     /// Build the example plugins into target/plugins.
     Plugins {
@@ -62,10 +62,10 @@ enum Task {
 fn main() -> ExitCode {
     let paths = Paths::new();
     let result = match Arguments::parse().task {
-        Task::Setup => setup::run(setup::Needs::Everything).map(|()| ExitCode::SUCCESS),
-        Task::Plugins { guests } => {
-            setup::run(setup::Needs::Build).and_then(|()| plugins::run(&paths, guests)).map(|()| ExitCode::SUCCESS)
-        }
+        Task::Setup => setup::run(setup::Needs::Everything, &paths).map(|()| ExitCode::SUCCESS),
+        Task::Plugins { guests } => setup::run(setup::Needs::Build, &paths)
+            .and_then(|()| plugins::run(&paths, guests))
+            .map(|()| ExitCode::SUCCESS),
         Task::Demo { arguments } => demo::run(&paths, &arguments),
         Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),
         Task::Bench { quick, scale } => bench::run(&paths, quick, scale).map(|()| ExitCode::SUCCESS),

@@ -34,6 +34,11 @@ impl Paths {
         self.target.join("guests")
     }
 
+    /// What setup installs where the system has none: one folder a tool.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+
     /// What cargo keeps of packages outside the workspace: they share it, so that what they have in common is built
     /// once.
     pub(crate) fn guest_builds(&self) -> PathBuf {

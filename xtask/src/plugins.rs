@@ -1,5 +1,9 @@
 //! Builds the example plugins, and the hostile ones of the tests.
 
+mod c;
+pub(crate) mod projects;
+pub(crate) mod zig;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -22,12 +26,13 @@ pub(crate) fn run(paths: &Paths, guests: bool) -> Result<()> {
     examples(paths)?;
     if guests {
         self::guests(paths)?;
+        projects::guests(paths)?;
     }
     Ok(())
 }
 
 /// Folders under `target/tools` with programs of the toolchains that the set-up keeps there, searched before `PATH`.
-const TOOL_FOLDERS: [&str; 0] = [];
+const TOOL_FOLDERS: [&str; 1] = ["go/go/bin"];
 
 /// The folders under `plugins/` that are packages of Rust.
 pub(crate) fn example_folders(paths: &Paths) -> Result<Vec<PathBuf>> {

@@ -1,5 +1,7 @@
 //! Installs what is missing, and says exactly what to run where it can't.
 
+mod c;
+pub(crate) mod go;
 mod services;
 
 use std::fs;
@@ -9,11 +11,12 @@ use anyhow::{Result, bail};
 
 use self::services::Denied;
 use crate::command::{Run, find_program, heading};
+use crate::paths::Paths;
 
 /// How much of it a command needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// What builds and runs the host and its plugins.
+    /// What builds and runs the host and its plugins, whatever their language.
     Build,
     /// Also what the tests run and the checks use.
     Everything,
@@ -28,6 +31,10 @@ enum Part {
     Component(&'static str, &'static str),
     /// A program: its name, and Debian's package.
     Program(&'static str, &'static str),
+    /// A file that clang needs for WebAssembly.
+    Clang(c::File),
+    /// The Go toolchain.
+    Go,
     /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
     Server(&'static str, &'static str),
 }
@@ -35,24 +42,34 @@ enum Part {
 const BUILD: [Part; 3] =
     [Part::Target("wasm32-unknown-unknown"), Part::Target("wasm32-wasip2"), Part::Program("cc", "build-essential")];
 
-const CHECKS: [Part; 6] = [
+const LANGUAGES: [Part; 7] = [
+    Part::Program("python3", "python3"),
+    Part::Program("pip3", "python3-pip"),
+    Part::Go,
+    Part::Program("clang", "clang"),
+    Part::Program("wasm-ld", "lld"),
+    Part::Clang(c::File::Libc),
+    Part::Clang(c::File::Builtins),
+];
+
+const CHECKS: [Part; 5] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
     Part::Server("nats-server", "nats-server"),
     Part::Server("redis-server", "redis-server"),
     Part::Server("postgres", POSTGRES),
-    Part::Program("python3", "python3"),
 ];
 
 /// Whichever PostgreSQL the system has; see [`package_here`].
 const POSTGRES: &str = "postgresql";
 
 /// Looks, installs, and looks again.
-pub(crate) fn run(needs: Needs) -> Result<()> {
-    let wanted = || BUILD.iter().chain(if needs == Needs::Everything { &CHECKS[..] } else { &[] }).copied();
+pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
+    let checks: &[Part] = if needs == Needs::Everything { &CHECKS } else { &[] };
+    let wanted = || BUILD.iter().chain(&LANGUAGES).chain(checks).copied();
     let sysroot = sysroot()?;
     services::allow_again();
-    let missing: Vec<Part> = wanted().filter(|part| !is_there(*part, &sysroot)).collect();
+    let missing: Vec<Part> = wanted().filter(|part| !is_there(*part, &sysroot, paths)).collect();
     if missing.is_empty() {
         eprintln!("setup: nothing is missing");
         return Ok(());
@@ -60,7 +77,10 @@ pub(crate) fn run(needs: Needs) -> Result<()> {
     heading(&format!("setup: installing {}", missing.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ")));
     install_rust_parts(&missing)?;
     install_packages(&missing)?;
-    match missing.iter().find(|part| !is_there(**part, &sysroot)) {
+    if missing.contains(&Part::Go) {
+        go::install(paths)?;
+    }
+    match missing.iter().find(|part| !is_there(**part, &sysroot, paths)) {
         Some(part) => bail!("{} was installed, and is still not found; is it in PATH?", part.name()),
         None => Ok(()),
     }
@@ -69,6 +89,8 @@ pub(crate) fn run(needs: Needs) -> Result<()> {
 impl Part {
     fn name(self) -> &'static str {
         match self {
+            Self::Go => "go",
+            Self::Clang(file) => file.name(),
             Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
     }
@@ -77,7 +99,8 @@ impl Part {
     fn package(self) -> Option<&'static str> {
         match self {
             Self::Program(_, package) | Self::Server(_, package) => Some(package),
-            Self::Target(_) | Self::Component(..) => None,
+            Self::Clang(file) => Some(file.package()),
+            Self::Target(_) | Self::Component(..) | Self::Go => None,
         }
     }
 
@@ -92,8 +115,10 @@ fn sysroot() -> Result<PathBuf> {
     Ok(PathBuf::from(printed.trim()))
 }
 
-fn is_there(part: Part, sysroot: &Path) -> bool {
+fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
     match part {
+        Part::Go => go::folder(paths).is_some(),
+        Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {
             sysroot.join("bin").join(program).is_file() || !is_rustups(sysroot) && find_program(program).is_some()
@@ -185,6 +210,7 @@ fn instructions(missing: &[Part], packages: &[&str], has_apt: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::{CHECKS, POSTGRES, Part, instructions, is_there, package_here};
+    use crate::paths::Paths;
 
     #[test]
     fn instructions_name_what_is_missing_and_nothing_else() {
@@ -221,8 +247,9 @@ mod tests {
     #[test]
     fn parts_are_looked_for_where_they_would_be() {
         let sysroot = super::sysroot().expect("a toolchain");
-        assert!(!is_there(Part::Target("wasm32-nowhere"), &sysroot));
-        assert!(!is_there(Part::Program("no-such-program-at-all", ""), &sysroot));
-        assert!(is_there(Part::Program("sh", ""), &sysroot));
+        let check = |part, expected| assert_eq!(is_there(part, &sysroot, &Paths::new()), expected, "{part:?}");
+        check(Part::Target("wasm32-nowhere"), false);
+        check(Part::Program("no-such-program-at-all", ""), false);
+        check(Part::Program("sh", ""), true);
     }
 }

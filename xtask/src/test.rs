@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::command::{Run, find_program, heading};
 use crate::paths::Paths;
-use crate::plugins;
+use crate::plugins::{self, projects, zig};
 use crate::publishers;
 use crate::setup::{self, Needs};
 use crate::tidy;
@@ -16,19 +16,21 @@ const FULL_VARIABLE: &str = "WIREHOOK_TEST_FULL";
 
 /// Each step ends the run where it fails.
 pub(crate) fn run(paths: &Paths, full: bool) -> Result<()> {
-    setup::run(Needs::Everything)?;
+    setup::run(Needs::Everything, paths)?;
     plugins::run(paths, true)?;
     tidy::run(paths)?;
     for folder in plugins::example_folders(paths)? {
         heading(&format!("test: {}", folder.display()));
         Run::cargo(&folder, ADVICE).args(["test", "--locked", "--target-dir"]).arg(paths.guest_builds()).success()?;
     }
+    projects::test(paths)?;
     let cargo = || {
         let run = Run::cargo(&paths.root, ADVICE);
         if full { run.env(FULL_VARIABLE, "1") } else { run }
     };
     if full {
         publishers::build(paths)?;
+        zig::build(paths)?;
     }
     heading("test: the programs that the tests start");
     cargo().args(["build", "--locked", "--workspace", "--bins"]).success()?;
@@ -43,7 +45,7 @@ pub(crate) fn run(paths: &Paths, full: bool) -> Result<()> {
     heading("test: everything passed");
     if !full {
         eprintln!(
-            "left out: the long tests, FraiseQL's own publishers among them; `cargo xtask test --full` runs them"
+            "left out: the long tests, FraiseQL's own publishers and the example in Zig among them; `cargo xtask test --full` runs them"
         );
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::pool::Pool;
-use crate::plugin::registry::{Registry, Status};
+use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
 use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
@@ -35,6 +35,9 @@ pub(super) async fn beat(store: Arc<dyn Store>, clock: Arc<dyn Clock>, drain: Dr
     }
 }
 
+/// How long until a file that was being written is looked at again.
+const LOOK_AGAIN_DELAY: Duration = Duration::from_millis(350);
+
 /// Looks into the plugins folder whenever it changed. A folder that is not there is looked for again and again.
 pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: Drain) {
     let mut missing = false;
@@ -55,9 +58,16 @@ pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: 
         // What came between the last look and the first watch.
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            while let Err(error) = registry.scan().await {
-                tracing::error!(%error, "the plugins folder changed and the store could not be told; trying again");
-                if !wait(WATCH_RETRY_DELAY, &drain).await {
+            loop {
+                let again = match registry.scan().await {
+                    Ok(Look::Settled) => break,
+                    Ok(Look::Unsettled) => LOOK_AGAIN_DELAY,
+                    Err(error) => {
+                        tracing::error!(%error, "the plugins folder changed and the store could not be told; trying again");
+                        WATCH_RETRY_DELAY
+                    }
+                };
+                if !wait(again, &drain).await {
                     return;
                 }
             }
@@ -65,6 +75,31 @@ pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: 
                 () = drain.begun() => return,
                 still_there = folder.changed() => changed = still_there,
             }
+        }
+    }
+}
+
+/// How long after a rollback what the bad build killed last is put back to work.
+const AFTER_ROLLBACK: Duration = Duration::from_secs(2);
+
+/// Takes builds from work that fail so much more than the ones before them.
+pub(super) async fn watch_builds(pool: Arc<Pool>, registry: Arc<Registry>, drain: Drain) {
+    loop {
+        let condemned = tokio::select! {
+            () = drain.begun() => return,
+            condemned = pool.condemned() => condemned,
+        };
+        for plugin in condemned {
+            if let Err(error) = registry.roll_back(&plugin).await {
+                tracing::error!(plugin = %plugin.name, %error, "the rollback was not finished; it is at the next housekeeping");
+            }
+        }
+        // Calls of the bad build were under way: what they killed is looked for again. Housekeeping does so later too.
+        if !wait(AFTER_ROLLBACK, &drain).await {
+            return;
+        }
+        if let Err(error) = registry.settle().await {
+            tracing::error!(%error, "the store could not be told of the rollback; housekeeping tries again");
         }
     }
 }
@@ -159,10 +194,10 @@ impl Readiness for Parts {
 }
 
 fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {
-    match status {
-        Status::Loaded(_) => None,
-        Status::Broken(why) => Some(format!("{name} won't load: {why}")),
-        Status::Missing => Some(format!("{name}: its file is missing")),
+    match (status.fault?, status.serving) {
+        (Fault::Refused(why), None) => Some(format!("{name} won't load: {why}")),
+        (Fault::Refused(why), Some(_)) => Some(format!("{name} goes on as it was, its new files won't load: {why}")),
+        (Fault::Missing, _) => Some(format!("{name}: its file is missing")),
     }
 }
 

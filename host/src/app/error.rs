@@ -20,6 +20,15 @@ pub enum AppError {
     /// Plugins can't be run here.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The folder for plugins' builds can't be made.
+    #[error("the folder for the plugins' last good builds `{}` can't be used; it must be one that the host may create and write", dir.display())]
+    Builds {
+        /// The folder.
+        dir: std::path::PathBuf,
+        /// What the file system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A thread could not be started.
     #[error("a worker thread could not be started: {0}; raise the limit on processes")]
     Thread(#[source] std::io::Error),

@@ -120,7 +120,14 @@ impl FilterArgs {
     }
 
     fn into_filter(self, ids: Vec<i64>, limit: Option<u32>) -> DeadLetterFilter {
-        DeadLetterFilter { ids, endpoint: self.endpoint, plugin: self.plugin, reason: self.reason, limit }
+        DeadLetterFilter {
+            ids,
+            endpoint: self.endpoint,
+            plugin: self.plugin,
+            plugin_digest: None,
+            reason: self.reason,
+            limit,
+        }
     }
 }
 

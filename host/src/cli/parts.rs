@@ -178,6 +178,8 @@ pub struct PluginView {
     pub subjects: Vec<String>,
     /// The endpoints it may name, its default first.
     pub endpoints: Vec<String>,
+    /// What it may reach besides, or asks for.
+    pub grants: Vec<String>,
     /// What it imports.
     pub imports: Vec<String>,
     /// What it exports.

@@ -82,6 +82,7 @@ fn print(session: &mut Session<'_>, plugin: &PluginView) -> std::io::Result<()> 
     for (key, values) in [
         ("subjects", &plugin.subjects),
         ("endpoints", &plugin.endpoints),
+        ("grants", &plugin.grants),
         ("imports", &plugin.imports),
         ("exports", &plugin.exports),
     ] {

@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use super::{DevOptions, NAME_BYTES, random, source};
 use crate::cli::{Failure, Failures};
-use crate::plugin::manifest_beside;
+use crate::plugin::{Grant, manifest_beside};
 use crate::secret::Secret;
 use crate::settings::{Environment, Settings, parse};
 
@@ -82,6 +82,8 @@ struct Put {
     name: String,
     /// The endpoints that its sidecar names.
     endpoints: Vec<Arc<str>>,
+    /// What its sidecar asks for.
+    grants: BTreeSet<Grant>,
 }
 
 /// Copies plugins and their sidecars: what is built over them meanwhile changes nothing here.
@@ -108,7 +110,7 @@ fn put_plugins(folder: &Path, files: &[PathBuf]) -> Result<Vec<Put>, Failures> {
         if sidecar.is_file() {
             copied(&sidecar, folder.join(format!("{name}.toml")))?;
         }
-        plugins.push(Put { name, endpoints: manifest.endpoints });
+        plugins.push(Put { name, endpoints: manifest.endpoints, grants: manifest.grants });
     }
     Ok(plugins)
 }
@@ -127,10 +129,17 @@ fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url) -> Result<St
         let secret = table(&[("env", SECRET_VARIABLE.into())]);
         table(&[("name", name.into()), ("url", forward_to.as_str().into()), ("secret", secret)])
     };
-    // Where endpoints are several, a plugin that names none has to be told which is its own.
-    let listed = plugins.iter().filter(|plugin| plugin.endpoints.is_empty()).map(|plugin| {
-        let own = Value::Array(vec![ENDPOINT.into()]);
-        table(&[("name", plugin.name.as_str().into()), ("endpoints", own)])
+    // Where endpoints are several, a plugin that names none has to be told which is its own. Whoever tries a plugin gives
+    // it what it asks for.
+    let asks = |plugin: &&Put| plugin.endpoints.is_empty() || !plugin.grants.is_empty();
+    let listed = plugins.iter().filter(asks).map(|plugin| {
+        let own = plugin.endpoints.is_empty().then(|| ENDPOINT.into());
+        let grants = plugin.grants.iter().map(|grant| grant.as_str().into());
+        table(&[
+            ("name", plugin.name.as_str().into()),
+            ("endpoints", Value::Array(own.into_iter().collect())),
+            ("grants", Value::Array(grants.collect())),
+        ])
     });
     // Addresses that the user wrote are meant.
     let named = match forward_to.host() {
@@ -162,7 +171,11 @@ mod tests {
     use super::*;
 
     fn put(name: &str, endpoints: &[&str]) -> Put {
-        Put { name: name.to_owned(), endpoints: endpoints.iter().map(|name| (*name).into()).collect() }
+        Put {
+            name: name.to_owned(),
+            endpoints: endpoints.iter().map(|name| (*name).into()).collect(),
+            grants: BTreeSet::new(),
+        }
     }
 
     #[test]

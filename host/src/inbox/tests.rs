@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::handover::refill::Refill as _;
-use crate::plugin::{Manifest, Plugin, fixture};
+use crate::plugin::{Manifest, Plugin, Services, fixture};
 use crate::store::fake::FakeStore;
 use crate::store::{EventSeq, KnownPlugin};
 
@@ -26,7 +26,7 @@ async fn scene() -> Scene {
     let clock: Arc<dyn Clock> = ManualClock::starting_at(NOW);
     let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
     let metrics = Arc::new(Metrics::new("test").unwrap());
-    let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), 1);
+    let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), 1);
     let (engine, cache) = fixture::engine();
     let orders = Plugin::load(&engine, "orders", &fixture::guest("(i32.const 1024)"), Manifest::default()).unwrap();
     pool.install(Arc::new(orders));

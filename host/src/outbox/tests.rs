@@ -4,10 +4,11 @@ use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::handover::Pressure;
 use crate::handover::refill::Refill as _;
-use crate::plugin::{CallReport, Manifest, Webhook, fixture};
+use crate::plugin::state::InMemory;
+use crate::plugin::{CallReport, Manifest, Services, Webhook, fixture};
 use crate::settings::EgressSettings;
 use crate::store::fake::FakeStore;
-use crate::store::{ClaimedRun, EventSeq};
+use crate::store::{ClaimedRun, EventSeq, StateChange};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -26,6 +27,7 @@ fn ran(plugin: &Arc<Plugin>, attempts_made: u32, result: Result<Vec<Webhook>, Ca
     let event = Arc::new(fixture::event("{}"));
     Ran {
         run: ClaimedRun { seq: EventSeq(1), event, plugin: Arc::clone(&plugin.name), attempts_made },
+        conflicts: 0,
         plugin: Arc::clone(plugin),
         report: CallReport {
             result,
@@ -34,6 +36,7 @@ fn ran(plugin: &Arc<Plugin>, attempts_made: u32, result: Result<Vec<Webhook>, Ca
             memory_peak_bytes: 0,
             instance_bytes: 0,
             log_lines_dropped: 0,
+            state: None,
         },
     }
 }
@@ -59,6 +62,9 @@ fn every_failure_has_its_end() {
     check(CallFailure::Memory, 1, Err(Reason::PluginMemory));
     check(CallFailure::Output, 1, Err(Reason::PluginOutput));
     check(CallFailure::Reject, 1, Err(Reason::PluginRejected));
+
+    check(CallFailure::Host, 1, Ok(HOST_RETRY_DELAY));
+    check(CallFailure::Host, u32::MAX, Ok(HOST_RETRY_DELAY));
 
     check(CallFailure::Deadline, 1, Ok(Duration::from_secs(1)));
     check(CallFailure::Deadline, 2, Ok(Duration::from_secs(10)));
@@ -102,7 +108,7 @@ async fn scene() -> Scene {
     let pressure = Arc::new(Pressure::new(16));
     let metrics = Arc::new(Metrics::new("test").unwrap());
     let plugin = plugin();
-    let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), 1);
+    let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), Services::default(), 1);
     pool.install(Arc::clone(&plugin));
     for (name, limit) in pool.wants(NOW).claims {
         Arc::clone(&pool).claim(name, limit).await;
@@ -118,6 +124,7 @@ async fn scene() -> Scene {
     let outbox = Outbox {
         store: shared,
         pool: Arc::clone(&pool),
+        state: Arc::new(InMemory::default()),
         dispatcher,
         endpoints: Arc::new(endpoints()),
         metrics,
@@ -130,16 +137,22 @@ async fn scene() -> Scene {
 impl Scene {
     /// Completes one run of that result, to its end.
     async fn complete(self, result: Result<Vec<Webhook>, CallFailure>) -> Self {
+        let ran = ran(&self.plugin, 0, result);
+        self.end(ran).await
+    }
+
+    async fn end(self, ran: Ran) -> Self {
         let Self { store, pool, pressure, plugin, outbox } = self;
         let (metrics, endpoints) = (Arc::clone(&outbox.metrics), Arc::clone(&outbox.endpoints));
         let (dispatcher, clock) = (Arc::clone(&outbox.dispatcher), Arc::clone(&outbox.clock));
         let (sender, receiver) = mpsc::channel(1);
-        sender.send(ran(&plugin, 0, result)).await.unwrap();
+        sender.send(ran).await.unwrap();
         drop(sender);
         outbox.run(receiver).await;
         let outbox = Outbox {
             store: Arc::<FakeStore>::clone(&store),
             pool: Arc::clone(&pool),
+            state: Arc::new(InMemory::default()),
             dispatcher,
             endpoints,
             metrics,
@@ -158,6 +171,20 @@ async fn a_completion_that_can_not_be_committed_is_kept_and_tried_again() {
     assert_eq!(scene.store.calls("complete_runs"), 4);
     assert_eq!(scene.store.look(|seen| seen.completions.len()), 1);
     assert_eq!((scene.pool.is_idle(), scene.pressure.weight()), (true, 0));
+}
+
+/// Nothing of its result is kept, and it stays in the memory, to be called before all others.
+#[tokio::test]
+async fn a_run_whose_state_has_changed_is_called_again() {
+    let scene = scene().await;
+    scene.store.look(|seen| seen.conflicts = 1);
+    let mut again = ran(&scene.plugin, 0, Ok(vec![webhook(Vec::new())]));
+    again.report.state = Some(Arc::new(StateChange { reads: vec![("count".into(), None)], writes: Vec::new() }));
+    let scene = scene.end(again).await;
+    assert_eq!(scene.store.look(|seen| seen.completions.len()), 0);
+    assert_eq!(scene.outbox.metrics.plugin("orders").state_conflicts.get(), 1);
+    assert!(!scene.pool.is_idle());
+    assert_eq!(scene.pool.stop(), [(EventSeq(1), "orders".into())]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
-//! Generated from the world in `wit/`: the contract's types as Rust has them.
+//! Generated from `wit/`: the contract's types as Rust has them, with every capability that may be granted.
 
 wasmtime::component::bindgen!({
     path: "../wit",
-    world: "subscriber",
+    world: "all-capabilities",
     ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
+use super::compiler::Code;
 use crate::clock::{Clock, Timestamp};
 
 /// Entries kept; the least recently used go first.
@@ -24,7 +25,7 @@ pub(super) const ENTRIES_BYTES_MAX: u64 = 1 << 30;
 const MAGIC: &[u8; 8] = b"WHCWASM1";
 const CHECKSUM_BYTES: usize = 32;
 /// What turned a core module into the component that was compiled: another encoder may produce another component.
-const ENCODER: &str = "wc254";
+const ENCODER: &str = "wc254-1";
 const EXTENSION: &str = "cwasm";
 const TEMPORARY_PREFIX: &str = ".compiling-";
 /// A temporary file this old was left by a host that died.
@@ -107,11 +108,11 @@ impl CompiledCache {
                 return None;
             }
         };
-        // SAFETY: `deserialize` trusts its input to be the unmodified output of `serialize`. `store` alone writes entries,
-        // into a folder that belongs to this user and that `open` found or made unwritable for everyone else; the entry is
-        // a regular file of this user, and its checksum shows that it is whole. The bytes are in memory: they can't change
-        // after the check. Whoever can write as this user can replace the host itself.
-        match unsafe { Component::deserialize(engine, &code) } {
+        // SAFETY: `store` alone writes entries, into a folder that belongs to this user and that `open` found or made
+        // unwritable for everyone else; the entry is a regular file of this user, and its checksum shows that it is whole.
+        // Whoever can write as this user can replace the host itself.
+        let code = unsafe { Code::kept(code) };
+        match code.component(engine) {
             Ok(component) => {
                 self.touch(&path);
                 Some(component)
@@ -123,11 +124,10 @@ impl CompiledCache {
         }
     }
 
-    /// Keeps `component` for the file with `digest`; then removes what is over the bounds. A failure costs only the time of
+    /// Keeps the code of the file with `digest`; then removes what is over the bounds. A failure costs only the time of
     /// the next compilation, so it is logged and not returned.
-    pub(super) fn store(&self, digest: &str, component: &Component) {
-        let kept = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")));
-        if let Err(error) = kept.and_then(|code| self.write(digest, &code)).and_then(|()| self.prune()) {
+    pub(super) fn store(&self, digest: &str, code: &Code) {
+        if let Err(error) = self.write(digest, code.bytes()).and_then(|()| self.prune()) {
             tracing::warn!(dir = %self.dir.display(), %error, "a compiled plugin could not be kept; the next start compiles it again");
         }
     }

@@ -14,7 +14,8 @@ use super::limits::{
     BODIES_BYTES_MAX, BODY_BYTES_MAX, CROSSING_BYTES_MAX, Deadline, HANDLES_MAX, HEADER_BYTES_MAX, HEADERS_MAX,
     LogBudget, MemoryMeter, NAME_BYTES_MAX, WEBHOOKS_MAX, detail,
 };
-use super::{CallFailure, CallReport, Plugin, Webhook};
+use super::state::{Broken, Session};
+use super::{CallFailure, CallReport, Plugin, Services, Webhook};
 use crate::event::{Event, EventKey};
 
 /// Ticks of the engine between two looks at the deadline.
@@ -33,6 +34,8 @@ pub(super) struct CallState {
     pub(super) memory: MemoryMeter,
     pub(super) log: LogBudget,
     pub(super) wasi: Option<Box<Wasi>>,
+    pub(super) session: Session,
+    pub(super) broken_state: Option<Broken>,
     /// Memories and tables once the sandbox was made.
     pub(super) instance_bytes: usize,
 }
@@ -43,8 +46,13 @@ impl Plugin {
     /// Waits for a slot of the engine's pool, then blocks for [`super::limits::WALL_FACTOR`] deadlines at most. For worker
     /// threads; never from a task of an async runtime.
     pub fn call(&self, event: &Event, attempt: u32) -> CallReport {
+        self.call_with(event, attempt, &Services::default())
+    }
+
+    /// As [`Self::call`], with what a host provides.
+    pub fn call_with(&self, event: &Event, attempt: u32, services: &Services) -> CallReport {
         let _permit = self.engine.enter();
-        let mut store = self.store(event);
+        let mut store = self.store(event, services);
         let returned = self.invoke(&mut store, event, attempt);
         // Taking the state out drops the sandbox, which is part of what the call costs.
         let mut state = store.into_data();
@@ -56,6 +64,7 @@ impl Plugin {
             Ok(Err(handler::Failure::Reject(why))) => Err(CallFailure::Reject(detail(&why))),
             Err(error) => Err(classify(&error, &state, &output)),
         };
+        let is_good = result.is_ok();
         log::emit_stdio(&mut state, &output);
         log::report_dropped(&state);
         CallReport {
@@ -65,10 +74,11 @@ impl Plugin {
             memory_peak_bytes: state.memory.bytes_peak(),
             instance_bytes: state.instance_bytes,
             log_lines_dropped: state.log.lines_dropped(),
+            state: if is_good { state.session.into_change() } else { None },
         }
     }
 
-    fn store(&self, event: &Event) -> Store<CallState> {
+    fn store(&self, event: &Event, services: &Services) -> Store<CallState> {
         let limits = self.manifest.limits;
         let state = CallState {
             plugin: self.name.clone(),
@@ -78,6 +88,8 @@ impl Plugin {
             memory: MemoryMeter::new(limits.memory_bytes_max),
             log: LogBudget::default(),
             wasi: None,
+            session: Session::new(Arc::clone(&services.state), Arc::clone(&self.name)),
+            broken_state: None,
             instance_bytes: 0,
         };
         let mut store = Store::new(self.engine.wasmtime(), state);
@@ -168,6 +180,11 @@ fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFai
     }
     if let Some(refused) = state.memory.refused() {
         return CallFailure::Memory(refused.to_owned());
+    }
+    match &state.broken_state {
+        Some(broken @ Broken::Bound { .. }) => return CallFailure::Output(detail(&broken.to_string())),
+        Some(broken @ Broken::Store(_)) => return CallFailure::Host(detail(&broken.to_string())),
+        None => {}
     }
     // The runtime has no type for this error; a test notices when its words change.
     if error.root_cause().to_string().contains("fuel allocated for hostcalls has been exhausted") {

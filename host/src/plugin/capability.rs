@@ -2,4 +2,5 @@
 
 pub(super) mod log;
 pub(super) mod config;
+pub(super) mod state;
 pub(super) mod wasi;

@@ -9,6 +9,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAll
 
 use super::cache::{CacheError, CompiledCache};
 use super::call::CallState;
+use super::compiler::Compiler;
 use super::gate::{Gate, Permit};
 use super::limits::MEMORY_BYTES_MAX;
 use super::linker;
@@ -34,6 +35,7 @@ pub struct Engine {
     wasmtime: wasmtime::Engine,
     linker: Linker<CallState>,
     cache: CompiledCache,
+    compiler: Compiler,
     gate: Arc<Gate>,
     ticker: Option<JoinHandle<()>>,
     clock: Arc<dyn Clock>,
@@ -67,8 +69,13 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// An engine for `workers` calls at once, which keeps compiled code in `cache_dir` (created 0700).
-    pub fn new(workers: usize, cache_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>, EngineError> {
+    /// An engine for `workers` calls at once, which compiles with `compiler` and keeps code in `cache_dir` (created 0700).
+    pub fn new(
+        workers: usize,
+        cache_dir: &Path,
+        compiler: Compiler,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, EngineError> {
         let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
         let slots = slots.ok_or(EngineError::Workers(workers))?;
         let wasmtime = wasmtime::Engine::new(&config(slots))
@@ -83,7 +90,7 @@ impl Engine {
                 move || gate.tick_until_closed(|| wasmtime.increment_epoch())
             })
             .map_err(EngineError::Ticker)?;
-        Ok(Arc::new(Self { wasmtime, linker, cache, gate, ticker: Some(ticker), clock }))
+        Ok(Arc::new(Self { wasmtime, linker, cache, compiler, gate, ticker: Some(ticker), clock }))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -96,6 +103,10 @@ impl Engine {
 
     pub(super) fn cache(&self) -> &CompiledCache {
         &self.cache
+    }
+
+    pub(super) fn compiler(&self) -> &Compiler {
+        &self.compiler
     }
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {
@@ -116,6 +127,11 @@ impl Drop for Engine {
             drop(ticker.join());
         }
     }
+}
+
+/// What compiles for every [`Engine`] of this build, whatever its number of slots.
+pub(super) fn for_compiling() -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&config(1))
 }
 
 fn config(slots: u32) -> Config {
@@ -144,8 +160,9 @@ fn config(slots: u32) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
         .concurrency_support(false)
-        // The memory limit is a sum; more memories than a plugin's modules have would only make it easier to miss.
-        .wasm_multi_memory(false)
+        // The memory limit is a sum over all memories of a call, so that several are no way around it; components of
+        // several modules need adapters with more than one.
+        .wasm_multi_memory(true)
         .wasm_memory64(false)
         // A guest's own DWARF is input like any other: it is never parsed in the host.
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use super::compiler::Compiler;
 use super::{Engine, Manifest, Plugin};
 use crate::clock::SystemClock;
 use crate::event::{Event, EventKey};
@@ -15,7 +16,7 @@ use crate::event::{Event, EventKey};
 /// An engine for one call at once, and the folder its cache is in.
 pub(crate) fn engine() -> (Arc<Engine>, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    (Engine::new(1, &dir.path().join("compiled"), SystemClock::shared()).unwrap(), dir)
+    (Engine::new(1, &dir.path().join("compiled"), Compiler::InProcess, SystemClock::shared()).unwrap(), dir)
 }
 
 /// A plugin whose `on-event` is `body`: instructions with `$event` (a pointer to the event) that leave a pointer to the

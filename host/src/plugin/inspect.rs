@@ -8,7 +8,7 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::linker::handler_version;
 use super::loader::{component_bytes, kind};
-use super::{Engine, Kind, Manifest, Plugin, digest};
+use super::{Engine, Grant, Kind, Manifest, Plugin, digest};
 
 /// Names listed of each sort.
 const NAMES_MAX: usize = 1_000;
@@ -36,7 +36,9 @@ pub struct Inspection {
 pub fn inspect(engine: &Arc<Engine>, wasm: &[u8]) -> Inspection {
     let kind = kind(wasm).ok();
     let (imports, exports) = kind.map(|kind| names(kind, wasm)).unwrap_or_default();
-    let loaded = Plugin::load(engine, "inspected", wasm, Manifest::default());
+    // What it is granted is the operator's to say; here it is whether it could run at all.
+    let asking = Manifest { grants: Grant::ALL.iter().copied().collect(), ..Manifest::default() };
+    let loaded = Plugin::load(engine, "inspected", wasm, asking);
     Inspection {
         kind,
         bytes: wasm.len(),

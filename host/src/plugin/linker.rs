@@ -1,13 +1,16 @@
 //! What the host offers to plugins, and whether a plugin fits it, told to its author.
 
+use std::collections::BTreeSet;
+
 use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 
-use super::bindings::SubscriberPre;
+use super::bindings::AllCapabilitiesPre;
 use super::bindings::exports::wirehook::plugin::handler::{Event, Failure, Webhook};
 use super::call::CallState;
-use super::capability::{config, log, wasi};
+use super::capability::{config, log, state, wasi};
 use super::engine::Engine;
+use super::grant::Grant;
 use super::loader::LoadError;
 
 /// The interface a plugin exports.
@@ -25,19 +28,25 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<CallSt
     wasi::add_to_linker(&mut linker)?;
     log::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
+    state::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
-/// Checks that `component` fits the host and prepares it to be instantiated.
-pub(super) fn link(engine: &Engine, component: &Component) -> Result<SubscriberPre<CallState>, LoadError> {
+/// Checks that `component` fits the host and what it is granted, and prepares it to be instantiated.
+pub(super) fn link(
+    engine: &Engine,
+    component: &Component,
+    grants: &BTreeSet<Grant>,
+) -> Result<AllCapabilitiesPre<CallState>, LoadError> {
     let world = component.component_type();
     check_handler(engine.wasmtime(), &world)?;
     check_imports(engine.wasmtime(), &world)?;
+    check_grants(engine.wasmtime(), &world, grants)?;
     let instance: InstancePre<CallState> = engine
         .linker()
         .instantiate_pre(component)
         .map_err(|error| LoadError::ImportMismatch { detail: format!("{error:#}") })?;
-    SubscriberPre::new(instance).map_err(|error| LoadError::HandlerMismatch { detail: format!("{error:#}") })
+    AllCapabilitiesPre::new(instance).map_err(|error| LoadError::HandlerMismatch { detail: format!("{error:#}") })
 }
 
 /// The version of the handler that `exports` has, where it has one at all.
@@ -89,6 +98,19 @@ fn check_imports(engine: &wasmtime::Engine, world: &types::Component) -> Result<
     }
 }
 
+fn check_grants(
+    engine: &wasmtime::Engine,
+    world: &types::Component,
+    grants: &BTreeSet<Grant>,
+) -> Result<(), LoadError> {
+    let needed = |import: &str| Grant::ALL.iter().copied().find(|grant| is_compatible(grant.interface(), import));
+    let imports = world.imports(engine).filter(|(_, import)| needs_something(engine, &import.ty));
+    match imports.filter_map(|(name, _)| needed(name)).find(|grant| !grants.contains(grant)) {
+        Some(grant) => Err(LoadError::GrantMissing { grant, interface: grant.interface() }),
+        None => Ok(()),
+    }
+}
+
 /// Types alone need nothing from the host.
 fn needs_something(engine: &wasmtime::Engine, import: &ComponentItem) -> bool {
     match import {
@@ -106,10 +128,16 @@ fn is_offered(import: &str) -> bool {
     if wasi::PACKAGES.contains(&package) {
         return version.is_some_and(|version| version.starts_with("0.2."));
     }
-    [log::INTERFACE, config::INTERFACE, TYPES_INTERFACE].iter().any(|offered| {
-        let (offered_base, offered_version) = split_version(offered);
-        offered_base == base && same_minor(offered_version, version)
-    })
+    let granted = Grant::ALL.iter().map(|grant| grant.interface());
+    [log::INTERFACE, config::INTERFACE, TYPES_INTERFACE]
+        .into_iter()
+        .chain(granted)
+        .any(|offered| is_compatible(offered, import))
+}
+
+fn is_compatible(offered: &str, import: &str) -> bool {
+    let ((offered_base, offered_version), (base, version)) = (split_version(offered), split_version(import));
+    offered_base == base && same_minor(offered_version, version)
 }
 
 /// Before 1.0, versions with the same minor number are compatible.
@@ -150,9 +178,10 @@ fn listed(names: &[&str]) -> String {
 /// What a plugin may import, for people.
 pub(super) fn offered() -> String {
     format!(
-        "`{}`, `{}`, and WASI 0.2 without files, network or variables ({})",
+        "`{}`, `{}`, where granted `{}`, and WASI 0.2 without files, network or variables ({})",
         log::INTERFACE,
         config::INTERFACE,
+        state::INTERFACE,
         wasi::PACKAGES.join(", ")
     )
 }

@@ -1,16 +1,17 @@
 //! From the bytes of a file to a plugin that can be called, or to words its author can act on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
-use wit_component::ComponentEncoder;
 
 use super::Plugin;
 use super::capability::config::ConfigValues;
+use super::encode::encode;
 use super::engine::Engine;
+use super::grant::Grant;
 use super::limits::{Limits, detail};
 use super::linker::{self, HANDLER, SIGNATURE, offered};
 use super::manifest::Manifest;
@@ -19,8 +20,6 @@ use super::manifest::Manifest;
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one page of WebAssembly.
 const PAGE_BYTES: u64 = 64 << 10;
-/// What the toolchains of WASI 0.1 import.
-const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// How to build something that loads.
 const BUILD_HINT: &str = "build it with the SDK (`cargo build --target wasm32-unknown-unknown`), or as a component with `--target wasm32-wasip2`";
 
@@ -45,11 +44,10 @@ pub enum LoadError {
         /// Bytes 4 to 8.
         version: [u8; 4],
     },
-    /// A core module of WASI 0.1.
-    #[error("the file is a core module that imports `{PREVIEW1}` (WASI 0.1), which plugins don't have; {BUILD_HINT}")]
-    Preview1,
     /// A core module that says nothing about its interface.
-    #[error("the file is a core module without a component type, so its interface is unknown; {BUILD_HINT}")]
+    #[error(
+        "the file is a core module without a component type that does not export `{HANDLER}#on-event` either, so it is no plugin; {BUILD_HINT}; for a language without an SDK see wit/abi.md"
+    )]
     NoComponentType,
     /// A core module that has a component type but does not fit it.
     #[error(
@@ -73,6 +71,35 @@ pub enum LoadError {
     CompilerPanicked {
         /// What it said.
         detail: String,
+    },
+    /// The compiler used more memory than it may.
+    #[error(
+        "compiling this file took more than {} of memory, which is all that it may: build it with smaller functions, or with fewer dependencies",
+        bytesize::ByteSize::b(*bytes_max).display().iec()
+    )]
+    CompilerMemory {
+        /// What it may use, in bytes.
+        bytes_max: u64,
+    },
+    /// The compiler took longer than it may.
+    #[error(
+        "compiling this file took longer than {} s, which is all that it may: build it with smaller functions, or with fewer dependencies",
+        deadline.as_secs()
+    )]
+    CompilerDeadline {
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// No process to compile in.
+    #[error(
+        "the process that compiles could not be run ({}): {source}; raise the limits on processes and memory of the service",
+        program.display()
+    )]
+    CompilerUnavailable {
+        /// What was to be run.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// No handler at all.
     #[error(
@@ -117,6 +144,16 @@ pub enum LoadError {
         /// Which, and what differs.
         detail: String,
     },
+    /// It imports what it is not granted.
+    #[error(
+        "the plugin imports `{interface}`, which takes the grant `{grant}`: its sidecar must ask for it with grants = [\"{grant}\"], and its [[plugin]] in the settings must give it"
+    )]
+    GrantMissing {
+        /// The grant.
+        grant: Grant,
+        /// What it imports.
+        interface: &'static str,
+    },
     /// It could never start within its memory limit.
     #[error(
         "the plugin starts with a memory of {bytes} bytes, its limit is {bytes_max}: ask for more in its sidecar's [limits] memory, or build it with less"
@@ -135,7 +172,7 @@ pub enum LoadError {
 pub enum Kind {
     /// A component.
     Component,
-    /// A core module, which must carry a component type.
+    /// A core module, which must carry a component type or export the handler.
     CoreModule,
 }
 
@@ -147,15 +184,25 @@ impl Plugin {
         let component = match engine.cache().load(engine.wasmtime(), &digest) {
             Some(component) => component,
             None => {
-                let component = compile(engine, kind, wasm)?;
-                engine.cache().store(&digest, &component);
-                component
+                let code = engine.compiler().compile(engine.wasmtime(), kind, wasm)?;
+                engine.cache().store(&digest, &code);
+                code.component(engine.wasmtime())
+                    .map_err(|error| LoadError::Invalid { detail: detail(&format!("{error:#}")) })?
             }
         };
         check_memory(&component, manifest.limits)?;
-        let handler = linker::link(engine, &component)?;
+        let handler = linker::link(engine, &component, &manifest.grants)?;
         let config = ConfigValues::new(&manifest.config);
-        Ok(Self { name: name.into(), digest: digest.into(), manifest, engine: engine.clone(), handler, config })
+        let digest: Arc<str> = digest.into();
+        Ok(Self {
+            name: name.into(),
+            build: Arc::clone(&digest),
+            digest,
+            manifest,
+            engine: engine.clone(),
+            handler,
+            config,
+        })
     }
 }
 
@@ -185,44 +232,7 @@ pub(super) fn component_bytes(kind: Kind, wasm: &[u8]) -> Result<std::borrow::Co
     if kind == Kind::Component {
         return Ok(wasm.into());
     }
-    check_core_module(wasm)?;
-    let encoded = ComponentEncoder::default().validate(true).module(wasm).and_then(|mut encoder| encoder.encode());
-    encoded.map(Into::into).map_err(|error| LoadError::Encode { detail: detail(&format!("{error:#}")) })
-}
-
-fn compile(engine: &Engine, kind: Kind, wasm: &[u8]) -> Result<Component, LoadError> {
-    // Encoder and compiler have panicked on hostile input before, and a bad file must never disturb the others.
-    let compiled = catch_unwind(AssertUnwindSafe(|| {
-        let component = component_bytes(kind, wasm)?;
-        Component::from_binary(engine.wasmtime(), &component)
-            .map_err(|error| LoadError::Invalid { detail: detail(&format!("{error:#}")) })
-    }));
-    compiled.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(LoadError::CompilerPanicked { detail: detail(text.unwrap_or("it gave no reason")) })
-    })
-}
-
-fn check_core_module(wasm: &[u8]) -> Result<(), LoadError> {
-    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid { detail: error.to_string() };
-    let mut has_component_type = false;
-    let mut imports_preview1 = false;
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload.map_err(invalid)? {
-            Payload::CustomSection(section) => has_component_type |= section.name().starts_with("component-type"),
-            Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
-                    imports_preview1 |= import.map_err(invalid)?.module == PREVIEW1;
-                }
-            }
-            _ => {}
-        }
-    }
-    match (imports_preview1, has_component_type) {
-        (true, _) => Err(LoadError::Preview1),
-        (false, false) => Err(LoadError::NoComponentType),
-        (false, true) => Ok(()),
-    }
+    encode(wasm).map(Into::into)
 }
 
 fn check_memory(component: &Component, limits: Limits) -> Result<(), LoadError> {

@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::grant::{Grant, as_toml};
 use super::limits::{DEADLINE_MAX, DEADLINE_MIN, Limits, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 use crate::delivery::{RetryPolicy, RetryRule};
 use crate::settings::PluginCeiling;
@@ -35,6 +36,8 @@ pub struct Manifest {
     pub subjects: Vec<String>,
     /// The endpoints it may name, the default first. In a sidecar, none means the one that is configured.
     pub endpoints: Vec<Arc<str>>,
+    /// What it may reach besides.
+    pub grants: BTreeSet<Grant>,
     /// `[config]`: strings as they are, other values as JSON.
     pub config: BTreeMap<String, String>,
     /// `[limits]`
@@ -82,6 +85,16 @@ pub enum ManifestError {
         /// Those that are.
         granted: String,
     },
+    /// A grant the operator doesn't give.
+    #[error(
+        "the sidecar asks for the grant `{asked}`, which the settings do not give; if you trust the plugin with it, give its [[plugin]] grants = {wanted}"
+    )]
+    NotGranted {
+        /// The grant.
+        asked: Grant,
+        /// All that it asks for, as the settings have it.
+        wanted: String,
+    },
     /// Several endpoints, and nothing says which.
     #[error(
         "the plugin could use several endpoints ({candidates}); name its own in its sidecar, the default first: endpoints = [\"…\"]"
@@ -102,6 +115,7 @@ impl Default for Manifest {
         Self {
             subjects: vec![">".to_owned()],
             endpoints: Vec::new(),
+            grants: BTreeSet::new(),
             config: BTreeMap::new(),
             limits: Limits::default(),
             retry: RetryPolicy {
@@ -155,6 +169,10 @@ pub fn effective(
         if !granted.contains(endpoint) {
             return Err(ManifestError::EndpointNotGranted { endpoint: endpoint.clone(), granted: listed(&granted) });
         }
+    }
+    let given = |grant: &Grant| ceiling.is_some_and(|ceiling| ceiling.grants.contains(grant));
+    if let Some(asked) = ask.grants.iter().find(|grant| !given(grant)) {
+        return Err(ManifestError::NotGranted { asked: *asked, wanted: as_toml(&ask.grants) });
     }
     let endpoints = match (ask.endpoints.is_empty(), granted.len()) {
         (false, _) => ask.endpoints,
@@ -219,16 +237,11 @@ fn read(text: &str) -> Result<Manifest, Wrong> {
         // One line: the parser's own text repeats the source below it.
         message: error.message().lines().collect::<Vec<_>>().join("; "),
     })?;
-    if let Some(grant) = sidecar.grants.first() {
-        return Err(wrong(
-            grant,
-            format!("unknown grant `{}`; there is nothing to be granted in this version", grant.get_ref()),
-        ));
-    }
     let default = Manifest::default();
     Ok(Manifest {
         subjects: sidecar.subjects.map_or(Ok(default.subjects), read_subjects)?,
         endpoints: read_endpoints(sidecar.endpoints)?,
+        grants: read_grants(&sidecar.grants)?,
         config: sidecar.config.into_iter().map(|(name, value)| (name, config_text(value))).collect(),
         limits: read_limits(sidecar.limits)?,
         retry: read_retry(sidecar.retry, default.retry)?,
@@ -275,6 +288,14 @@ fn read_endpoints(endpoints: Vec<Spanned<String>>) -> Result<Vec<Arc<str>>, Wron
         return Err(wrong(twice, format!("the endpoint `{}` is named twice", twice.get_ref())));
     }
     Ok(endpoints.into_iter().map(|endpoint| endpoint.into_inner().into()).collect())
+}
+
+fn read_grants(grants: &[Spanned<String>]) -> Result<BTreeSet<Grant>, Wrong> {
+    let read = |grant: &Spanned<String>| {
+        let unknown = || wrong(grant, format!("unknown grant `{}`; known: {}", grant.get_ref(), Grant::known()));
+        Grant::parse(grant.get_ref()).ok_or_else(unknown)
+    };
+    grants.iter().map(read).collect()
 }
 
 fn read_limits(table: LimitsTable) -> Result<Limits, Wrong> {

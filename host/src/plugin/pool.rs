@@ -14,8 +14,9 @@ use crate::event::Event;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
 use crate::plugin::fair::{Share, is_long, may_start};
-use crate::plugin::{CallFailure, CallReport, Plugin};
-use crate::store::{Claim, ClaimedRun, EventSeq, Store};
+use crate::plugin::rollback::{Outcome, Standing, Verdict};
+use crate::plugin::{CallFailure, CallReport, Plugin, Services};
+use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
 
 /// The weight of one plugin's runs in memory at most, see [`weight`]; the rest wait in the store.
@@ -24,11 +25,17 @@ pub const RUNS_IN_MEMORY_MAX: usize = 2048;
 /// After a claim that failed, how long until the next.
 const CLAIM_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// A run whose completion met changed state this often is next called while no other run of its plugin is under way, and
+/// so can't meet it again.
+const CONFLICTS_BEFORE_ALONE: u32 = 2;
+
 /// A run that was called, and what came of it.
 #[derive(Debug)]
 pub struct Ran {
     /// The run.
     pub run: ClaimedRun,
+    /// Calls before this one whose completion met changed state.
+    pub conflicts: u32,
     /// The plugin that ran it.
     pub plugin: Arc<Plugin>,
     /// What it returned.
@@ -40,9 +47,11 @@ pub struct Pool {
     state: Mutex<State>,
     work: Condvar,
     changed: Notify,
+    condemned: Notify,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     pressure: Arc<Pressure>,
+    services: Services,
     workers: usize,
 }
 
@@ -53,26 +62,49 @@ struct State {
     turn_at: Duration,
     /// Calls under way that count as long.
     long_running: usize,
+    /// Builds that are to be taken from work.
+    condemned: Vec<Arc<Plugin>>,
     stopping: bool,
 }
 
 struct Queue {
-    plugin: Arc<Plugin>,
-    waiting: VecDeque<ClaimedRun>,
+    /// None while its file is gone.
+    plugin: Option<Arc<Plugin>>,
+    waiting: VecDeque<Waiting>,
+    /// Calls begun whose outcome is not durable yet.
+    unfinished: usize,
+    /// Whether the one call under way keeps the others waiting.
+    alone: bool,
+    /// How the present build does.
+    standing: Standing,
     share: Share,
     handover: Handover,
 }
 
+/// A run whose turn comes.
+struct Waiting {
+    run: ClaimedRun,
+    conflicts: u32,
+}
+
 impl Pool {
     /// A pool without plugins whose threads [`Self::start`] begins.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, pressure: Arc<Pressure>, workers: usize) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        pressure: Arc<Pressure>,
+        services: Services,
+        workers: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             work: Condvar::new(),
             changed: Notify::new(),
+            condemned: Notify::new(),
             store,
             clock,
             pressure,
+            services,
             workers: workers.max(1),
         })
     }
@@ -87,30 +119,82 @@ impl Pool {
             .collect()
     }
 
-    /// Puts a plugin to work, in place of an earlier one of that name.
+    /// Puts a plugin to work, in place of an earlier build of that name: calls under way end on that one, and its memory is
+    /// free when the last of them has.
     pub fn install(&self, plugin: Arc<Plugin>) {
         let mut state = lock(&self.state);
         match state.queues.get_mut(&plugin.name) {
-            Some(queue) => queue.plugin = plugin,
+            Some(queue) => {
+                if queue.plugin.replace(plugin).is_none() {
+                    queue.handover.spilled();
+                }
+            }
             None => {
                 let queue = Queue {
                     waiting: VecDeque::new(),
+                    unfinished: 0,
+                    alone: false,
+                    standing: Standing::default(),
                     share: Share::default(),
                     handover: Handover::new(RUNS_IN_MEMORY_MAX),
-                    plugin: Arc::clone(&plugin),
+                    plugin: Some(Arc::clone(&plugin)),
                 };
                 state.queues.insert(Arc::clone(&plugin.name), queue);
             }
         }
         drop(state);
+        self.work.notify_all();
         self.changed.notify_one();
+    }
+
+    /// How the present build of `plugin` does.
+    pub fn standing(&self, plugin: &str) -> Option<Standing> {
+        lock(&self.state).queues.get(plugin).map(|queue| queue.standing)
+    }
+
+    /// As [`Self::install`], for a build that is known to do as `standing` says.
+    pub fn install_with(&self, plugin: Arc<Plugin>, standing: Standing) {
+        let name = Arc::clone(&plugin.name);
+        self.install(plugin);
+        if let Some(queue) = lock(&self.state).queues.get_mut(&name) {
+            queue.standing = standing;
+        }
+    }
+
+    /// Waits for builds that fail so much more than the ones before them that they are to be taken from work.
+    pub async fn condemned(&self) -> Vec<Arc<Plugin>> {
+        loop {
+            let condemned = std::mem::take(&mut lock(&self.state).condemned);
+            if !condemned.is_empty() {
+                return condemned;
+            }
+            self.condemned.notified().await;
+        }
+    }
+
+    /// Takes a plugin from work. Calls under way end; returns the runs that wait in memory, for their claims to be given up.
+    /// To be called again later: a run that was being accepted or claimed meanwhile comes after it.
+    pub fn remove(&self, plugin: &str) -> Vec<(EventSeq, Arc<str>)> {
+        let mut state = lock(&self.state);
+        let Some(queue) = state.queues.get_mut(plugin) else { return Vec::new() };
+        queue.plugin = None;
+        let mut relief = 0;
+        let mut left = Vec::with_capacity(queue.waiting.len());
+        for Waiting { run, .. } in queue.waiting.drain(..) {
+            relief += queue.handover.left(weight(run.event.content_bytes()));
+            left.push((run.seq, run.plugin));
+        }
+        drop(state);
+        self.pressure.fall(relief);
+        left
     }
 
     /// Decides, before the commit, who will hold a new run of `plugin` for `event`.
     pub fn offer(&self, plugin: &str, event: &Event) -> Claim {
         let mut state = lock(&self.state);
         let weight = weight(event.content_bytes());
-        let claim = state.queues.get_mut(plugin).map_or(Claim::Open, |queue| queue.handover.offer(weight));
+        let queue = state.queues.get_mut(plugin).filter(|queue| queue.plugin.is_some());
+        let claim = queue.map_or(Claim::Open, |queue| queue.handover.offer(weight));
         if claim == Claim::Here {
             self.pressure.rise(weight);
         }
@@ -127,7 +211,7 @@ impl Pool {
             if !queue.is_active() {
                 queue.share.join(turn_at);
             }
-            queue.waiting.push_back(run);
+            queue.waiting.push_back(Waiting { run, conflicts: 0 });
             added += 1;
         }
         drop(state);
@@ -152,6 +236,25 @@ impl Pool {
             queue.handover.due(due_at);
         }
         self.changed.notify_one();
+    }
+
+    /// The outcome of a run that was called is durable: it leaves the memory.
+    pub fn done(&self, plugin: &str, event: &Event) {
+        let freed = lock(&self.state).queues.get_mut(plugin).is_some_and(Queue::end_call);
+        if freed {
+            self.work.notify_all();
+        }
+        self.left(plugin, event);
+    }
+
+    /// The outcome of a run could not be kept, because the state that the call had read has changed: it is called again
+    /// before all others. What a pool that is stopping leaves behind, the next start claims.
+    pub fn run_again(&self, run: ClaimedRun, conflicts: u32) {
+        if let Some(queue) = lock(&self.state).queues.get_mut(&run.plugin) {
+            queue.end_call();
+            queue.waiting.push_front(Waiting { run, conflicts });
+        }
+        self.work.notify_all();
     }
 
     /// A run of `plugin` for `event` left the memory: its outcome is durable, or it was never committed.
@@ -187,7 +290,7 @@ impl Pool {
         let mut state = lock(&self.state);
         state.stopping = true;
         let left = state.queues.values_mut().flat_map(|queue| queue.waiting.drain(..));
-        let left = left.map(|run| (run.seq, run.plugin)).collect();
+        let left = left.map(|waiting| (waiting.run.seq, waiting.run.plugin)).collect();
         drop(state);
         self.work.notify_all();
         left
@@ -199,47 +302,58 @@ impl Pool {
     }
 
     fn work(&self, ran: &mpsc::Sender<Ran>) {
-        while let Some((run, plugin, charge)) = self.next() {
+        while let Some((Waiting { run, conflicts }, plugin, charge)) = self.next() {
             let attempt = run.attempts_made.saturating_add(1);
             // A panic of the host's own code on one event must cost neither the worker nor the run.
-            let report =
-                catch_unwind(AssertUnwindSafe(|| plugin.call(&run.event, attempt))).unwrap_or_else(|_| panicked());
-            self.finish(&run.plugin, charge, report.duration);
+            let report = catch_unwind(AssertUnwindSafe(|| plugin.call_with(&run.event, attempt, &self.services)))
+                .unwrap_or_else(|_| panicked());
+            if let Some(change) = &report.state {
+                let version = StateVersion { event: run.seq, call: conflicts };
+                self.services.state.publish(&run.plugin, version, change);
+            }
+            self.finish(&plugin, charge, &report);
             // A plugin that had to leave a worker free may have a turn for it now.
             self.work.notify_one();
-            if ran.blocking_send(Ran { run, plugin, report }).is_err() {
+            if ran.blocking_send(Ran { run, conflicts, plugin, report }).is_err() {
                 return;
             }
         }
     }
 
     /// A worker is what is scarce, so a plugin is charged the time it held one, whether it computed or slept.
-    fn finish(&self, plugin: &str, charge: Duration, took: Duration) {
+    fn finish(&self, plugin: &Arc<Plugin>, charge: Duration, report: &CallReport) {
+        let now = self.clock.now();
         let mut state = lock(&self.state);
         state.long_running -= usize::from(is_long(charge));
-        if let Some(queue) = state.queues.get_mut(plugin) {
-            queue.share.finish(charge, took);
+        let Some(queue) = state.queues.get_mut(&plugin.name) else { return };
+        queue.share.finish(charge, report.duration);
+        if queue.judge(plugin, report, now) == Verdict::RollBack {
+            state.condemned.push(Arc::clone(plugin));
+            self.condemned.notify_one();
         }
     }
 
     /// Waits for the run whose turn it is; `None` once the pool is stopping.
-    fn next(&self) -> Option<(ClaimedRun, Arc<Plugin>, Duration)> {
+    fn next(&self) -> Option<(Waiting, Arc<Plugin>, Duration)> {
         let mut state = lock(&self.state);
         loop {
             if state.stopping {
                 return None;
             }
             let (long_running, workers) = (state.long_running, self.workers);
-            let ready = state.queues.values_mut().filter(|queue| !queue.waiting.is_empty());
+            let ready = state.queues.values_mut().filter(|queue| queue.is_ready());
             let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
             if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
-                && let Some(run) = queue.waiting.pop_front()
+                && let Some(plugin) = queue.plugin.clone()
+                && let Some(waiting) = queue.waiting.pop_front()
             {
-                let (turn_at, plugin) = (queue.share.consumed(), Arc::clone(&queue.plugin));
+                queue.unfinished += 1;
+                queue.alone = waiting.must_be_alone();
+                let turn_at = queue.share.consumed();
                 let charge = queue.share.start();
                 state.turn_at = state.turn_at.max(turn_at);
                 state.long_running += usize::from(is_long(charge));
-                return Some((run, plugin, charge));
+                return Some((waiting, plugin, charge));
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -255,10 +369,45 @@ fn panicked() -> CallReport {
         memory_peak_bytes: 0,
         instance_bytes: 0,
         log_lines_dropped: 0,
+        state: None,
+    }
+}
+
+impl Waiting {
+    fn must_be_alone(&self) -> bool {
+        self.conflicts >= CONFLICTS_BEFORE_ALONE
     }
 }
 
 impl Queue {
+    /// Whether its first run may be called now.
+    fn is_ready(&self) -> bool {
+        let Some(first) = self.waiting.front() else { return false };
+        self.plugin.is_some() && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+    }
+
+    /// Counts a call of the present build; a call that began before a reload says nothing of it.
+    fn judge(&mut self, plugin: &Arc<Plugin>, report: &CallReport, now: Timestamp) -> Verdict {
+        let outcome = match &report.result {
+            Ok(_) | Err(CallFailure::Retry(_) | CallFailure::Reject(_)) => Outcome::Answered,
+            Err(CallFailure::Host(_)) => return Verdict::Serve,
+            Err(_) => Outcome::Fault,
+        };
+        if self.plugin.as_ref().is_none_or(|present| present.build != plugin.build) {
+            return Verdict::Serve;
+        }
+        let (standing, verdict) = self.standing.after(outcome, now);
+        self.standing = standing;
+        verdict
+    }
+
+    /// A call's outcome was dealt with. Whether runs that had to wait for it may be called now.
+    fn end_call(&mut self) -> bool {
+        self.unfinished = self.unfinished.saturating_sub(1);
+        let was_alone = std::mem::take(&mut self.alone);
+        was_alone || (self.unfinished == 0 && !self.waiting.is_empty())
+    }
+
     fn is_active(&self) -> bool {
         !self.waiting.is_empty() || self.share.running() > 0
     }
@@ -268,6 +417,9 @@ impl Refill for Pool {
     fn wants(&self, now: Timestamp) -> Wanted {
         let mut wanted = Wanted::default();
         for (name, queue) in &mut lock(&self.state).queues {
+            if queue.plugin.is_none() {
+                continue;
+            }
             let limit = queue.handover.wants(now);
             wanted.add(name, limit, queue.handover.next_due());
         }

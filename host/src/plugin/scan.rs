@@ -1,19 +1,25 @@
 //! The plugins folder: every `*.wasm` in it, each on its own, so that a bad file never disturbs another.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::builds::{Builds, Pair};
 use super::loader::FILE_BYTES_MAX;
 use super::manifest::SIDECAR_BYTES_MAX;
 use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
-use crate::settings::{Admit, PluginsSettings};
+use crate::settings::{Admit, PluginCeiling, PluginsSettings};
+use crate::sync::lock;
 
 /// Plugins in one folder.
 pub(super) const PLUGINS_MAX: usize = 256;
+/// Plugins loaded at once: each may hold its file's bytes, and a compiler's process.
+const LOADERS_MAX: usize = 4;
 /// Bytes of a plugin's name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -24,8 +30,57 @@ pub struct Scanned {
     pub name: Arc<str>,
     /// The file.
     pub path: PathBuf,
+    /// What its files looked like before they were read.
+    pub stamp: Stamp,
+    /// Whether they looked different afterwards: somebody is writing them, and what was read may be neither the old pair
+    /// nor the new one.
+    pub changing: bool,
     /// The plugin, or why there is none.
     pub outcome: Result<Arc<Plugin>, PluginError>,
+}
+
+/// What a plugin's pair of files looks like from outside. As long as it is the same, so is what is in them: a file that is
+/// written or replaced gets another time of change or another inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    wasm: Option<FileStamp>,
+    sidecar: Option<FileStamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// In seconds and nanoseconds.
+    changed_at: (i64, i64),
+}
+
+impl Stamp {
+    fn of(wasm: &Path) -> Self {
+        Self { wasm: FileStamp::of(wasm), sidecar: FileStamp::of(&wasm.with_extension("toml")) }
+    }
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed_at: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// The plugins folder at one look.
+#[derive(Debug)]
+pub struct Folder {
+    /// The names of all that is there, or listed in the settings.
+    pub names: BTreeSet<Arc<str>>,
+    /// What was looked into, in the order of names.
+    pub scanned: Vec<Scanned>,
 }
 
 /// Why the folder can't be read at all.
@@ -91,36 +146,70 @@ pub enum PluginError {
     /// Its sidecar is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// It ends before it should: somebody may still be writing it.
+    #[error(
+        "the file is not whole: it ends in the middle of a section; copy it again, best under another name and then renamed"
+    )]
+    NotWhole,
+    /// It was taken from work.
+    #[error(
+        "this build was rolled back, because it failed so much more often than the one before it; put another build there"
+    )]
+    RolledBack,
     /// It does not load.
     #[error(transparent)]
     Load(#[from] LoadError),
 }
 
 /// Loads every `*.wasm` of the folder (not of folders within) and reports what the settings list and the folder lacks.
-/// In the order of names. `endpoints` are the configured ones; files whose stem is not `wanted` are left alone.
+/// `endpoints` are the configured ones; files that are not `wanted`, by their stem and what they look like, are left alone.
 pub fn scan(
     engine: &Arc<Engine>,
     settings: &PluginsSettings,
     endpoints: &[Arc<str>],
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<Scanned>, ScanError> {
+    wanted: impl Fn(&str, Stamp) -> bool,
+) -> Result<Folder, ScanError> {
+    scan_with(&Making { engine, settings, endpoints }, wanted, None)
+}
+
+/// As [`scan`]; what loads is kept, and what was taken from work is not loaded.
+pub(super) fn scan_with(
+    making: &Making<'_>,
+    wanted: impl Fn(&str, Stamp) -> bool,
+    kept: Option<&Kept<'_>>,
+) -> Result<Folder, ScanError> {
+    let settings = making.settings;
     let mut files = wasm_files(&settings.dir)?;
     for listed in &settings.listed {
         let path = settings.dir.join(format!("{}.wasm", listed.name));
         files.entry(path).or_insert(false);
     }
-    files.retain(|path, _| wanted(&stem(path)));
-    let scanned = files.into_iter().map(|(path, exists)| {
-        let stem = stem(&path);
-        let name: Arc<str> = super::limits::detail(&stem).into();
-        let outcome = if exists {
-            load(engine, settings, endpoints, &stem, &path)
-        } else {
-            Err(PluginError::Missing(path.clone()))
-        };
-        Scanned { name, outcome: outcome.map(Arc::new), path }
-    });
-    Ok(scanned.collect())
+    let name = |path: &Path| Arc::from(super::limits::detail(&stem(path)));
+    let names = files.keys().map(|path| name(path)).collect();
+    let stamped = files.into_iter().map(|(path, exists)| (Stamp::of(&path), path, exists));
+    let wanted: Vec<_> = stamped.filter(|(stamp, path, _)| wanted(&stem(path), *stamp)).collect();
+    let one = |(stamp, path, exists): (Stamp, PathBuf, bool)| {
+        let outcome =
+            if exists { load(making, &stem(&path), &path, kept) } else { Err(PluginError::Missing(path.clone())) };
+        let changing = Stamp::of(&path) != stamp;
+        Scanned { name: name(&path), outcome: outcome.map(Arc::new), path, stamp, changing }
+    };
+    let mut scanned = side_by_side(wanted, one);
+    scanned.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(Folder { names, scanned })
+}
+
+/// Does `work` on each of `items`, on as many threads as there are cores, in no order.
+fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(LOADERS_MAX).min(items.len());
+    let items = Mutex::new(items.into_iter());
+    let next = || lock(&items).next();
+    let worker = || std::iter::from_fn(next).map(&work).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let done = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        done.flatten().collect()
+    })
 }
 
 fn stem(path: &Path) -> Cow<'_, str> {
@@ -145,29 +234,99 @@ fn wasm_files(dir: &Path) -> Result<BTreeMap<PathBuf, bool>, ScanError> {
     Ok(files)
 }
 
-fn load(
-    engine: &Arc<Engine>,
-    settings: &PluginsSettings,
-    endpoints: &[Arc<str>],
-    name: &str,
-    path: &Path,
-) -> Result<Plugin, PluginError> {
+/// What a plugin is made with, besides its files.
+pub(super) struct Making<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) settings: &'a PluginsSettings,
+    /// The configured ones.
+    pub(super) endpoints: &'a [Arc<str>],
+}
+
+/// What a host remembers of builds, and a mere look into the folder does not need.
+pub(super) struct Kept<'a> {
+    pub(super) builds: &'a Builds,
+    /// The builds that were taken from work, by the plugin's name.
+    pub(super) rolled_back: &'a BTreeMap<Arc<str>, String>,
+}
+
+fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -> Result<Plugin, PluginError> {
     if !is_name(name) {
         return Err(PluginError::Name);
     }
-    let ceiling = settings.listed.iter().find(|listed| *listed.name == *name);
-    if ceiling.is_none() && settings.admit == Admit::Listed {
-        return Err(PluginError::NotListed);
-    }
+    making.ceiling(name)?;
     let wasm = read_file(path, FILE_BYTES_MAX)?;
-    if let Some(pinned) = ceiling.and_then(|ceiling| ceiling.sha256.as_deref()) {
-        let found = digest(&wasm);
-        if !found.eq_ignore_ascii_case(pinned) {
-            return Err(PluginError::Digest { found, pinned: pinned.to_owned() });
+    if is_cut(&wasm) {
+        return Err(PluginError::NotWhole);
+    }
+    let pair = Pair { wasm, sidecar: sidecar_text(&path.with_extension("toml"))? };
+    let build = pair.build();
+    if kept.is_some_and(|kept| kept.rolled_back.get(name) == Some(&build)) {
+        return Err(PluginError::RolledBack);
+    }
+    let plugin = making.make(name, path, &pair)?;
+    if let Some(kept) = kept {
+        kept.builds.keep(name, &build, &pair);
+    }
+    Ok(plugin)
+}
+
+impl Making<'_> {
+    fn ceiling(&self, name: &str) -> Result<Option<&PluginCeiling>, PluginError> {
+        let ceiling = self.settings.listed.iter().find(|listed| *listed.name == *name);
+        if ceiling.is_none() && self.settings.admit == Admit::Listed {
+            return Err(PluginError::NotListed);
+        }
+        Ok(ceiling)
+    }
+
+    /// Makes the plugin `name` of a pair of files; `path` is where its file lies, for messages.
+    pub(super) fn make(&self, name: &str, path: &Path, pair: &Pair) -> Result<Plugin, PluginError> {
+        let ceiling = self.ceiling(name)?;
+        if let Some(pinned) = ceiling.and_then(|ceiling| ceiling.sha256.as_deref()) {
+            let found = digest(&pair.wasm);
+            if !found.eq_ignore_ascii_case(pinned) {
+                return Err(PluginError::Digest { found, pinned: pinned.to_owned() });
+            }
+        }
+        let sidecar = path.with_extension("toml");
+        let ask =
+            pair.sidecar.as_deref().map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(&sidecar, text))?;
+        let manifest = effective(ask, ceiling, self.endpoints)?;
+        let plugin = Plugin::load(self.engine, name, &pair.wasm, manifest)?;
+        Ok(Plugin { build: pair.build().into(), ..plugin })
+    }
+}
+
+/// Whether `bytes` begin as WebAssembly and end in the middle of a section, or before the first.
+fn is_cut(bytes: &[u8]) -> bool {
+    const HEADER_BYTES: usize = 8;
+    const MAGIC: &[u8] = b"\0asm";
+    if bytes.len() < HEADER_BYTES {
+        return bytes.is_empty() || MAGIC.starts_with(&bytes[..bytes.len().min(MAGIC.len())]);
+    }
+    if !bytes.starts_with(MAGIC) {
+        return false;
+    }
+    let mut rest = &bytes[HEADER_BYTES..];
+    while let [_id, after_id @ ..] = rest {
+        let Some((section_bytes, after_length)) = leb128(after_id) else { return after_id.len() < LEB128_BYTES_MAX };
+        match after_length.get(section_bytes..) {
+            Some(after) => rest = after,
+            None => return true,
         }
     }
-    let manifest = effective(read_sidecar(&path.with_extension("toml"))?, ceiling, endpoints)?;
-    Ok(Plugin::load(engine, name, &wasm, manifest)?)
+    false
+}
+
+/// The bytes of a 32-bit LEB128 at most.
+const LEB128_BYTES_MAX: usize = 5;
+
+/// The number that `bytes` begin with, and what follows it; none where it does not end.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let end = bytes.iter().take(LEB128_BYTES_MAX).position(|byte| byte & 0x80 == 0)?;
+    let (number, rest) = bytes.split_at(end + 1);
+    let number = number.iter().rev().fold(0, |number, byte| number << 7 | usize::from(byte & 0x7f));
+    Some((number, rest))
 }
 
 /// What a plugin's file asks for by its sidecar, before the settings grant any of it.
@@ -188,10 +347,15 @@ fn is_name(name: &str) -> bool {
 }
 
 fn read_sidecar(path: &Path) -> Result<Manifest, PluginError> {
+    let text = sidecar_text(path)?;
+    Ok(text.map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(path, &text))?)
+}
+
+fn sidecar_text(path: &Path) -> Result<Option<String>, PluginError> {
     let bytes = match read_file(path, SIDECAR_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(PluginError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(Manifest::default());
+            return Ok(None);
         }
         Err(error) => return Err(error),
     };
@@ -203,7 +367,7 @@ fn read_sidecar(path: &Path) -> Result<Manifest, PluginError> {
             message: "the file is not UTF-8".to_owned(),
         }
     })?;
-    Ok(Manifest::parse(path, &text)?)
+    Ok(Some(text))
 }
 
 /// The whole file, once; one byte over `bytes_max` is enough for the check behind it to see that it is over.

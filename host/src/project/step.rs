@@ -42,6 +42,7 @@ pub struct Run {
     variables: Vec<(&'static str, OsString)>,
     removed: Vec<&'static str>,
     help: Option<&'static str>,
+    needs: Option<&'static Tool>,
 }
 
 /// Why a step did not end well.
@@ -94,7 +95,7 @@ impl StepError {
 impl Run {
     /// `tool` without arguments.
     pub fn new(tool: &'static Tool) -> Self {
-        Self { tool, arguments: Vec::new(), variables: Vec::new(), removed: Vec::new(), help: None }
+        Self { tool, arguments: Vec::new(), variables: Vec::new(), removed: Vec::new(), help: None, needs: None }
     }
 
     /// With more arguments.
@@ -123,6 +124,18 @@ impl Run {
     pub fn help(mut self, help: &'static str) -> Self {
         self.help = Some(help);
         self
+    }
+
+    /// With another program that the tool itself runs.
+    #[must_use]
+    pub fn needs(mut self, tool: &'static Tool) -> Self {
+        self.needs = Some(tool);
+        self
+    }
+
+    /// The first of its programs that is missing.
+    fn missing(&self, folder: &Path) -> Option<&'static Tool> {
+        std::iter::once(self.tool).chain(self.needs).find(|tool| find(tool, folder).is_none())
     }
 
     fn run(&self, folder: &Path) -> Result<(), StepError> {
@@ -182,9 +195,9 @@ impl From<Run> for Step {
 pub fn run_steps(steps: &[Step], folder: &Path, tell: &mut dyn FnMut(&Step)) -> Result<(), StepError> {
     for step in steps {
         if let Step::Run(run) = step
-            && find(run.tool, folder).is_none()
+            && let Some(tool) = run.missing(folder)
         {
-            return Err(StepError::Missing { tool: run.tool });
+            return Err(StepError::Missing { tool });
         }
     }
     for step in steps {
@@ -229,10 +242,12 @@ mod tests {
     #[test]
     fn a_missing_tool_is_told_of_before_anything_runs() {
         let folder = tempfile::tempdir().unwrap();
-        let steps = [shell("echo > ran"), Run::new(&ABSENT).into()];
-        let error = run_steps(&steps, folder.path(), &mut |_| {}).unwrap_err();
-        assert_eq!(error.to_string(), "`no-such-tool-at-all` is missing: install it from nowhere");
-        assert!(!folder.path().join("ran").exists());
+        for last in [Run::new(&ABSENT), Run::new(&SHELL).needs(&ABSENT)] {
+            let steps = [shell("echo > ran"), last.into()];
+            let error = run_steps(&steps, folder.path(), &mut |_| {}).unwrap_err();
+            assert_eq!(error.to_string(), "`no-such-tool-at-all` is missing: install it from nowhere");
+            assert!(!folder.path().join("ran").exists());
+        }
     }
 
     #[test]

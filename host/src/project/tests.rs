@@ -56,6 +56,18 @@ fn the_rust_sdk_is_whole() {
     sdk_is_whole("rust", "sdk/rust", "wirehook-sdk", &["Cargo.toml"]);
 }
 
+#[test]
+fn the_go_sdk_is_whole() {
+    // Its own tests and the generator are of no use to a plugin.
+    let except = ["generate.sh", "wirehook_test.go", "wirehooktest/wirehooktest_test.go"];
+    sdk_is_whole("go", "sdk/go", "wirehook-sdk", &except);
+}
+
+#[test]
+fn the_c_sdk_is_whole() {
+    sdk_is_whole("c", "sdk/c", "wirehook-sdk", &["sdk_test.c", "examples/zig/orders.zig"]);
+}
+
 /// Compares what `lang` embeds under `embedded` with the repository's folder `source`, whose files in `except` are made
 /// anew or left out.
 fn sdk_is_whole(lang: &str, source: &str, embedded: &str, except: &[&str]) {

@@ -57,6 +57,8 @@ impl Publish for NatsPublisher {
             if let Some(last) = batch.last() {
                 self.bus.client.flush().await.map_err(|error| self.bus.refused(last, &error, ""))?;
                 self.bus.echo().await;
+                // What the server said meanwhile comes by a task of its own, which another round trip gives its turn.
+                self.bus.echo().await;
             }
             match self.bus.take_said() {
                 // Its words name the subject.

@@ -107,7 +107,7 @@ impl Golden {
                 detail: None,
                 webhooks: webhooks.into_iter().map(GoldenWebhook::from).collect(),
             },
-            Err(CallFailure::Retry(why)) => ended(Outcome::Retry, None, why),
+            Err(CallFailure::Retry(why) | CallFailure::Host(why)) => ended(Outcome::Retry, None, why),
             Err(CallFailure::Reject(why)) => dead(Reason::PluginRejected, why),
             Err(CallFailure::Trap(why)) => dead(Reason::PluginTrap, why),
             // How many milliseconds it was differs from run to run.

@@ -9,8 +9,9 @@ use super::Recorded;
 use super::golden::Golden;
 use crate::endpoint::{EndpointError, Endpoints};
 use crate::outbox::webhook;
-use crate::plugin::{Plugin, subject_matches};
+use crate::plugin::{Plugin, Services, subject_matches};
 use crate::settings::EgressSettings;
+use crate::store::{EventSeq, StateVersion};
 
 /// The endpoint of a plugin whose sidecar names none.
 pub const ENDPOINT: &str = "default";
@@ -19,6 +20,8 @@ pub const ENDPOINT: &str = "default";
 pub struct Trial {
     plugin: Plugin,
     endpoints: Endpoints,
+    // Kept from one event to the next, as a host keeps it.
+    services: Services,
     // What was compiled for it goes with it.
     _cache: TempDir,
 }
@@ -45,7 +48,7 @@ impl Trial {
     /// The machine's certificates can't be read.
     pub fn new(plugin: Plugin, cache: TempDir) -> Result<Self, EndpointError> {
         let endpoints = Endpoints::new(&[], &EgressSettings { allow: Vec::new() })?;
-        Ok(Self { plugin, endpoints, _cache: cache })
+        Ok(Self { plugin, endpoints, services: Services::default(), _cache: cache })
     }
 
     /// Runs it as the host would, where its sidecar is subscribed at all. Blocks for as long as the plugin takes.
@@ -56,10 +59,13 @@ impl Trial {
             let golden = Golden::unsubscribed();
             return Tried { golden, duration: nothing, cpu: nothing, memory_peak_bytes: 0, instance_bytes: 0 };
         }
-        let report = self.plugin.call(event, *attempt);
+        let report = self.plugin.call_with(event, *attempt, &self.services);
         let judged = report.result.as_ref().ok();
         let judged =
             judged.map(|webhooks| webhook::deliveries(webhooks, &self.plugin, &event.key, &self.endpoints).err());
+        if let (Some(change), None | Some(None)) = (&report.state, &judged) {
+            self.services.state.publish(&self.plugin.name, StateVersion { event: EventSeq(0), call: 0 }, change);
+        }
         Tried {
             golden: Golden::of(report.result, judged.flatten().as_ref()),
             duration: report.duration,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 
+use crate::plugin::Grant;
+
 use super::endpoint::NamedEndpoint;
 use super::kinds::{Setting, one_of, within};
 use super::section::{Reported, Section};
@@ -105,6 +107,7 @@ fn ceiling(
     let name = names.read(section);
     let sha256 = section.optional::<HexDigest>("sha256");
     let granted = section.list::<Name>("endpoints");
+    let grants = section.list::<Grant>("grants");
     let configured = |name: &Name| endpoints.is_none_or(|all| all.iter().any(|endpoint| endpoint.name == name.0));
     for unknown in granted.iter().flatten().filter(|name| !configured(name)) {
         let offset = section.get("endpoints").map_or(section.offset, |value| value.span().start);
@@ -116,6 +119,7 @@ fn ceiling(
         name: name?,
         sha256: sha256?.map(|digest| digest.0),
         endpoints: granted?.into_iter().map(|name| name.0).collect(),
+        grants: grants?.into_iter().collect(),
     })
 }
 
@@ -152,6 +156,18 @@ impl Setting for Name {
 
     fn show(&self) -> String {
         self.0.to_string()
+    }
+}
+
+impl Setting for Grant {
+    const EXPECTED: &'static str = "there is `state`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| "is no grant".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -64,7 +64,9 @@ impl Batches {
 
 /// What messages weigh against [`BYTES_IN_FLIGHT_MAX`].
 pub(super) fn weight(messages: &[Message]) -> usize {
-    messages.iter().map(|message| message.payload.len()).sum()
+    let headers =
+        |message: &Message| message.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    messages.iter().map(|message| message.payload.len() + headers(message)).sum()
 }
 
 #[cfg(test)]

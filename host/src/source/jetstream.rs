@@ -25,7 +25,7 @@ use self::resume::Floors;
 use super::batches::{Batches, Ended};
 use super::nats::denial::Denial;
 use super::nats::link::{self, Link};
-use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
+use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState, pending_or};
 use crate::drain::Drain;
 use crate::settings::{NatsConnection, Start};
 
@@ -196,11 +196,21 @@ impl Puller {
 
     /// Finishes what is in flight while the client is there to carry its acks, and hands back the rest.
     async fn finish(&mut self, link: &Link, end: SessionEnd) -> SessionEnd {
+        if !link.is_up_now() {
+            return self.finish_alone(end).await;
+        }
         reader::hand_back(&mut self.readers, link).await;
-        for delivered in self.leftover.drain(..) {
+        while let Some(delivered) = self.leftover.pop_front() {
             delivered.hand_back().await;
+            if !link.is_up_now() {
+                return self.finish_alone(end).await;
+            }
         }
         let ended = self.batches.finish().await;
+        let end = if matches!(ended, Err(AcceptError::Closed)) { SessionEnd::InboxClosed } else { end };
+        if !link.is_up_now() {
+            return self.finish_alone(end).await;
+        }
         if !matches!(tokio::time::timeout(FLUSH_DEADLINE, link.client.flush()).await, Ok(Ok(()))) {
             tracing::warn!(source = %self.source.name, "the last acks may not have reached the server; it delivers those messages again");
         }
@@ -211,6 +221,17 @@ impl Puller {
                 }
             }
         }
+        end
+    }
+
+    /// Finishes what is in flight without a server: it delivers the rest again by itself.
+    async fn finish_alone(&mut self, end: SessionEnd) -> SessionEnd {
+        self.leftover.clear();
+        let ended = self.batches.finish().await;
+        tracing::warn!(
+            source = %self.source.name,
+            "the server is gone: what was not acknowledged is delivered again, and what was accepted is a duplicate then"
+        );
         if matches!(ended, Err(AcceptError::Closed)) { SessionEnd::InboxClosed } else { end }
     }
 
@@ -233,7 +254,7 @@ impl Puller {
                 biased;
                 () = self.drain.begun() => return SessionEnd::Drained,
                 ended = self.batches.next() => if self.batch_ended(ended) { return SessionEnd::InboxClosed },
-                () = over(&mut self.refused) => self.refused = None,
+                () = pending_or(&mut self.refused) => self.refused = None,
                 news = link.changed(&self.state) => match news {
                     link::News::Alive if link.is_up() && link.connects() == connects => {}
                     link::News::Alive => return SessionEnd::Reconnected,
@@ -251,7 +272,12 @@ impl Puller {
 
     async fn heard(&mut self, news: News) {
         match news {
-            News::Delivered(delivered) => self.begin_batch(delivered).await,
+            News::Delivered(delivered) => {
+                if !self.state.is_ready() {
+                    self.report();
+                }
+                self.begin_batch(delivered).await;
+            }
             News::Attached => {
                 self.report();
                 self.keep_floors().await;
@@ -339,13 +365,5 @@ impl Puller {
             Ok(())
         };
         self.batches.begin(0, batch).await;
-    }
-}
-
-/// Resolves when the pause is over; never where there is none.
-async fn over(pause: &mut Option<Pin<Box<Sleep>>>) {
-    match pause {
-        Some(pause) => pause.await,
-        None => std::future::pending().await,
     }
 }

@@ -6,13 +6,14 @@ pub(super) mod denial;
 pub(super) mod link;
 mod held;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
-use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{SelectAll, Stream, StreamExt, select_all};
+use futures::future::{AbortHandle, BoxFuture, FutureExt};
+use futures::stream::{Abortable, SelectAll, Stream, StreamExt};
 use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
@@ -22,7 +23,7 @@ use self::held::Held;
 pub use self::held::{HELD_BYTES_MAX, HELD_MESSAGES_MAX};
 use self::link::{Link, News};
 use super::batches::{Batches, Ended, weight};
-use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState};
+use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState, pending_or};
 use crate::drain::Drain;
 use crate::settings::NatsConnection;
 
@@ -30,7 +31,7 @@ use crate::settings::NatsConnection;
 pub const ACCEPT_TRIES_MAX: usize = 7;
 /// How long the server may take to hand over the rest once the drain has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a source that may not subscribe to one of its subjects goes on with the others before it tries again.
+/// How long a source that may not subscribe to some of its subjects goes on with the others before it tries those again.
 const DENIED_RETRY: Duration = Duration::from_secs(5);
 
 /// A queue subscription, shared with other hosts of the same group.
@@ -47,6 +48,9 @@ struct History {
     backoff: Backoff,
     has_connected: bool,
 }
+
+/// What ends the subscription of a subject.
+type Subscriptions = BTreeMap<String, AbortHandle>;
 
 /// Why a session with one connection ended.
 enum SessionEnd {
@@ -99,10 +103,13 @@ impl NatsSource {
             Ok(link) => link,
             Err(error) => return SessionEnd::Failed(error.to_string()),
         };
-        let mut messages = match self.subscribe(&link).await {
-            Ok(messages) => messages.ready_chunks(BATCH_MESSAGES_MAX),
-            Err(error) => return SessionEnd::Failed(error),
-        };
+        let mut subscriptions = Subscriptions::default();
+        let mut messages = SelectAll::new();
+        if let Err(error) = self.subscribe(&link.client, &self.subjects, &mut subscriptions, &mut messages).await {
+            return SessionEnd::Failed(error);
+        }
+        told(link.client.clone()).await;
+        let mut messages = messages.ready_chunks(BATCH_MESSAGES_MAX);
         history.backoff.reset();
         if std::mem::replace(&mut history.has_connected, true) {
             state.reconnected();
@@ -110,7 +117,11 @@ impl NatsSource {
         let (mut batches, mut held) = (Batches::default(), Held::default());
         let client = link.client.clone();
         let mut covering = std::pin::pin!(self.warn_where_covered(&client).fuse());
-        let mut denied: Option<(String, Pin<Box<Sleep>>)> = None;
+        // Subjects that the server forbids, when they are tried again, and what tells that it has answered then.
+        let mut denied: Vec<String> = Vec::new();
+        let mut retry: Option<Pin<Box<Sleep>>> = None;
+        let mut retried: Option<BoxFuture<'static, ()>> = None;
+        let mut connects = link.connects();
         // What the server forbade is known by now, if it forbade anything.
         let mut is_told = false;
         let mut is_open = true;
@@ -125,7 +136,15 @@ impl NatsSource {
                     break SessionEnd::InboxClosed;
                 },
                 news = link.changed(state) => match news {
-                    News::Alive if is_told || denied.is_some() => {}
+                    News::Alive if !link.is_up() => {}
+                    News::Alive if link.connects() != connects => {
+                        // The client has subscribed to all subjects again, and the server says again what it forbids.
+                        connects = link.connects();
+                        denied.clear();
+                        retry = None;
+                        retried = Some(told(client.clone()).boxed());
+                    }
+                    News::Alive if is_told || !denied.is_empty() || retried.is_some() => {}
                     News::Alive => {
                         is_told = true;
                         state.connected();
@@ -133,14 +152,27 @@ impl NatsSource {
                     News::Denied(denial) => if let Some(error) = self.denied(&denial) {
                         state.disconnected();
                         state.failed(&error);
-                        denied.get_or_insert_with(|| (error, Box::pin(tokio::time::sleep(DENIED_RETRY))));
+                        denied.push(denial.subject);
+                        retry.get_or_insert_with(|| Box::pin(tokio::time::sleep(DENIED_RETRY)));
                     },
                     News::Closed(error) => {
                         is_open = false;
                         break SessionEnd::Failed(error);
                     }
                 },
-                error = over(&mut denied) => break SessionEnd::Failed(error),
+                () = pending_or(&mut retry) => {
+                    retry = None;
+                    let subjects = std::mem::take(&mut denied);
+                    let all = messages.get_mut();
+                    if let Err(error) = self.subscribe(&client, &subjects, &mut subscriptions, all).await {
+                        break SessionEnd::Failed(error);
+                    }
+                    retried = Some(told(client.clone()).boxed());
+                }
+                () = pending_or(&mut retried) => {
+                    retried = None;
+                    is_told = false;
+                }
                 () = &mut covering => {}
                 chunk = messages.next() => match chunk {
                     Some(chunk) => link.dropped(held.put(chunk)),
@@ -170,17 +202,25 @@ impl NatsSource {
         }
     }
 
-    /// One subscription a subject. The server hands a message to one member of a queue group, whatever subjects its
-    /// members have: where subjects overlap, it comes once all the same.
-    async fn subscribe(&self, link: &Link) -> Result<SelectAll<Subscriber>, String> {
-        let mut subscriptions = Vec::with_capacity(self.subjects.len());
-        for subject in &self.subjects {
-            let subscription = link.client.queue_subscribe(subject.clone(), self.queue_group.clone()).await;
-            subscriptions.push(subscription.map_err(|error| format!("can't subscribe to `{subject}`: {error}"))?);
+    /// One subscription a subject, in place of the one that it may have. The server hands a message to one member of a
+    /// queue group, whatever subjects its members have: where subjects overlap, it comes once all the same.
+    async fn subscribe(
+        &self,
+        client: &Client,
+        subjects: &[String],
+        subscriptions: &mut Subscriptions,
+        messages: &mut SelectAll<Abortable<Subscriber>>,
+    ) -> Result<(), String> {
+        for subject in subjects {
+            let subscription = client.queue_subscribe(subject.clone(), self.queue_group.clone()).await;
+            let subscription = subscription.map_err(|error| format!("can't subscribe to `{subject}`: {error}"))?;
+            let (handle, registration) = AbortHandle::new_pair();
+            messages.push(Abortable::new(subscription, registration));
+            if let Some(former) = subscriptions.insert(subject.clone(), handle) {
+                former.abort();
+            }
         }
-        // The client tells what the server forbids in a task of its own, which has had its turn after a second echo.
-        let _ = link.round_trip().await && link.round_trip().await;
-        Ok(select_all(subscriptions))
+        Ok(())
     }
 
     async fn begin(
@@ -236,15 +276,10 @@ impl NatsSource {
     }
 }
 
-/// Resolves with its reason when the pause is over; never where there is none.
-async fn over(pause: &mut Option<(String, Pin<Box<Sleep>>)>) -> String {
-    match pause {
-        Some((reason, pause)) => {
-            pause.await;
-            std::mem::take(reason)
-        }
-        None => std::future::pending().await,
-    }
+/// Returns once it is known what the server forbids. The client tells that in a task of its own, which has had its turn
+/// after a second echo.
+async fn told(client: Client) {
+    let _ = link::round_trip(&client).await && link::round_trip(&client).await;
 }
 
 /// Offers a batch until it is accepted or its tries are spent; then it is counted as lost.

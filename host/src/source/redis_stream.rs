@@ -34,7 +34,7 @@ use super::batches::{Batches, Ended};
 use super::redis::failure::Failure;
 use super::{
     Accept, AcceptError, BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX, Backoff, Source, SourceError,
-    SourceState,
+    SourceState, pending_or,
 };
 use crate::drain::Drain;
 use crate::settings::{RedisConnection, Start};
@@ -96,7 +96,8 @@ impl Source for RedisStreamSource {
             batches: Batches::default(),
             backoff: Backoff::new(),
             accept_backoff: Backoff::new(),
-            sessions: 0,
+            has_been_up: false,
+            link_lost: false,
         };
         Box::pin(consumer.run())
     }
@@ -125,8 +126,10 @@ struct Consumer {
     backoff: Backoff,
     /// Between refusals of the inbox, during which nothing is read.
     accept_backoff: Backoff,
-    /// Sessions in which something could be read.
-    sessions: u64,
+    /// Whether anything could be read before.
+    has_been_up: bool,
+    /// Whether the connection was lost since.
+    link_lost: bool,
 }
 
 /// A place among the pending entries.
@@ -155,6 +158,7 @@ impl Consumer {
                     break;
                 }
                 SessionEnd::Failed(failure) => {
+                    self.link_lost |= matches!(failure, Failure::Connection(_));
                     self.state.failed(&failure.advised(RULES));
                     self.backoff.wait(&self.drain).await;
                 }
@@ -244,11 +248,12 @@ impl Consumer {
     /// Counts and tells that entries can come.
     fn up(&mut self) {
         self.state.connected();
-        if self.sessions > 0 {
+        // A group that was made again, or a refusal that is over, is no connection that was lost.
+        if std::mem::take(&mut self.link_lost) && self.has_been_up {
             self.state.reconnected();
             tracing::info!(source = %self.source.name, "connected again");
         }
-        self.sessions += 1;
+        self.has_been_up = true;
     }
 
     fn read(&self, group: &Group) -> Reading {
@@ -275,15 +280,18 @@ impl Consumer {
         let (present, gone): (Vec<_>, Vec<_>) =
             entries.into_iter().filter(|entry| held.take(entry)).partition(|entry| entry.fields.is_some());
         self.ready.extend(present);
-        self.lost(gone.len());
         if !gone.is_empty() {
-            let gone = gone.iter().map(|entry| (entry.stream, entry.id)).collect();
-            self.batches.begin(0, HeldBatch::new(&self.held, gone).settle()).await;
+            let gone: Vec<_> = gone.iter().map(|entry| (entry.stream, entry.id)).collect();
+            let (count, batch, state) = (gone.len(), HeldBatch::new(&self.held, gone), self.state.clone());
+            // What could not be settled is read, and counted, again.
+            let settled = async move {
+                if batch.settle().await {
+                    lost(&state, count);
+                }
+                Ok(())
+            };
+            self.batches.begin(0, settled).await;
         }
-    }
-
-    fn lost(&self, entries: usize) {
-        self.state.lost(entries, &"entries were deleted or trimmed from their stream before they were accepted");
     }
 
     /// Begins batches of what is ready, while there is room.
@@ -336,7 +344,7 @@ impl Consumer {
 
     /// Reads what was taken over: it is among this consumer's own now.
     fn swept(&mut self, swept: Swept) {
-        self.lost(swept.gone);
+        lost(&self.state, swept.gone);
         if swept.claimed > 0 {
             self.own = Some(Own::default());
             tracing::info!(
@@ -345,6 +353,10 @@ impl Consumer {
             );
         }
     }
+}
+
+fn lost(state: &SourceState, entries: usize) {
+    state.lost(entries, &"entries were deleted or trimmed from their stream before they were accepted");
 }
 
 /// Where the reading of pending entries goes on behind a page that ended with `last`; `None` behind the last stream.
@@ -368,14 +380,6 @@ async fn upkeep(
         Err(failure) => Err(failure),
     };
     (places, swept)
-}
-
-/// The future's output; pending for ever where there is none.
-async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

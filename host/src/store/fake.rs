@@ -10,10 +10,10 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Acceptance, Arrival, AttemptRecord, Claim, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail,
+    Acceptance, Arrival, AttemptRecord, Claim, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor, Store, StoreError,
-    StoreStatus,
+    KnownPlugin, Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor, StateUsage, StateValue, Store,
+    StoreError, StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -54,6 +54,10 @@ pub(crate) struct Seen {
     pub(crate) before: HashMap<&'static str, Box<dyn FnOnce() + Send>>,
     /// Whether completions find that their runs are another host's by now.
     pub(crate) disowned: bool,
+    /// Completions with state that find it changed, from the next on.
+    pub(crate) conflicts: usize,
+    /// What plugins keep, by plugin and key.
+    pub(crate) state: HashMap<(String, String), StateValue>,
     /// The cursor last kept for each source.
     pub(crate) cursors: HashMap<Arc<str>, Bytes>,
     known: HashMap<EventKey, [u8; 16]>,
@@ -161,13 +165,20 @@ impl Seen {
         Acceptance::Fresh(seq)
     }
 
-    fn complete(&mut self, completion: RunCompletion) -> Vec<DeliverySeq> {
+    fn complete(&mut self, completion: RunCompletion) -> Completed {
+        if self.conflicts > 0 && completion.state.is_some() {
+            self.conflicts -= 1;
+            return Completed::Conflict;
+        }
         let made = match &completion.outcome {
-            RunOutcome::Produced(deliveries) if !self.disowned => deliveries.len(),
+            RunOutcome::Produced(deliveries) => deliveries.len(),
             _ => 0,
         };
         self.completions.push(completion);
-        (0..made).map(|_| DeliverySeq(self.seq())).collect()
+        if self.disowned {
+            return Completed::NotHeld;
+        }
+        Completed::Ended((0..made).map(|_| DeliverySeq(self.seq())).collect())
     }
 
     fn record(&mut self, record: AttemptRecord) {
@@ -222,8 +233,16 @@ impl Store for FakeStore {
     fn claim_runs(&self, plugin: Arc<str>, limit: usize, now: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
         self.answer("claim_runs", move |seen| claim(&mut seen.runs, limit, now, |run| run.plugin == plugin))
     }
-    fn complete_runs(&self, completions: Vec<RunCompletion>) -> Answer<'_, Vec<Vec<DeliverySeq>>> {
+    fn complete_runs(&self, completions: Vec<RunCompletion>) -> Answer<'_, Vec<Completed>> {
         self.answer("complete_runs", |seen| completions.into_iter().map(|one| seen.complete(one)).collect())
+    }
+    fn state_value(&self, plugin: &str, key: &str) -> Result<Option<StateValue>, StoreError> {
+        self.answer("state_value", |seen| seen.state.get(&(plugin.to_owned(), key.to_owned())).cloned())
+            .now_or_never()
+            .expect("nothing here waits")
+    }
+    fn state_usage(&self, _: &str) -> Result<StateUsage, StoreError> {
+        Ok(StateUsage::default())
     }
     fn claim_deliveries(
         &self,

@@ -8,6 +8,7 @@ mod deliveries;
 mod group;
 mod lock;
 mod open;
+mod plugin_state;
 mod queries;
 mod queue;
 mod reader;
@@ -37,9 +38,10 @@ use self::queue::Queue;
 use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
 use super::{
-    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail, DeadLetterFilter,
-    DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq, KnownPlugin, Redriven,
-    Retention, RunCompletion, SourceCursor, Store, StoreError, StoreStatus,
+    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
+    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
+    KnownPlugin, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError,
+    StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -51,6 +53,8 @@ const SMALL: usize = 256;
 pub struct SqliteStore {
     queue: Queue,
     readers: Arc<Readers>,
+    /// Readers of their own for calls under way, which an operator's long list must not hold up.
+    state_readers: Arc<Readers>,
     counters: Arc<Counters>,
     closed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -100,7 +104,8 @@ impl SqliteStore {
             .map_err(thread_error)?;
         Ok(Self {
             queue,
-            readers: Readers::new(options),
+            readers: Readers::new(options.clone()),
+            state_readers: Readers::new(options),
             counters,
             closed: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
@@ -130,6 +135,7 @@ impl SqliteStore {
             return None;
         }
         self.readers.close();
+        self.state_readers.close();
         let (done, ended) = oneshot::channel();
         self.queue.close(done);
         Some(ended)
@@ -224,12 +230,17 @@ impl Store for SqliteStore {
         self.write(SMALL, move |group| group.claim_runs(&plugin, limit, now)).boxed()
     }
 
-    fn complete_runs(
-        &self,
-        completions: Vec<RunCompletion>,
-    ) -> BoxFuture<'_, Result<Vec<Vec<DeliverySeq>>, StoreError>> {
+    fn complete_runs(&self, completions: Vec<RunCompletion>) -> BoxFuture<'_, Result<Vec<Completed>, StoreError>> {
         let bytes = runs::bytes(&completions);
-        async move { Ok(self.write(bytes, move |group| group.complete_runs(&completions)).await?.deliveries) }.boxed()
+        async move { Ok(self.write(bytes, move |group| group.complete_runs(&completions)).await?.each) }.boxed()
+    }
+
+    fn state_value(&self, plugin: &str, key: &str) -> Result<Option<StateValue>, StoreError> {
+        self.state_readers.read_blocking(|connection| plugin_state::value(connection, plugin, key))
+    }
+
+    fn state_usage(&self, plugin: &str) -> Result<StateUsage, StoreError> {
+        self.state_readers.read_blocking(|connection| plugin_state::usage(connection, plugin))
     }
 
     fn claim_deliveries(

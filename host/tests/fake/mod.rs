@@ -12,9 +12,10 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::DeliveryId;
 use wirehook::store::{
-    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, DeadLetterDetail, DeadLetterFilter,
-    DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, Store, StoreError, StoreStatus,
+    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
+    DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary,
+    EventSeq, KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue,
+    Store, StoreError, StoreStatus,
 };
 
 #[derive(Default)]
@@ -99,8 +100,14 @@ impl Store for FakeStore {
     fn claim_runs(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
         no()
     }
-    fn complete_runs(&self, _: Vec<RunCompletion>) -> Answer<'_, Vec<Vec<DeliverySeq>>> {
+    fn complete_runs(&self, _: Vec<RunCompletion>) -> Answer<'_, Vec<Completed>> {
         no()
+    }
+    fn state_value(&self, _: &str, _: &str) -> Result<Option<StateValue>, StoreError> {
+        Ok(None)
+    }
+    fn state_usage(&self, _: &str) -> Result<StateUsage, StoreError> {
+        Ok(StateUsage::default())
     }
     fn claim_deliveries(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedDelivery>> {
         no()

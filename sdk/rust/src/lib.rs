@@ -96,6 +96,7 @@ mod webhook;
 mod failure;
 pub mod log;
 pub mod config;
+pub mod state;
 mod export;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
@@ -110,7 +111,7 @@ pub use webhook::Webhook;
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "subscriber",
+        world: "all-capabilities",
         pub_export_macro: true,
         export_macro_name: "export_subscriber",
         default_bindings_module: "wirehook_sdk::bindings",

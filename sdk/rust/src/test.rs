@@ -1,6 +1,6 @@
 //! For a plugin's native tests: events to call its function with, its config, and the lines it logged.
 //!
-//! Config and log lines belong to the thread, and `cargo test` gives each test its own.
+//! Config, state and log lines belong to the thread, and `cargo test` gives each test its own.
 //!
 //! ```
 //! use wirehook_sdk::{Event, test};
@@ -26,12 +26,14 @@ use serde::Serialize;
 
 use crate::bindings::wirehook::plugin::types;
 use crate::log::Level;
+use crate::state::Refused;
 use crate::{Event, Failure, Webhook};
 
 pub use message::from_message;
 
 thread_local! {
     static CONFIG: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
+    static STATE: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
     static LOGS: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -41,6 +43,28 @@ pub const LOG_LINES_MAX: usize = 10_000;
 /// Sets what [`crate::config::get`] answers for `name` in this test.
 pub fn config(name: impl Into<String>, value: impl Into<String>) {
     CONFIG.with_borrow_mut(|config| config.insert(name.into(), value.into()));
+}
+
+pub(crate) fn state_value(key: &str) -> Option<Vec<u8>> {
+    STATE.with_borrow(|state| state.get(key).cloned())
+}
+
+pub(crate) fn set_state(key: &str, value: &[u8]) -> Result<(), Refused> {
+    /// As the host has them.
+    const KEY_BYTES: std::ops::RangeInclusive<usize> = 1..=256;
+    const VALUE_BYTES_MAX: usize = 64 << 10;
+    if !KEY_BYTES.contains(&key.len()) {
+        return Err(Refused::Key);
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Refused::Value);
+    }
+    STATE.with_borrow_mut(|state| state.insert(key.to_owned(), value.to_vec()));
+    Ok(())
+}
+
+pub(crate) fn delete_state(key: &str) {
+    STATE.with_borrow_mut(|state| state.remove(key));
 }
 
 /// Takes the lines logged in this test since the last call, in order.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use wirehook::clock::SystemClock;
 use wirehook::event::{Event, EventKey};
+use wirehook::plugin::compiler::Compiler;
 use wirehook::plugin::{Engine, Manifest, Plugin};
 
 use crate::{artifacts, events};
@@ -18,7 +19,7 @@ const WARM_UP: usize = 500;
 /// Calls the `orders` plugin `count` times on one thread. Returns how long each call took.
 pub fn measure(folder: &Path, count: usize) -> Result<Vec<Duration>> {
     let cache = tempfile::tempdir_in(folder)?;
-    let engine = Engine::new(1, cache.path(), SystemClock::shared())?;
+    let engine = Engine::new(1, cache.path(), Compiler::InProcess, SystemClock::shared())?;
     let wasm = std::fs::read(artifacts::example_plugin("orders")?)?;
     let plugin = Plugin::load(&engine, "orders", &wasm, Manifest::default())?;
     let event = order()?;

@@ -104,10 +104,12 @@ async fn one(store: &dyn Store, number: u64, now: Timestamp) -> Result<(), Store
         plugin_digest: PLUGIN_DIGEST.into(),
         ended_at: now,
         outcome: RunOutcome::Produced(vec![delivery]),
+        state: None,
+        conflicts: 0,
     };
     let deliveries = store.complete_runs(vec![completion]).await?;
     let record = AttemptRecord {
-        delivery: deliveries[0][0],
+        delivery: deliveries[0].deliveries()[0],
         number: 1,
         started_at: now,
         duration: Duration::from_millis(3),

@@ -8,6 +8,7 @@ mod cursors;
 mod runs;
 mod deliveries;
 mod dead_letters;
+mod state;
 mod whole;
 
 use std::sync::Arc;
@@ -45,6 +46,9 @@ pub use self::runs::{
     parks_and_unparks_runs, release_makes_work_due_again, remembers_plugins, retries_a_run_when_due,
     writes_a_delivery_id_once_for_a_run,
 };
+pub use self::state::{
+    a_change_of_what_was_read_is_a_conflict, keeps_state_with_the_run_that_wrote_it, state_has_bounds,
+};
 pub use self::whole::{
     counts_what_is_in_it, forgets_keys_by_their_own_age, is_idle_when_nothing_will_happen_by_itself,
     sweeps_what_is_past_its_age_only,
@@ -77,6 +81,9 @@ macro_rules! for_each_store_property {
             writes_a_delivery_id_once_for_a_run,
             retries_a_run_when_due,
             parks_and_unparks_runs,
+            keeps_state_with_the_run_that_wrote_it,
+            a_change_of_what_was_read_is_a_conflict,
+            state_has_bounds,
             a_dead_run_is_a_dead_letter,
             gives_a_delivery_back_as_it_came,
             claims_deliveries_earliest_due_first,
@@ -168,7 +175,15 @@ pub async fn accept(store: &dyn Store, id: &str, plugins: &[&str], start: RunSta
 
 /// The end of a try at `ended_at`.
 pub fn completion(seq: EventSeq, plugin: &str, ended_at: Timestamp, outcome: RunOutcome) -> RunCompletion {
-    RunCompletion { seq, plugin: plugin.into(), plugin_digest: "d1".into(), ended_at, outcome }
+    RunCompletion {
+        seq,
+        plugin: plugin.into(),
+        plugin_digest: "d1".into(),
+        ended_at,
+        outcome,
+        state: None,
+        conflicts: 0,
+    }
 }
 
 /// A delivery of `plugin` for the event `id` to `endpoint`.
@@ -190,7 +205,7 @@ pub async fn deliver(store: &dyn Store, id: &str, claim: Claim, now: Timestamp) 
     let webhook_id = new.id.clone();
     let outcome = RunOutcome::Produced(vec![new]);
     let written = store.complete_runs(vec![completion(seq, "orders", now, outcome)]).await.unwrap();
-    (written[0][0], webhook_id)
+    (written[0].deliveries()[0], webhook_id)
 }
 
 /// An attempt that took 20 ms.

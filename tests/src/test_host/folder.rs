@@ -70,6 +70,7 @@ impl PluginFile {
 pub struct HostFolderBuilder {
     sections: String,
     limits: String,
+    plugin_settings: String,
     variables: BTreeMap<String, String>,
     plugins: Vec<PluginFile>,
     parent: Option<PathBuf>,
@@ -80,6 +81,13 @@ impl HostFolderBuilder {
     pub fn settings(mut self, text: &str) -> Self {
         self.sections.push_str(text);
         self.sections.push('\n');
+        self
+    }
+
+    /// More of `[plugins]`.
+    pub fn plugin_settings(mut self, text: &str) -> Self {
+        self.plugin_settings.push_str(text);
+        self.plugin_settings.push('\n');
         self
     }
 
@@ -157,7 +165,7 @@ impl HostFolderBuilder {
         let folder = HostFolder { admin_port: port::free()?, variables: self.variables, root };
         std::fs::create_dir(folder.plugins())?;
         let mut settings = String::new();
-        write!(settings, "[store]\npath = {STORE:?}\n[plugins]\ndir = {PLUGINS:?}\n")?;
+        write!(settings, "[store]\npath = {STORE:?}\n[plugins]\ndir = {PLUGINS:?}\n{}", self.plugin_settings)?;
         write!(settings, "[admin]\nlisten = \"127.0.0.1:{}\"\n", folder.admin_port)?;
         write!(settings, "[egress]\nallow = [\"127.0.0.0/8\"]\n[limits]\n{}{}", self.limits, self.sections)?;
         folder.write_settings(&settings)?;
@@ -237,7 +245,8 @@ impl HostFolder {
         Ok(std::fs::rename(hidden, self.plugins().join(name))?)
     }
 
-    fn plugins(&self) -> PathBuf {
+    /// The plugins folder.
+    pub fn plugins(&self) -> PathBuf {
         self.root.path().join(PLUGINS)
     }
 }

@@ -97,6 +97,18 @@ impl TestHost {
         Ok(Status::deserialize(store)?)
     }
 
+    /// Waits until `plugin` has `count` runs in `state`.
+    pub async fn wait_runs(&self, plugin: &str, state: &str, count: u64, deadline: Duration) -> Result<()> {
+        let mut last = None;
+        let waited = wait::until(&format!("{count} {state} runs of {plugin}"), deadline, async || {
+            let status = last.insert(self.status().await?);
+            let found = status.runs.iter().any(|run| run.plugin == plugin && run.state == state && run.count == count);
+            Ok(found.then_some(()))
+        })
+        .await;
+        waited.with_context(|| format!("the status is {last:?}"))
+    }
+
     /// Fails unless every accepted event is accounted for.
     pub async fn expect_all_accounted(&self) -> Result<()> {
         let status = self.status().await?;

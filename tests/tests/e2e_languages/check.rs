@@ -67,7 +67,7 @@ pub(crate) async fn new_project(lang: &str, variables: &[(&str, OsString)]) -> R
 }
 
 /// HTTP source → plugin → signed webhook: an order makes the page's webhook, a deletion none.
-async fn whole_path(plugin: PluginFile) -> Result<()> {
+pub(crate) async fn whole_path(plugin: PluginFile) -> Result<()> {
     let source = HttpPublisher::new()?;
     let endpoint = FakeEndpoint::start(Script::ok()).await?;
     let plugin = plugin.subscribed("fraiseql.order.*", "orders");

@@ -1,5 +1,9 @@
 //! Every language that a plugin may be written in: its example on the whole path, and a new project of it from the first
 //! command to a webhook.
 
+mod c;
 mod check;
+mod go;
+mod go_guest;
 mod rust;
+mod zig;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
-use wirehook::settings::Start;
+use wirehook::settings::{SourceKind, Start};
 use wirehook::source::jetstream::{ACK_PENDING_MAX, HOST_MESSAGES_MAX};
 use wirehook::source::{BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX};
 use wirehook_tests::nats_server::NatsServer;
 
 use crate::fake_inbox::{DEADLINE, FakeInbox, Mode, Running, eventually};
-use crate::jetstream::{consumer_with, info, jetstream_source, publish, settled};
+use crate::jetstream::{build, consumer_with, info, jetstream_source, kind, publish, settled};
 
 const EVENTS: u32 = 6000;
+/// Less than the 5 s for which the last acks are waited for where there is a server.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn a_held_inbox_leaves_the_backlog_at_the_broker() -> anyhow::Result<()> {
@@ -115,5 +117,50 @@ async fn a_held_source_still_learns_that_its_server_is_gone() -> anyhow::Result<
     let all_is_settled = || async { info(&stream).await.filter(|info| info.num_ack_pending == 0) };
     eventually("acks", all_is_settled).await;
     source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_consumer_lets_through_is_told() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let stream = server.create_stream("events", &["e.>"]).await?;
+    consumer_with(&stream, |config| config.max_bytes = 1024).await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(jetstream_source(&server, &[], Start::All), &inbox);
+    source.connected().await;
+    publish(&server, "e.a", 0..50).await?;
+    settled(&stream, 50).await;
+    assert_eq!(source.state.status().last_error, None, "many small messages are no large one");
+    let client = server.client().await?;
+    client.publish("e.a", "x".repeat(2000).into()).await?;
+    client.flush().await?;
+    let status = source.until("an error", |status| status.last_error.is_some()).await;
+    let error = status.last_error.context("an error")?;
+    assert!(error.contains("a message is larger than the consumer's max_bytes of 1024; raise it"), "{error}");
+    assert!(!status.connected);
+    consumer_with(&stream, |config| config.max_bytes = 4096).await?;
+    settled(&stream, 51).await;
+    assert_eq!(source.connected().await.last_error, None);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_without_a_server_ends_soon() -> anyhow::Result<()> {
+    let mut server = NatsServer::start().await?;
+    let mut kind = kind(&server, &[], Start::All);
+    let SourceKind::Jetstream { streams, .. } = &mut kind else { unreachable!("it is one of JetStream") };
+    *streams = (0..6).map(|number| format!("events{number}")).collect();
+    for stream in streams {
+        server.create_stream(stream, &[&format!("{stream}.>")]).await?;
+        publish(&server, &format!("{stream}.a"), 0..EVENTS / 2).await?;
+    }
+    let inbox = FakeInbox::new(Mode::Hold);
+    let source = Running::start(build(kind), &inbox);
+    inbox.until("all batches in flight", |seen| seen.batches == BATCHES_IN_FLIGHT_MAX).await;
+    server.kill();
+    source.until("disconnected", |status| !status.connected).await;
+    inbox.set(Mode::Accept);
+    tokio::time::timeout(DRAIN_DEADLINE, source.drained()).await.context("the drain waited for the server")??;
     Ok(())
 }

@@ -7,7 +7,7 @@ use wirehook::source::jetstream::INACTIVE_MAX;
 use wirehook_tests::nats_server::NatsServer;
 
 use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
-use crate::jetstream::{build, info, jetstream_source, kind, publish, settled};
+use crate::jetstream::{build, consumer_with, info, jetstream_source, kind, publish, settled};
 
 /// A source that differs from that of one stream.
 fn changed(mut kind: SourceKind, change: impl FnOnce(&mut Vec<String>, &mut bool, &mut bool)) -> SourceKind {
@@ -193,6 +193,44 @@ async fn several_subjects_of_one_stream_are_read_and_others_passed_over() -> any
     eventually("acks", all_is_settled).await;
     let expected = (0..300).chain(600..900).map(|body: u32| body.to_string()).collect();
     assert_eq!(inbox.seen().bodies(), expected);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subject_that_a_consumer_leaves_out_is_told_and_the_others_come() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let stream = server.create_stream("events", &["e.>"]).await?;
+    consumer_with(&stream, |config| config.filter_subject = "e.a".to_owned()).await?;
+    publish(&server, "e.a", 0..3).await?;
+    publish(&server, "e.b", 3..6).await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(jetstream_source(&server, &["e.a", "e.b"], Start::All), &inbox);
+    inbox.until("what comes", |seen| seen.accepted.len() == 3).await;
+    let status = source.until("what does not", |status| status.last_error.is_some()).await;
+    let error = status.last_error.context("an error")?;
+    assert!(!status.connected && error.contains("leaves out [\"e.b\"] of `subjects`"), "{error}");
+    stream.delete_consumer("wirehook-bus").await?;
+    inbox.until("the rest", |seen| seen.bodies().len() == 6).await;
+    assert_eq!(source.connected().await.last_error, None);
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subject_that_a_stream_comes_to_have_is_read() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let stream = server.create_stream("events", &["e.>", "g.>"]).await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(jetstream_source(&server, &["e.>", "f.>", "g.>"], Start::All), &inbox);
+    source.connected().await;
+    let mut config = stream.cached_info().config.clone();
+    config.subjects.push("f.>".to_owned());
+    jetstream::new(server.client().await?).update_stream(config).await?;
+    publish(&server, "f.a", 0..5).await?;
+    publish(&server, "e.a", 5..6).await?;
+    settled(&stream, 6).await;
+    assert_eq!(inbox.seen().bodies().len(), 6);
     source.drained().await?;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod decode;
 mod http;
 mod jetstream;
 mod jetstream_pressure;
+mod jetstream_restore;
 mod jetstream_streams;
 mod nats;
 mod postgres;

@@ -283,6 +283,29 @@ async fn a_subject_that_is_forbidden_is_named_and_the_others_come() -> anyhow::R
 }
 
 #[tokio::test]
+async fn trying_a_forbidden_subject_again_loses_nothing_of_the_others() -> anyhow::Result<()> {
+    let server = NatsServer::start_configured(&users("subscribe: { deny: \"secret.>\" }")).await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(nats_source(&user(&server, "wire"), &["e.>", "secret.>"]), &inbox);
+    failure(&source).await?;
+    let client = client(&user(&server, "all")).await?;
+    let mut sent = 0;
+    let tries = || server.log().lines().filter(|line| line.contains("Subscription Violation")).count();
+    while tries() < 3 {
+        for _ in 0..50 {
+            client.publish("e.a", sent.to_string().into()).await?;
+            sent += 1;
+        }
+        client.flush().await?;
+        inbox.until("what was sent", |seen| seen.accepted.len() >= sent).await;
+    }
+    let status = source.state.status();
+    assert_eq!((status.connected, status.reconnects, inbox.seen().accepted.len()), (false, 0, sent));
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_user_without_an_inbox_gets_core_nats_all_the_same() -> anyhow::Result<()> {
     let server =
         NatsServer::start_configured(&users("subscribe: { allow: \"e.>\" }, publish: { deny: \">\" }")).await?;

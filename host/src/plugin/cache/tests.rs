@@ -2,6 +2,7 @@ use std::fs::File;
 
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::fixture::{engine, event, guest};
 use crate::plugin::{Engine, Manifest, Plugin, digest};
 
@@ -27,7 +28,7 @@ fn a_second_engine_finds_what_the_first_compiled() {
     let [entry] = &files(&dir)[..] else { panic!("one file, one entry") };
     assert_eq!((mode(&dir), mode(entry)), (0o700, 0o600));
 
-    let second = Engine::new(1, &dir, SystemClock::shared()).unwrap();
+    let second = Engine::new(1, &dir, Compiler::InProcess, SystemClock::shared()).unwrap();
     assert!(second.cache().load(second.wasmtime(), &digest(&wasm)).is_some());
     assert_eq!(load(&second, &wasm).call(&event("{}"), 1).result, Ok(Vec::new()));
 }
@@ -70,7 +71,7 @@ fn a_folder_that_others_could_write_is_mended_and_emptied() {
     load(&engine, &guest("i32.const 1024"));
     let check = |mode_found: u32, entries_left: usize| {
         fs::set_permissions(&dir, fs::Permissions::from_mode(mode_found)).unwrap();
-        Engine::new(1, &dir, SystemClock::shared()).unwrap();
+        Engine::new(1, &dir, Compiler::InProcess, SystemClock::shared()).unwrap();
         assert_eq!((mode(&dir), files(&dir).len()), (0o700, entries_left), "{mode_found:o}");
     };
     check(0o755, 1);
@@ -81,7 +82,8 @@ fn a_folder_that_others_could_write_is_mended_and_emptied() {
 fn what_is_no_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let check = |path: &Path| {
-        let error = Engine::new(1, path, SystemClock::shared()).expect_err("no folder").to_string();
+        let error =
+            Engine::new(1, path, Compiler::InProcess, SystemClock::shared()).expect_err("no folder").to_string();
         assert!(error.contains("no folder"), "{error}");
     };
     let file = dir.path().join("file");
@@ -96,7 +98,7 @@ fn what_is_no_folder_is_refused() {
 fn the_least_recently_used_entries_go_first() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::starting_at(Timestamp(1_700_000_000_000));
-    let engine = Engine::new(1, &dir.path().join("compiled"), clock.clone()).unwrap();
+    let engine = Engine::new(1, &dir.path().join("compiled"), Compiler::InProcess, clock.clone()).unwrap();
     let cache = engine.cache();
     let wasm = guest("i32.const 1024");
     load(&engine, &wasm);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::fixture::{contract, embed, engine, event, guest, guest_wat, load, one_webhook};
 use crate::plugin::limits::{LOG_BYTES_MAX, LOG_LINES_MAX, Limits};
 use crate::plugin::{Engine, Manifest};
@@ -99,7 +100,7 @@ fn an_endless_loop_ends_at_its_deadline() {
 fn the_wall_cap_ends_a_call_whose_cpu_deadline_is_far_off() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::starting_at(Timestamp(0));
-    let engine = Engine::new(1, &dir.path().join("compiled"), clock.clone()).unwrap();
+    let engine = Engine::new(1, &dir.path().join("compiled"), Compiler::InProcess, clock.clone()).unwrap();
     let limits = Limits { deadline: Duration::from_secs(10), ..Limits::default() };
     let plugin = Plugin::load(
         &engine,
@@ -137,6 +138,17 @@ fn memory_is_limited_over_several_growths() {
 #[test]
 fn a_plugin_may_live_with_a_refused_growth() {
     assert_eq!(call(&grow_until_refused(NOTHING)).result, Ok(Vec::new()));
+}
+
+/// Adapters between modules may have several; a module that defines more than one has no slot for them.
+#[test]
+fn a_module_with_several_memories_of_its_own_is_refused() {
+    let (engine, _dir) = engine();
+    let wat =
+        guest_wat("(i32.const 1024)").replace("(data (i32.const 512)", "(memory $second 1) (data (i32.const 512)");
+    let wasm = embed(&wat, &contract(), "wirehook:plugin/subscriber");
+    let refused = Plugin::load(&engine, "orders", &wasm, Manifest::default()).unwrap_err().to_string();
+    assert!(refused.contains("not valid WebAssembly for this host") && refused.contains("memories"), "{refused}");
 }
 
 #[test]

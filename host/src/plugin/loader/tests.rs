@@ -39,11 +39,10 @@ fn a_broken_file_is_told_apart() {
 #[test]
 fn core_modules_that_can_t_become_plugins() {
     let check_wat = |wat: &str, expected: &[&str]| check(&wat::parse_str(wat).unwrap(), expected);
-    check_wat("(module)", &["without a component type", "wasm32-wasip2"]);
-    check_wat(
-        r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32))))"#,
-        &["imports `wasi_snapshot_preview1`", "wasm32-wasip2"],
-    );
+    check_wat("(module)", &["without a component type", "handler@0.1.0#on-event", "wasm32-wasip2"]);
+    let unknown = r#"(module (import "wasi_snapshot_preview1" "fd_imagine" (func))"#;
+    let unknown = guest_wat("i32.const 1024").replacen("(module", unknown, 1);
+    check(&embed_contract(&unknown), &["could not be made a component", "fd_imagine"]);
     let import = r#"(module (import "env" "now" (func))"#;
     let stray = guest_wat("i32.const 1024").replacen("(module", import, 1);
     check(&embed_contract(&stray), &["could not be made a component", "env"]);

@@ -62,7 +62,7 @@ fn what_is_wrong_is_told_with_its_line() {
     check("subjects = [\"a.b*\"]", "`*` within a token");
     check("subjects = [\"a b\"]", "space");
     check("\n\nendpoints = [\"a\", \"a\"]", "orders.toml:3: the endpoint `a` is named twice");
-    check("grants = [\"http\"]", "unknown grant `http`");
+    check("grants = [\"root\"]", "unknown grant `root`");
     check("[limits]\ndeadline = \"1h\"", "orders.toml:2: deadline = \"1h\" is not between");
     check("[limits]\ndeadline = \"soon\"", "orders.toml:2: deadline = \"soon\" is not between \"5ms\" and \"10s\"");
     check("[limits]\nmemory = \"1GiB\"", "orders.toml:2: memory = \"1GiB\" is not between \"64KiB\" and \"256MiB\"");
@@ -97,8 +97,12 @@ fn names(names: &[&str]) -> Vec<Arc<str>> {
 
 fn endpoints(ask: &[&str], granted: Option<&[&str]>, configured: &[&str]) -> Result<Vec<Arc<str>>, String> {
     let ask = Manifest { endpoints: names(ask), ..Manifest::default() };
-    let ceiling =
-        granted.map(|granted| PluginCeiling { name: "orders".into(), sha256: None, endpoints: names(granted) });
+    let ceiling = granted.map(|granted| PluginCeiling {
+        name: "orders".into(),
+        sha256: None,
+        endpoints: names(granted),
+        grants: BTreeSet::new(),
+    });
     effective(ask, ceiling.as_ref(), &names(configured))
         .map(|manifest| manifest.endpoints)
         .map_err(|error| error.to_string())
@@ -127,4 +131,26 @@ fn a_plugin_is_refused_what_is_not_granted() {
     check(&[], None, &["a", "b"], "several endpoints (`a`, `b`)");
     check(&[], None, &[], "no endpoint is configured");
     check(&[], Some(&["gone"]), &["a"], "no endpoint is configured");
+}
+
+#[test]
+fn a_plugin_gets_the_grants_it_asks_for_and_is_given() {
+    let ask = |sidecar: &str| Manifest::parse(Path::new("orders.toml"), sidecar);
+    let ceiling = |grants: &[Grant]| PluginCeiling {
+        name: "orders".into(),
+        sha256: None,
+        endpoints: Vec::new(),
+        grants: grants.iter().copied().collect(),
+    };
+    let granted = |sidecar: &str, grants: &[Grant]| {
+        effective(ask(sidecar).unwrap(), Some(&ceiling(grants)), &names(&["a"])).map(|manifest| manifest.grants)
+    };
+    assert_eq!(granted("grants = [\"state\"]", &[Grant::State]).unwrap(), BTreeSet::from([Grant::State]));
+    assert_eq!(granted("", &[Grant::State]).unwrap(), BTreeSet::new(), "what is not asked for is not given");
+    let refused = granted("grants = [\"state\"]", &[]).unwrap_err().to_string();
+    assert!(refused.contains("asks for the grant `state`") && refused.contains("grants = [\"state\"]"), "{refused}");
+    let unlisted = effective(ask("grants = [\"state\"]").unwrap(), None, &names(&["a"]));
+    assert!(matches!(unlisted, Err(ManifestError::NotGranted { .. })));
+    let unknown = ask("subjects = [\">\"]\ngrants = [\"root\"]").unwrap_err().to_string();
+    assert!(unknown.contains("orders.toml:2: unknown grant `root`; known: `state`"), "{unknown}");
 }

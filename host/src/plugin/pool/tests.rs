@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
+use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::Limits;
 use crate::plugin::{Engine, Manifest, fixture};
 use crate::store::fake::{DEADLINE, FakeStore};
@@ -25,11 +26,13 @@ struct Scene {
 
 fn scene(workers: usize) -> Scene {
     let cache = tempfile::tempdir().unwrap();
-    let engine = Engine::new(workers, &cache.path().join("compiled"), SystemClock::shared()).unwrap();
+    let engine =
+        Engine::new(workers, &cache.path().join("compiled"), Compiler::InProcess, SystemClock::shared()).unwrap();
     let (store, clock) = (FakeStore::new(), ManualClock::starting_at(NOW));
     let pressure = Arc::new(Pressure::new(16));
     let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
-    let pool = Pool::new(shared, Arc::<ManualClock>::clone(&clock), Arc::clone(&pressure), workers);
+    let services = Services::default();
+    let pool = Pool::new(shared, Arc::<ManualClock>::clone(&clock), Arc::clone(&pressure), services, workers);
     Scene { pool, store, pressure, clock, engine, _cache: cache }
 }
 
@@ -238,6 +241,35 @@ async fn a_plugin_that_is_put_to_work_again_keeps_its_waiting_runs() {
     for _ in 0..3 {
         assert!(next(&mut reports).await.report.result.is_ok());
     }
+    scene.pool.stop();
+    join(threads).await;
+}
+
+/// The others of its plugin wait until its outcome is durable; those of other plugins don't.
+#[tokio::test]
+async fn a_run_that_met_changed_state_twice_is_called_alone() {
+    let scene = scene(2);
+    scene.install("quick", QUICK);
+    scene.install("other", QUICK);
+    scene.look().await;
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    scene.hand_over("quick", 0..2);
+    let (first, second) = (next(&mut reports).await, next(&mut reports).await);
+    let met = first.run.seq;
+    scene.pool.run_again(first.run, 2);
+    scene.hand_over("quick", 2..4);
+    scene.hand_over("other", 100..101);
+    assert_eq!(&*next(&mut reports).await.run.plugin, "other", "while the second's outcome is not durable");
+    scene.pool.done("quick", &second.run.event);
+    let alone = next(&mut reports).await;
+    assert_eq!((alone.run.seq, alone.conflicts), (met, 2));
+    scene.hand_over("other", 101..102);
+    assert_eq!(&*next(&mut reports).await.run.plugin, "other", "while the lone one's outcome is not durable");
+    scene.pool.done("quick", &alone.run.event);
+    let mut rest = [next(&mut reports).await.run.seq, next(&mut reports).await.run.seq];
+    rest.sort();
+    assert_eq!(rest, [EventSeq(2), EventSeq(3)]);
     scene.pool.stop();
     join(threads).await;
 }

@@ -1,6 +1,7 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::plugin::fixture::{engine, guest};
-use crate::settings::PluginCeiling;
 
 struct Folder {
     engine: Arc<Engine>,
@@ -21,12 +22,17 @@ impl Folder {
     }
 
     fn list(&mut self, name: &str, sha256: Option<String>) {
-        self.settings.listed.push(PluginCeiling { name: name.into(), sha256, endpoints: Vec::new() });
+        self.settings.listed.push(PluginCeiling {
+            name: name.into(),
+            sha256,
+            endpoints: Vec::new(),
+            grants: BTreeSet::new(),
+        });
     }
 
     /// Name and, where it did not load, the error.
     fn scan(&self) -> Vec<(String, Option<String>)> {
-        let scanned = scan(&self.engine, &self.settings, &["orders".into()], |_| true).unwrap();
+        let scanned = scan(&self.engine, &self.settings, &["orders".into()], |_, _| true).unwrap().scanned;
         scanned
             .into_iter()
             .map(|one| (one.name.to_string(), one.outcome.err().map(|error| error.to_string())))
@@ -82,7 +88,7 @@ fn a_bad_file_does_not_disturb_the_others() {
 #[test]
 fn a_plugin_has_its_sidecar_and_the_one_endpoint() {
     let folder = Folder::with(&[("a.wasm", &guest("i32.const 1024")), ("a.toml", b"subjects = [\"x.*\"]")]);
-    let scanned = scan(&folder.engine, &folder.settings, &["orders".into()], |_| true).unwrap();
+    let scanned = scan(&folder.engine, &folder.settings, &["orders".into()], |_, _| true).unwrap().scanned;
     let plugin = scanned[0].outcome.as_ref().unwrap();
     assert_eq!(plugin.manifest.endpoints, [Arc::from("orders")]);
     assert!(plugin.manifest.subscribes_to("x.y") && !plugin.manifest.subscribes_to("y"));
@@ -121,6 +127,47 @@ fn a_pipe_is_not_waited_for() {
 fn a_folder_that_is_not_there() {
     let mut folder = Folder::with(&[]);
     folder.settings.dir.push("nowhere");
-    let error = scan(&folder.engine, &folder.settings, &[], |_| true).unwrap_err();
+    let error = scan(&folder.engine, &folder.settings, &[], |_, _| true).unwrap_err();
     assert!(matches!(error, ScanError::Missing(_)), "{error}");
+}
+
+#[test]
+fn a_file_that_is_cut_is_told_from_one_that_is_broken() {
+    let whole = guest("i32.const 1024");
+    assert!(!is_cut(&whole));
+    for end in 0..whole.len() {
+        // A file may end between two sections and be whole; the compiler says whether it is.
+        let between = leb_ends(&whole).contains(&end);
+        assert_eq!(is_cut(&whole[..end]), !between, "cut at {end} of {}", whole.len());
+    }
+    assert!(!is_cut(b"hello"));
+    assert!(!is_cut(b"\x7fELF\x02\x01\x01\0\0\0"));
+    let folder = Folder::with(&[("a.wasm", &whole[..whole.len() - 1])]);
+    check(&folder.scan(), &[("a", Some("is not whole"))]);
+}
+
+/// Where a section of `wasm` ends.
+fn leb_ends(wasm: &[u8]) -> Vec<usize> {
+    let payloads = wasmparser::Parser::new(0).parse_all(wasm).map(Result::unwrap);
+    let ends = payloads.filter_map(|payload| payload.as_section().map(|(_, range)| range.end));
+    std::iter::once(8).chain(ends).collect()
+}
+
+#[test]
+fn what_looks_as_it_did_is_left_alone() {
+    let folder = Folder::with(&[("a.wasm", &guest("i32.const 1024")), ("b.wasm", b"hello")]);
+    let look = |seen: &[Scanned]| {
+        let known = |name: &str, stamp| seen.iter().any(|seen| *seen.name == *name && seen.stamp == stamp);
+        scan(&folder.engine, &folder.settings, &["orders".into()], |name, stamp| !known(name, stamp)).unwrap()
+    };
+    let first = look(&[]);
+    assert!(first.scanned.iter().all(|scanned| !scanned.changing));
+    let names = |folder: &super::Folder| folder.scanned.iter().map(|it| it.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&first), ["a", "b"]);
+    let second = look(&first.scanned);
+    assert_eq!((names(&second), second.names.len()), (Vec::new(), 2));
+    fs::write(folder.settings.dir.join("a.toml"), "subjects = [\"fraiseql.>\"]").unwrap();
+    assert_eq!(names(&look(&first.scanned)), ["a"], "the sidecar is one with the file");
+    fs::remove_file(folder.settings.dir.join("b.wasm")).unwrap();
+    assert_eq!(look(&first.scanned).names.len(), 1);
 }

@@ -7,11 +7,12 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{self, Consumer, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::message::Acker;
+use async_nats::jetstream::stream::Stream;
 
 use super::JetstreamSource;
 use super::consumer::{ACK_WAIT, Found, created, existing};
 use super::pull::Pull;
-use super::resume::Resume;
+use super::resume::{Restores, Resume};
 use super::stream::found_or_created;
 use crate::event::subject::SubjectPattern;
 
@@ -27,6 +28,9 @@ pub(super) struct Attached {
     stream_created: i128,
     /// `{stream}:{created}:`
     position_prefix: String,
+    /// What tells apart messages that had one sequence.
+    restores: Restores,
+    lacking: Option<String>,
 }
 
 impl Attached {
@@ -42,8 +46,19 @@ impl Attached {
         let context = jetstream::new(client.clone());
         let stream = found_or_created(source, &context, stream_name).await?;
         let stream_created = stream.cached_info().created.unix_timestamp_nanos();
-        let Found { consumer, wanted } = match stream.consumer_info(&source.durable).await {
-            Ok(_) => existing(source, client, &stream, is_first).await?,
+        let last_sequence = stream.cached_info().state.last_sequence;
+        if let Some(floor) = resume.check(stream_created, last_sequence) {
+            tracing::warn!(
+                source = %source.name, stream = stream_name, floor, last_sequence,
+                "the stream ends before what was accepted of it: it was restored from a backup; where its consumer is gone, \
+                 everything in it is read, and what was accepted before is a duplicate"
+            );
+        }
+        let Found { consumer, wanted, lacking } = match stream.consumer_info(&source.durable).await {
+            Ok(info) => {
+                check_place(source, &stream, &info).await?;
+                existing(source, client, &stream, is_first).await?
+            }
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
                 created(source, client, &stream, resume).await?
             }
@@ -55,18 +70,31 @@ impl Attached {
             }
         };
         resume.note(stream_created, consumer.cached_info());
-        let pull = Pull::new(client, consumer.cached_info()).await?;
+        let pull = Pull::new(client, consumer.cached_info(), source.streams.len()).await?;
         let position_prefix = format!("{stream_name}:{stream_created}:");
-        Ok((Self { context, consumer, wanted, stream_created, position_prefix }, pull))
+        let restores = resume.restores(stream_created);
+        Ok((Self { context, consumer, wanted, stream_created, position_prefix, restores, lacking }, pull))
     }
 
     /// A delivered message, its position, which tells it from every other of the source, in streams of the same name
     /// too, and its ack.
     pub(super) fn take(&self, message: async_nats::Message) -> (async_nats::Message, Option<String>, Acker) {
         let message = jetstream::Message { message, context: self.context.clone() };
-        let position = message.info().ok().map(|info| format!("{}{}", self.position_prefix, info.stream_sequence));
+        let position = message.info().ok().map(|info| self.position(info.stream_sequence));
         let (message, acker) = message.split();
         (message, position, acker)
+    }
+
+    /// What of the settings the consumer leaves out, in words.
+    pub(super) fn lacking(&self) -> Option<&str> {
+        self.lacking.as_deref()
+    }
+
+    fn position(&self, sequence: u64) -> String {
+        match self.restores.reuses(sequence) {
+            0 => format!("{}{sequence}", self.position_prefix),
+            reuses => format!("{}{sequence}:{reuses}", self.position_prefix),
+        }
     }
 
     /// Whether a message is of a subject that the settings name.
@@ -123,4 +151,24 @@ impl Attached {
         let consumer::Info { stream_name, name, .. } = self.consumer.cached_info();
         format!("the consumer `{name}` of the stream `{stream_name}` stopped delivering: {error}")
     }
+}
+
+/// Looks whether the consumer stands behind the end of its stream: the server would never deliver what comes until there.
+async fn check_place(source: &JetstreamSource, stream: &Stream, info: &consumer::Info) -> Result<(), String> {
+    let place = info.delivered.stream_sequence;
+    if place <= stream.cached_info().state.last_sequence {
+        return Ok(());
+    }
+    // Messages may have come since the stream was looked up.
+    let now = stream.get_info().await.map_err(|error| format!("can't look up the stream: {error}"))?;
+    let (name, last) = (&now.config.name, now.state.last_sequence);
+    if place <= last {
+        return Ok(());
+    }
+    Err(format!(
+        "the consumer `{durable}` stands at message {place} of the stream `{name}`, which ends at {last}: the stream was \
+         restored from a backup, and the server would leave out what comes until there; delete the consumer, and all that \
+         the stream has is read: `nats consumer rm {name} {durable}`",
+        durable = source.durable
+    ))
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, 
 use async_nats::jetstream::stream::Stream;
 
 use super::JetstreamSource;
-use super::filters::{filters, filters_of};
+use super::filters::{filters, filters_of, kept, lacking};
 use super::pull::PULL_MESSAGES_MAX;
 use super::resume::Resume;
 use crate::event::subject::{InvalidPattern, SubjectPattern};
@@ -32,6 +32,8 @@ pub(super) struct Found {
     /// The subjects that are wanted, where the server delivers others as well: it knows one filter for a consumer only,
     /// and several were asked for.
     pub(super) wanted: Option<Vec<SubjectPattern>>,
+    /// What of the settings the consumer leaves out, in words.
+    pub(super) lacking: Option<String>,
 }
 
 /// The consumer that exists. `is_first` where this process has not had it before.
@@ -56,9 +58,9 @@ pub(super) async fn existing(
             source.durable
         ));
     }
-    let filters = filters(&source.subjects, &stream.cached_info().config.subjects);
+    let filters = filters(&source.subjects, kept(&stream.cached_info().config));
     let wanted = match is_filtered_here(client, &filters) && filters_of(config).is_empty() {
-        true => Some(patterns(&filters)?),
+        true => Some(patterns(&source.subjects)?),
         false => None,
     };
     if is_first {
@@ -66,7 +68,16 @@ pub(super) async fn existing(
             tracing::warn!(source = %source.name, stream = stream.cached_info().config.name, consumer = source.durable, "{danger}");
         }
     }
-    Ok(Found { consumer, wanted })
+    let lacking = lacking(&filters, &filters_of(config));
+    let lacking = (!lacking.is_empty()).then(|| {
+        let (durable, has) = (&source.durable, filters_of(config));
+        let stream = &stream.cached_info().config.name;
+        format!(
+            "the consumer `{durable}` of the stream `{stream}` leaves out {lacking:?} of `subjects`, for its filter is \
+             {has:?}; the rest is read; give it another filter, delete it, or name another `durable`"
+        )
+    });
+    Ok(Found { consumer, wanted, lacking })
 }
 
 /// What in an existing consumer's configuration can lose events, in words.
@@ -119,11 +130,12 @@ pub(super) async fn created(
         true => (config.name, config.inactive_threshold) = (Some(source.durable.clone()), INACTIVE_MAX),
         false => config.durable_name = Some(source.durable.clone()),
     }
-    let filters = filters(&source.subjects, &info.config.subjects);
+    let filters = filters(&source.subjects, kept(&info.config));
     let mut wanted = None;
     match filters.as_slice() {
         [filter] => config.filter_subject.clone_from(filter),
-        filters if is_filtered_here(client, filters) => wanted = Some(patterns(filters)?),
+        // By all of the source's subjects: the stream may come to have others than it has now.
+        filters if is_filtered_here(client, filters) => wanted = Some(patterns(&source.subjects)?),
         filters => config.filter_subjects = filters.to_vec(),
     }
     let consumer = stream.create_consumer(config).await.map_err(|error| {
@@ -137,7 +149,7 @@ pub(super) async fn created(
         source = %source.name, stream = info.config.name, consumer = source.durable, ?deliver_policy, skipped,
         "created the consumer; `skipped` are messages of the stream that it leaves out"
     );
-    Ok(Found { consumer, wanted })
+    Ok(Found { consumer, wanted, lacking: None })
 }
 
 /// Whether what is not wanted is acknowledged here unread, since the server can't leave it out.

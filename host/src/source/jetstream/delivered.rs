@@ -1,5 +1,6 @@
 //! Messages that the server has delivered, and how they are settled.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::source::{Accept, Backoff};
 
 /// How long sending the acks of one batch may take. While the connection is down they wait in the client; what is not
 /// sent in time is delivered again, and is a duplicate.
-const ACK_DEADLINE: Duration = Duration::from_secs(30);
+const ACK_DEADLINE: Duration = Duration::from_secs(5);
 /// How often, while `ack_wait` passes, the server hears that a message still waits. It may wait in turn for a place and
 /// for the commit, and one report may be late.
 const PROGRESS_PER_ACK_WAIT: u32 = 3;
@@ -91,13 +92,11 @@ impl Delivered {
     ) -> (usize, impl Future<Output = Ended> + Send + 'static) {
         let bytes = weight(&self.messages);
         let batch = async move {
-            let mut accepted = inbox.accept(&source, self.messages);
-            let ended = loop {
-                tokio::select! {
-                    biased;
-                    ended = &mut accepted => break ended,
-                    () = tokio::time::sleep(self.progress_interval) => settle(&self.ackers, AckKind::Progress).await,
-                }
+            // The batch goes on while a report waits for its place at the connection.
+            let ended = tokio::select! {
+                biased;
+                ended = inbox.accept(&source, self.messages) => ended,
+                never = report_for_ever(&self.ackers, self.progress_interval) => match never {},
             };
             match ended {
                 Ok(_) => {
@@ -111,6 +110,13 @@ impl Delivered {
             }
         };
         (bytes, batch)
+    }
+}
+
+async fn report_for_ever(ackers: &[Acker], interval: Duration) -> Infallible {
+    loop {
+        tokio::time::sleep(interval).await;
+        settle(ackers, AckKind::Progress).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which of a source's subjects concern a stream, as the filter of its consumer.
 
 use async_nats::jetstream::consumer::Config;
+use async_nats::jetstream::stream;
 
 /// Those of `wanted` that a stream with `kept` subjects can have, without those that others of them include: a server
 /// refuses filters that overlap. All of them where none fits, as with a mirror, which has no subjects of its own.
@@ -15,6 +16,12 @@ pub(super) fn filters(wanted: &[String], kept: &[String]) -> Vec<String> {
     fitting.iter().filter(|filter| !is_included(filter)).map(ToString::to_string).collect()
 }
 
+/// The subjects that a stream can have; none where it takes messages from other streams, whatever their subjects.
+pub(super) fn kept(config: &stream::Config) -> &[String] {
+    let takes_others = config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) || config.mirror.is_some();
+    if takes_others { &[] } else { &config.subjects }
+}
+
 /// The filters of a consumer that exists; none where it has the whole stream.
 pub(super) fn filters_of(config: &Config) -> Vec<String> {
     let mut filters = config.filter_subjects.clone();
@@ -22,6 +29,12 @@ pub(super) fn filters_of(config: &Config) -> Vec<String> {
     filters.retain(|filter| filter != ">");
     filters.sort_unstable();
     filters
+}
+
+/// Those of `wanted` of which a consumer with the filters `has` leaves something out.
+pub(super) fn lacking<'a>(wanted: &'a [String], has: &[String]) -> Vec<&'a String> {
+    let is_covered = |wanted: &str| has.is_empty() || has.iter().any(|has| includes(has, wanted));
+    wanted.iter().filter(|wanted| !is_covered(wanted)).collect()
 }
 
 /// Whether whatever matches `narrow` matches `wide`.
@@ -69,6 +82,18 @@ mod tests {
         check(&["a.*", "a.>", "a.b", "a.b"], &["a.>"], &["a.>"]);
         check(&["a.*", "a.*.c"], &["a.>"], &["a.*", "a.*.c"]);
         check(&["a"], &["b"], &["a"]);
+    }
+
+    #[test]
+    fn what_a_consumer_leaves_out_is_known() {
+        let check = |wanted: &[&str], has: &[&str], expected: &[&str]| {
+            let [wanted, has] = [wanted, has].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(lacking(&wanted, &has), expected, "{wanted:?} of {has:?}");
+        };
+        check(&["a.>", "b"], &[], &[]);
+        check(&["a.>", "b"], &["a.*"], &["a.>", "b"]);
+        check(&["a.x", "b"], &["a.*", "b"], &[]);
+        check(&[], &["a.*"], &[]);
     }
 
     #[test]

@@ -14,10 +14,14 @@ use tokio::time::Sleep;
 
 use crate::source::BATCH_MESSAGES_MAX;
 
-/// Messages asked for and not yet come; asked for again when half of them have come.
+/// Messages of a source asked for and not yet come, shared by its streams; asked for again when half of them have come.
 pub(super) const PULL_MESSAGES_MAX: usize = 1024;
-/// Bytes asked for at once: NATS allows no larger message, so that every message fits.
+/// Messages that each of many streams asks for all the same.
+const PULL_MESSAGES_MIN: usize = 16;
+/// Bytes of a source asked for at once, shared by its streams. NATS allows no larger message.
 const PULL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What the server counts of a message beyond its payload and headers: its subject and where its ack goes.
+const MESSAGE_OVERHEAD_BYTES: u64 = 64 * 1024;
 /// How long a pull request waits at the server.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// How often an idle server says that it is alive.
@@ -32,8 +36,13 @@ pub(super) struct Pull {
     subject: String,
     inbox: String,
     delivered: ReadyChunks<Subscriber>,
+    messages_max: usize,
     batch_max: usize,
     bytes_max: u64,
+    /// What `bytes_max` is raised to when a message needs it.
+    bytes_bound: u64,
+    /// Whether a message is larger than the consumer lets anyone ask for.
+    is_stuck: bool,
     expires: Duration,
     heartbeat: Duration,
     /// Messages asked for that have not come.
@@ -44,8 +53,8 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    /// Subscribes; asks for nothing yet.
-    pub(super) async fn new(client: &Client, consumer: &consumer::Info) -> Result<Self, String> {
+    /// Subscribes; asks for nothing yet. `streams` is how many the source has.
+    pub(super) async fn new(client: &Client, consumer: &consumer::Info, streams: usize) -> Result<Self, String> {
         let config = &consumer.config;
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(inbox.clone()).await;
@@ -53,13 +62,18 @@ impl Pull {
         let expires = if config.max_expires.is_zero() { PULL_EXPIRES } else { PULL_EXPIRES.min(config.max_expires) };
         // The server asks for a heartbeat of at most half the expiry.
         let heartbeat = PULL_HEARTBEAT.min(expires / 3);
+        let messages_max = share_of_messages(streams);
+        let bytes_bound = positive(config.max_bytes).map_or(PULL_BYTES_MAX, |max| PULL_BYTES_MAX.min(max as u64));
         Ok(Self {
             client: client.clone(),
             subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream_name, consumer.name),
             inbox,
             delivered: subscriber.ready_chunks(BATCH_MESSAGES_MAX),
-            batch_max: positive(config.max_batch).map_or(PULL_MESSAGES_MAX, |max| PULL_MESSAGES_MAX.min(max)),
-            bytes_max: positive(config.max_bytes).map_or(PULL_BYTES_MAX, |max| PULL_BYTES_MAX.min(max as u64)),
+            messages_max,
+            batch_max: positive(config.max_batch).map_or(messages_max, |max| messages_max.min(max)),
+            bytes_max: share_of_bytes(streams, client.server_info().max_payload as u64).min(bytes_bound),
+            bytes_bound,
+            is_stuck: false,
             expires,
             heartbeat,
             outstanding: 0,
@@ -103,6 +117,11 @@ impl Pull {
         Vec::new()
     }
 
+    /// Whether it ended for a message that is larger than may be asked for.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
     /// Whether everything asked for has come.
     pub(super) fn is_fulfilled(&self) -> bool {
         self.outstanding == 0
@@ -113,10 +132,10 @@ impl Pull {
     }
 
     async fn ask(&mut self) -> Result<(), String> {
-        if self.outstanding > PULL_MESSAGES_MAX / 2 {
+        if self.outstanding > self.messages_max / 2 {
             return Ok(());
         }
-        let batch = self.batch_max.min(PULL_MESSAGES_MAX - self.outstanding);
+        let batch = self.batch_max.min(self.messages_max - self.outstanding);
         let request = serde_json::json!({
             "batch": batch,
             "max_bytes": self.bytes_max,
@@ -145,6 +164,18 @@ impl Pull {
                     messages.push(message);
                 }
                 Meaning::Heartbeat => {}
+                Meaning::TooLarge { bytes_left, .. } if bytes_left >= self.bytes_bound => {
+                    self.is_stuck = true;
+                    let bound = self.bytes_bound;
+                    let error = format!("a message is larger than the consumer's max_bytes of {bound}; raise it");
+                    self.end.get_or_insert(error);
+                }
+                Meaning::TooLarge { bytes_left, unfulfilled } => {
+                    if bytes_left >= self.bytes_max {
+                        self.bytes_max = self.bytes_bound;
+                    }
+                    self.outstanding = unfulfilled.map_or(0, |count| self.outstanding.saturating_sub(count));
+                }
                 Meaning::RequestOver { unfulfilled } => {
                     self.outstanding = unfulfilled.map_or(0, |count| self.outstanding.saturating_sub(count));
                 }
@@ -164,25 +195,44 @@ enum Meaning {
     RequestOver {
         unfulfilled: Option<usize>,
     },
+    /// The next message has more bytes than the request had left.
+    TooLarge {
+        bytes_left: u64,
+        unfulfilled: Option<usize>,
+    },
     /// Asking again is in vain.
     End(String),
 }
 
 fn meaning(message: &Message) -> Meaning {
     let description = message.description.as_deref().unwrap_or_default();
-    let request_over = || {
-        let pending = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
-        Meaning::RequestOver { unfulfilled: pending.and_then(|pending| pending.as_str().parse().ok()) }
-    };
+    let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str());
+    let unfulfilled = header("Nats-Pending-Messages").and_then(|pending| pending.parse().ok());
     match message.status.unwrap_or(StatusCode::OK).as_u16() {
         200 => Meaning::Delivered,
         100 => Meaning::Heartbeat,
-        404 | 408 => request_over(),
+        404 | 408 => Meaning::RequestOver { unfulfilled },
         // These end one request and say nothing against the next.
-        409 if ["Message Size Exceeds MaxBytes", "Batch Completed"].contains(&description) => request_over(),
+        409 if description == "Batch Completed" => Meaning::RequestOver { unfulfilled },
+        409 if description == "Message Size Exceeds MaxBytes" => {
+            let bytes_left = header("Nats-Pending-Bytes").and_then(|pending| pending.parse().ok());
+            Meaning::TooLarge { bytes_left: bytes_left.unwrap_or(0), unfulfilled }
+        }
         503 => Meaning::End("nobody answers for the consumer".to_owned()),
         status => Meaning::End(format!("the server says: {status} {description}")),
     }
+}
+
+/// Of [`PULL_MESSAGES_MAX`], for each of so many streams.
+fn share_of_messages(streams: usize) -> usize {
+    (PULL_MESSAGES_MAX / streams.max(1)).max(PULL_MESSAGES_MIN)
+}
+
+/// Of [`PULL_BYTES_MAX`], for each of so many streams; at least the largest message that the server takes.
+fn share_of_bytes(streams: usize, payload_max: u64) -> u64 {
+    (PULL_BYTES_MAX / (streams.max(1) as u64))
+        .max(payload_max.saturating_add(MESSAGE_OVERHEAD_BYTES))
+        .min(PULL_BYTES_MAX)
 }
 
 /// A bound of the consumer's, where it has one.
@@ -218,8 +268,19 @@ mod tests {
         check(Some(100), "Idle Heartbeat", None, Meaning::Heartbeat);
         check(Some(408), "Request Timeout", Some("7"), Meaning::RequestOver { unfulfilled: Some(7) });
         check(Some(404), "No Messages", None, Meaning::RequestOver { unfulfilled: None });
-        check(Some(409), "Message Size Exceeds MaxBytes", Some("x"), Meaning::RequestOver { unfulfilled: None });
+        let too_large = Meaning::TooLarge { bytes_left: 0, unfulfilled: Some(3) };
+        check(Some(409), "Message Size Exceeds MaxBytes", Some("3"), too_large);
         check(Some(409), "Consumer Deleted", None, Meaning::End("the server says: 409 Consumer Deleted".to_owned()));
         check(Some(503), "", None, Meaning::End("nobody answers for the consumer".to_owned()));
+    }
+    #[test]
+    fn streams_share_what_a_source_asks_for() {
+        let check = |streams: usize, messages: usize, bytes: u64| {
+            assert_eq!((share_of_messages(streams), share_of_bytes(streams, 1 << 20)), (messages, bytes), "{streams}");
+        };
+        check(1, 1024, 64 << 20);
+        check(8, 128, 8 << 20);
+        check(1024, 16, (1 << 20) + (64 << 10));
+        assert_eq!(share_of_bytes(8, 64 << 20), PULL_BYTES_MAX);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Reader {
     error: Option<String>,
     /// Whether its consumer was never found by this process.
     is_first: bool,
+    /// Whether it waits for a message that is larger than may be asked for: its error is over when something comes.
+    is_stuck: bool,
 }
 
 /// What a reader has to tell.
@@ -95,6 +97,7 @@ impl Reader {
             phase: Phase::Idle,
             error: None,
             is_first: true,
+            is_stuck: false,
         }
     }
 
@@ -112,9 +115,13 @@ impl Reader {
         matches!(self.phase, Phase::Pulling(_))
     }
 
-    /// Why it is not up, where that is a failure.
+    /// Why it is not up, or what it leaves out while it is.
     pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        let lacking = match &self.phase {
+            Phase::Pulling(pulling) => pulling.attached.lacking(),
+            _ => None,
+        };
+        self.error.as_deref().or(lacking)
     }
 
     /// Looks for its consumer, over a connection that is up.
@@ -151,7 +158,9 @@ impl Reader {
                 Phase::Attaching(attached) => match attached.await {
                     Ok((attached, pull)) => {
                         self.phase = Phase::Pulling(Box::new(Pulling::new(attached, pull, &self.resume)));
-                        self.error = None;
+                        if !self.is_stuck {
+                            self.error = None;
+                        }
                         self.is_first = false;
                         return News::Attached;
                     }
@@ -161,10 +170,20 @@ impl Reader {
                     Ok(news) => {
                         if let News::Delivered(_) = news {
                             self.backoff.reset();
+                            if std::mem::take(&mut self.is_stuck) {
+                                self.error = None;
+                            }
                         }
                         return news;
                     }
-                    Err(error) => return self.fail(error),
+                    Err(error) if pulling.pull.is_stuck() => {
+                        self.is_stuck = true;
+                        return self.fail_for(Backoff::MAX, error);
+                    }
+                    Err(error) => {
+                        self.is_stuck = false;
+                        return self.fail(error);
+                    }
                 },
             }
         }

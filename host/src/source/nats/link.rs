@@ -161,26 +161,19 @@ impl Link {
         News::Alive
     }
 
-    /// Waits for an echo: then the server has done all it was told before, and what it had sent before is here. Without
-    /// an echo, `false`, the source works all the same; only the instants after its start and before its end are less
-    /// sharp.
+    /// As [`round_trip`].
     pub(in crate::source) async fn round_trip(&self) -> bool {
-        let echo = async {
-            let inbox = self.client.new_inbox();
-            let mut echo = self.client.subscribe(inbox.clone()).await.ok()?;
-            self.client.publish(inbox, bytes::Bytes::new()).await.ok()?;
-            echo.next().await
-        };
-        let has_come = matches!(tokio::time::timeout(ROUND_TRIP_DEADLINE, echo).await, Ok(Some(_)));
-        if !has_come {
-            tracing::debug!("the server sent no echo");
-        }
-        has_come
+        round_trip(&self.client).await
     }
 
     /// How often it has connected, the first time included.
     pub(in crate::source) fn connects(&self) -> u64 {
         self.connects
+    }
+
+    /// Whether it is up now.
+    pub(in crate::source) fn is_up_now(&self) -> bool {
+        self.client.connection_state() == State::Connected
     }
 
     /// Whether it was up at the last look.
@@ -208,14 +201,30 @@ impl Link {
         if up != self.up {
             self.up = up;
             if up {
+                // Whether events can come is for the source to say, once it is subscribed or attached.
                 tracing::info!(source = %state.name(), "connected again");
-                state.connected();
             } else {
                 state.disconnected();
                 state.failed(&"the connection was lost");
             }
         }
     }
+}
+
+/// Waits for an echo: then the server has done all it was told before, and what it had sent before is here. Without an
+/// echo, `false`, the source works all the same; only the instants after its start and before its end are less sharp.
+pub(in crate::source) async fn round_trip(client: &Client) -> bool {
+    let echo = async {
+        let inbox = client.new_inbox();
+        let mut echo = client.subscribe(inbox.clone()).await.ok()?;
+        client.publish(inbox, bytes::Bytes::new()).await.ok()?;
+        echo.next().await
+    };
+    let has_come = matches!(tokio::time::timeout(ROUND_TRIP_DEADLINE, echo).await, Ok(Some(_)));
+    if !has_come {
+        tracing::debug!("the server sent no echo");
+    }
+    has_come
 }
 
 /// A message of the bus as the inbox takes it. Headers are sorted by name: the client keeps no order.

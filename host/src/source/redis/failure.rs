@@ -21,6 +21,14 @@ impl Failure {
         })
     }
 
+    /// With the stream that it concerns, behind the server's words.
+    pub(in crate::source) fn of_stream(self, key: &str) -> Self {
+        match self {
+            Self::Refused(words) => Self::Refused(format!("{words} (stream `{key}`)")),
+            Self::Connection(words) => Self::Connection(words),
+        }
+    }
+
     /// The first word of the server's, such as `NOGROUP`.
     pub(in crate::source) fn code(&self) -> Option<&str> {
         match self {

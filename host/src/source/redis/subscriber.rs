@@ -9,6 +9,7 @@ use redis::{Cmd, Value, cmd};
 use super::connect::Wire;
 use super::failure::Failure;
 use super::glob;
+use super::publishing::is_pattern;
 use crate::event::Message;
 
 /// After so much silence the server is asked whether it is there; after as much again it is not.
@@ -24,7 +25,7 @@ pub(super) struct Subscriptions {
 /// A channel is a name, or a pattern when it has a wildcard in it.
 impl From<&[String]> for Subscriptions {
     fn from(names: &[String]) -> Self {
-        let (patterns, channels) = names.iter().cloned().partition(|name| name.contains(['*', '?', '[']));
+        let (patterns, channels) = names.iter().cloned().partition(|name| is_pattern(name));
         Self { channels, patterns }
     }
 }

@@ -28,18 +28,31 @@ pub(super) async fn attach(
 ) -> Result<Attached, Failure> {
     let group = Group::connect(source, keys, &standing.consumer).await?;
     for (stream, key) in keys.iter().enumerate() {
-        if !group.commands.exists(stream).await? {
-            if make(source, &group, stream, key, standing).await? {
-                made.insert(stream);
-            }
-            // For what it tries on the way.
-            group.commands.exists(stream).await?;
+        if found_or_made(source, &group, stream, key, standing).await.map_err(|failure| failure.of_stream(key))? {
+            made.insert(stream);
         }
         standing.note(key, &source.group);
     }
     let mut places = vec![EntryId::default(); keys.len()];
     let swept = group.commands.sweep(&mut places).await?;
     Ok(Attached { group, swept, places })
+}
+
+/// Whether the group was made here.
+async fn found_or_made(
+    source: &RedisStreamSource,
+    group: &Group,
+    stream: usize,
+    key: &str,
+    standing: &Standing,
+) -> Result<bool, Failure> {
+    if group.commands.exists(stream).await? {
+        return Ok(false);
+    }
+    let made = make(source, group, stream, key, standing).await?;
+    // For what it tries on the way.
+    group.commands.exists(stream).await?;
+    Ok(made)
 }
 
 async fn make(

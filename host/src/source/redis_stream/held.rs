@@ -59,17 +59,18 @@ impl Held {
         self.abandoned.swap(false, Ordering::Relaxed)
     }
 
-    async fn ack(&self, places: &[Place]) {
+    /// Whether it was acknowledged.
+    async fn ack(&self, places: &[Place]) -> bool {
         let acked = match self.commands() {
             Some(commands) => commands.ack(places).await,
             None => Err(Failure::Connection("there is no connection".to_owned())),
         };
-        if let Err(failure) = acked {
-            self.abandoned.store(true, Ordering::Relaxed);
-            if failure.code().is_some() {
-                *lock(&self.refusal) = Some(failure);
-            }
+        let Err(failure) = acked else { return true };
+        self.abandoned.store(true, Ordering::Relaxed);
+        if failure.code().is_some() {
+            *lock(&self.refusal) = Some(failure);
         }
+        false
     }
 }
 
@@ -84,16 +85,18 @@ impl HeldBatch {
         Self { held: Arc::clone(held), places }
     }
 
-    /// Acknowledges without accepting: what is gone from its stream.
-    pub(super) async fn settle(self) -> Ended {
-        self.held.ack(&self.places).await;
-        Ok(())
+    /// Acknowledges without accepting: what is gone from its stream. Whether it succeeded.
+    pub(super) async fn settle(self) -> bool {
+        self.held.ack(&self.places).await
     }
 
     /// The way into the inbox: acknowledges after the commit.
     pub(super) async fn keep(self, source: Arc<str>, inbox: Arc<dyn Accept>, messages: Vec<Message>) -> Ended {
         match inbox.accept(&source, messages).await {
-            Ok(_) => self.settle().await,
+            Ok(_) => {
+                self.settle().await;
+                Ok(())
+            }
             Err(error) => {
                 if !matches!(error, AcceptError::Closed) {
                     self.held.abandoned.store(true, Ordering::Relaxed);

@@ -17,8 +17,8 @@ const PAGE_BYTES: u64 = 4096;
 /// that the log can start from its beginning even where commits never pause.
 const SOFT_FACTOR: i32 = 8;
 
-/// After how many times that the writer waits for readers, within [`READERS_WAIT_MAX`], so that they can't keep the
-/// log growing.
+/// After how many times that the writer waits for the thread, and for readers within [`READERS_WAIT_MAX`], so that neither
+/// can keep the log growing.
 const HARD_FACTOR: i32 = 32;
 
 const READERS_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -72,10 +72,13 @@ impl Checkpoints {
             let _told_already = self.sender.as_ref().map(|sender| sender.try_send(()));
         }
         if pages >= self.pages_between * SOFT_FACTOR && pages - self.pages_tried >= self.pages_between {
-            // While the thread has it, the writer goes on and asks again after its next commit.
-            if let Ok(mut trust) = self.trust.try_lock() {
+            let is_hard = pages >= self.pages_between * HARD_FACTOR;
+            // While the thread has it, the writer goes on and asks again after its next commit. On a disk where the thread
+            // always has it, that would be for ever: in the end the writer waits, for two checkpoints at most.
+            let trust = if is_hard { Some(lock(&self.trust)) } else { self.trust.try_lock().ok() };
+            if let Some(mut trust) = trust {
                 self.pages_tried = pages;
-                checkpoint_here(connection, pages >= self.pages_between * HARD_FACTOR, &mut trust);
+                checkpoint_here(connection, is_hard, &mut trust);
             }
         }
     }

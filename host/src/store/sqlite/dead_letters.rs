@@ -105,6 +105,13 @@ pub(super) fn conditions(filter: &DeadLetterFilter) -> (String, Vec<Value>) {
             values.push(value.into());
         }
     }
+    if let Some(digest) = &filter.plugin_digest {
+        sql.push_str(
+            " AND kind = 'run' AND EXISTS (SELECT 1 FROM run WHERE run.event_seq = dead_letter.event_seq
+               AND run.plugin = dead_letter.plugin AND run.plugin_digest = ?)",
+        );
+        values.push(digest.clone().into());
+    }
     (sql, values)
 }
 

@@ -134,6 +134,11 @@ impl<'c> Group<'c> {
         Ok(())
     }
 
+    /// For queries that readers share.
+    pub(super) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
     /// A statement that not every event needs.
     pub(super) fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
         self.connection.prepare_cached(sql)

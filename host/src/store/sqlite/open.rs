@@ -15,8 +15,11 @@ use crate::settings::Synchronous;
 const APPLICATION_ID: i32 = 0x5749_5245;
 
 /// One step for each version of the schema, oldest first; `PRAGMA user_version` counts those that were taken.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../../migrations/0001_initial.sql"), include_str!("../../../migrations/0002_source_cursor.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/0001_initial.sql"),
+    include_str!("../../../migrations/0002_source_cursor.sql"),
+    include_str!("../../../migrations/0003_plugin_state.sql"),
+];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;

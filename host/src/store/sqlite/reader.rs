@@ -41,6 +41,17 @@ impl Readers {
         }
     }
 
+    /// As [`Self::read`], on the calling thread, which may block.
+    pub(super) fn read_blocking<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let permit = futures::executor::block_on(self.permits.acquire()).map_err(|_| StoreError::Closed)?;
+        let result = self.read_here(query);
+        drop(permit);
+        result.map_err(|error| StoreError::Read(error.to_string()))
+    }
+
     fn read_here<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match idle {

@@ -8,13 +8,14 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::claims::Release;
 use super::dead_letters::Death;
 use super::group::Group;
+use super::plugin_state;
 use super::state::{RunState, bytes_at, pairs_at, pairs_to_json, readable};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::event::{Event, EventKey};
 use crate::store::{
-    Claim, Claimed, ClaimedRun, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq, KnownPlugin, NewDelivery,
-    RunCompletion, RunOutcome,
+    Claim, Claimed, ClaimedRun, Completed, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq, KnownPlugin,
+    NewDelivery, RunCompletion, RunOutcome,
 };
 
 /// The most work one claim takes, whatever limit the caller names.
@@ -26,13 +27,13 @@ pub(super) const CLAIM_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Parked and unparked runs in one commit.
 pub(super) const PARK_CHUNK: usize = 5_000;
 
-/// The deliveries of each completion, and which of them this host holds now.
-pub(super) struct Completed {
-    pub(super) deliveries: Vec<Vec<DeliverySeq>>,
+/// What became of each completion, and which of their deliveries this host holds now.
+pub(super) struct Completions {
+    pub(super) each: Vec<Completed>,
     held: Vec<DeliverySeq>,
 }
 
-impl Outcome for Completed {
+impl Outcome for Completions {
     fn unwanted(self) -> Release {
         Release { runs: Vec::new(), deliveries: self.held }
     }
@@ -54,7 +55,8 @@ pub(super) fn bytes(completions: &[RunCompletion]) -> usize {
         RunOutcome::Retry { detail, .. } | RunOutcome::Dead { detail, .. } => detail.len(),
         RunOutcome::Parked => 0,
     };
-    completions.iter().map(|completion| FIXED + of(completion)).sum()
+    let state = |completion: &RunCompletion| completion.state.as_ref().map_or(0, |change| plugin_state::bytes(change));
+    completions.iter().map(|completion| FIXED + of(completion) + state(completion)).sum()
 }
 
 /// What the end of a try writes into its run.
@@ -123,21 +125,17 @@ impl Group<'_> {
         Ok(work)
     }
 
-    pub(super) fn complete_runs(&mut self, completions: &[RunCompletion]) -> rusqlite::Result<Completed> {
-        let mut completed = Completed { deliveries: Vec::with_capacity(completions.len()), held: Vec::new() };
+    pub(super) fn complete_runs(&mut self, completions: &[RunCompletion]) -> rusqlite::Result<Completions> {
+        let mut completed = Completions { each: Vec::with_capacity(completions.len()), held: Vec::new() };
         for completion in completions {
-            let deliveries = self.complete_run(completion, &mut completed.held)?;
-            completed.deliveries.push(deliveries);
+            let one = self.complete_run(completion, &mut completed.held)?;
+            completed.each.push(one);
         }
         Ok(completed)
     }
 
     /// Nothing happens to a run that is not this host's: a completed run never runs again.
-    fn complete_run(
-        &mut self,
-        completion: &RunCompletion,
-        held: &mut Vec<DeliverySeq>,
-    ) -> rusqlite::Result<Vec<DeliverySeq>> {
+    fn complete_run(&mut self, completion: &RunCompletion, held: &mut Vec<DeliverySeq>) -> rusqlite::Result<Completed> {
         let open = self
             .hot
             .run_open
@@ -145,7 +143,14 @@ impl Group<'_> {
                 Ok((RunState::parse(row.get_ref(0)?.as_str()?)?, row.get::<_, u32>(1)?))
             })
             .optional()?;
-        let Some((before @ (RunState::Pending | RunState::Retrying), tried)) = open else { return Ok(Vec::new()) };
+        let Some((before @ (RunState::Pending | RunState::Retrying), tried)) = open else {
+            return Ok(Completed::NotHeld);
+        };
+        if let (RunOutcome::Produced(_), Some(change)) = (&completion.outcome, &completion.state)
+            && !self.change_state(&completion.plugin, completion.state_version(), change)?
+        {
+            return Ok(Completed::Conflict);
+        }
         let attempts = tried.saturating_add(1);
         let mut written = Vec::new();
         let end = match &completion.outcome {
@@ -178,7 +183,7 @@ impl Group<'_> {
             RunOutcome::Parked => RunEnd::new(RunState::Parked, tried, None),
         };
         self.end_run(completion, before, &end)?;
-        Ok(written)
+        Ok(Completed::Ended(written))
     }
 
     fn end_run(&mut self, completion: &RunCompletion, before: RunState, end: &RunEnd<'_>) -> rusqlite::Result<()> {

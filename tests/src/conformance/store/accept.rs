@@ -72,6 +72,7 @@ pub async fn keeps_a_dead_message_once(stores: impl Factory) {
     );
     let letter = store.show_dead_letter(letters[1].id).await.unwrap().unwrap();
     assert_eq!(letter.payload, format!("hex:{}", hex::encode(b"\xff\xfenot json")));
+    assert_eq!(letter.event, None, "a message that never became an event");
     assert_eq!((letter.summary.subject.as_str(), letter.summary.detail.as_str()), ("orders", "not JSON"));
 }
 

@@ -26,6 +26,8 @@ pub async fn a_dead_run_is_a_dead_letter(stores: impl Factory) {
     assert_eq!((letter.plugin.as_deref(), letter.endpoint.as_deref()), (Some("orders"), None));
     let whole = store.show_dead_letter(letter.id).await.unwrap().unwrap();
     assert_eq!(whole.payload, "{\"body\":\"a\"}");
+    let event = whole.event.unwrap();
+    assert_eq!((event.key, event.entity), (letter.event_key.clone(), Some("{\"body\":\"a\"}".to_owned())));
     assert!(store.show_dead_letter(letter.id + 1).await.unwrap().is_none());
     status(&*store).await;
 }
@@ -43,6 +45,7 @@ pub async fn a_dead_delivery_is_a_dead_letter(stores: impl Factory) {
     assert_eq!((letter.died_at, letter.detail.as_str()), (at(30), "attempt 1: the endpoint answered 400"));
     let whole = store.show_dead_letter(letter.id).await.unwrap().unwrap();
     assert_eq!(whole.payload, "{\"order\":\"a\"}");
+    assert_eq!(whole.event.map(|event| event.key), Some(letter.event_key.clone()), "the event, not the body");
     assert!(due_deliveries(&*store, "shop", at(9999)).await.is_empty());
     status(&*store).await;
 }
@@ -91,7 +94,7 @@ pub async fn redrives_and_discards_what_the_filter_means(stores: impl Factory) {
         let produced = RunOutcome::Produced(vec![delivery(id, plugin, endpoint, 0, Claim::Here)]);
         let written = store.complete_runs(vec![completion(seq, plugin, START, produced)]).await.unwrap();
         let transition = Transition::Dead { reason };
-        store.record_attempts(vec![attempt(written[0][0], 1, START, transition)]).await.unwrap();
+        store.record_attempts(vec![attempt(written[0].deliveries()[0], 1, START, transition)]).await.unwrap();
     }
     let keys = |filter: DeadLetterFilter| {
         let store = Arc::clone(&store);

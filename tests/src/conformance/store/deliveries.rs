@@ -30,7 +30,7 @@ pub async fn gives_a_delivery_back_as_it_came(stores: impl Factory) {
     let produced = RunOutcome::Produced(vec![binary.clone(), empty.clone()]);
     let written = store.complete_runs(vec![completion(seq, "orders", START, produced)]).await.unwrap();
     let claimed = due_deliveries(&*store, "shop", START).await;
-    for ((claimed, new), seq) in claimed.iter().zip([&binary, &empty]).zip(&written[0]) {
+    for ((claimed, new), seq) in claimed.iter().zip([&binary, &empty]).zip(written[0].deliveries()) {
         let expected = ClaimedDelivery {
             seq: *seq,
             id: new.id.clone(),

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use wirehook::dead_letter::Reason;
-use wirehook::store::{Claim, DeliveryFilter, EventSeq, KnownPlugin, RunOutcome, RunStart};
+use wirehook::store::{Claim, Completed, DeliveryFilter, EventSeq, KnownPlugin, RunOutcome, RunStart};
 
 use super::{
     Factory, HERE, OPEN, START, accept, at, completion, deliver, delivery, due_deliveries, due_runs, runs_in, status,
@@ -58,9 +58,10 @@ pub async fn completes_a_run_once(stores: impl Factory) {
         completion(b, "orders", at(1), RunOutcome::Produced(Vec::new())),
     ];
     let written = store.complete_runs(completions).await.unwrap();
-    assert_eq!(written.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 0]);
+    assert!(matches!(&written[0], Completed::Ended(deliveries) if deliveries.len() == 1), "{written:?}");
+    assert_eq!(written[1..], [Completed::NotHeld, Completed::Ended(Vec::new())]);
     let again = store.complete_runs(vec![completion(a, "orders", at(2), produced())]).await.unwrap();
-    assert_eq!(again, [vec![]]);
+    assert_eq!(again, [Completed::NotHeld]);
     let status = status(&*store).await;
     assert_eq!((runs_in(&status, "orders", "produced"), runs_in(&status, "orders", "filtered")), (1, 1));
     assert_eq!(due_deliveries(&*store, "shop", at(2)).await.len(), 1);
@@ -77,10 +78,11 @@ pub async fn completes_only_claimed_runs(stores: impl Factory) {
         RunOutcome::Parked,
     ];
     for outcome in outcomes {
-        assert_eq!(store.complete_runs(vec![completion(open, "orders", START, outcome)]).await.unwrap(), [vec![]]);
+        let completed = store.complete_runs(vec![completion(open, "orders", START, outcome)]).await.unwrap();
+        assert_eq!(completed, [Completed::NotHeld]);
     }
     let unknown = completion(EventSeq(open.0 + 1000), "orders", START, RunOutcome::Produced(Vec::new()));
-    assert_eq!(store.complete_runs(vec![unknown]).await.unwrap(), [vec![]]);
+    assert_eq!(store.complete_runs(vec![unknown]).await.unwrap(), [Completed::NotHeld]);
     assert_eq!(due_runs(&*store, "orders", START).await, [(open, 0)]);
     assert!(store.list_deliveries(DeliveryFilter::default()).await.unwrap().is_empty());
 }
@@ -96,7 +98,7 @@ pub async fn writes_a_delivery_id_once_for_a_run(stores: impl Factory) {
     ];
     let written =
         store.complete_runs(vec![completion(seq, "orders", START, RunOutcome::Produced(twice))]).await.unwrap();
-    assert_eq!(written[0].len(), 2);
+    assert_eq!(written[0].deliveries().len(), 2);
     assert_eq!(due_deliveries(&*store, "shop", START).await.len(), 2);
     status(&*store).await;
 }

@@ -62,7 +62,7 @@ pub async fn is_idle_when_nothing_will_happen_by_itself(stores: impl Factory) {
     let written = store.complete_runs(vec![completion(run, "orders", START, produced)]).await.unwrap();
     assert!(!idle(&["other", "shop"]).await, "a claimed delivery");
     assert!(idle(&["other"]).await, "nobody works for the endpoint");
-    let seq = written[0][0];
+    let seq = written[0].deliveries()[0];
     store.record_attempts(vec![attempt(seq, 1, START, Transition::Retry { due_at: at(99_999) })]).await.unwrap();
     assert!(!idle(&["shop"]).await, "a later attempt");
     due_deliveries(&*store, "shop", at(99_999)).await;
@@ -117,7 +117,7 @@ pub async fn sweeps_what_is_past_its_age_only(stores: impl Factory) {
     sweep_all(&*store, retention(at(10_000), at(10_000))).await;
     let produced = RunOutcome::Produced(vec![delivery("later", "orders", "shop", 0, Claim::Here)]);
     let written = store.complete_runs(vec![completion(later, "orders", at(300), produced)]).await.unwrap();
-    assert!(written[0][0] > waiting, "a position is never given twice");
+    assert!(written[0].deliveries()[0] > waiting, "a position is never given twice");
 }
 
 /// A key is forgotten after its own age, and its message is a new event then.

@@ -1,0 +1,80 @@
+//! The process that compiles: limits on itself first, then one plugin from standard input to standard output.
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use super::super::engine;
+use super::super::loader::{FILE_BYTES_MAX, kind};
+use super::{CPU_SECONDS_MAX, Refusal, compile};
+
+/// Its standard output is code.
+const COMPILED: u8 = 0;
+/// Its standard output is a [`Refusal`].
+pub(super) const REFUSED: u8 = 3;
+
+/// Compiles what is on standard input within `memory_bytes_max` bytes. What it refuses is no failure of its own.
+pub fn run(memory_bytes_max: u64) -> ExitCode {
+    let limited = limit(memory_bytes_max).map_err(|error| {
+        format!("its limits could not be set: {error}; a service has to allow it setrlimit and prctl")
+    });
+    match limited.and_then(|()| answer().map_err(|error| error.to_string())) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer() -> io::Result<u8> {
+    let mut wasm = Vec::new();
+    io::stdin().lock().take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut wasm)?;
+    let compiled = match (kind(&wasm), engine::for_compiling()) {
+        (Ok(kind), Ok(engine)) => compile(&engine, kind, &wasm),
+        (Err(error), _) => Err(Refusal::Invalid(error.to_string())),
+        (_, Err(error)) => return Err(io::Error::other(format!("{error:#}"))),
+    };
+    let mut output = io::stdout().lock();
+    let code = match compiled {
+        Ok(code) => {
+            output.write_all(&code)?;
+            COMPILED
+        }
+        Err(refusal) => {
+            serde_json::to_writer(&mut output, &refusal)?;
+            REFUSED
+        }
+    };
+    output.flush()?;
+    Ok(code)
+}
+
+/// Holds this process, and so whatever the input makes of its compiler, to its bounds.
+fn limit(memory_bytes_max: u64) -> io::Result<()> {
+    set(libc::RLIMIT_DATA, memory_bytes_max)?;
+    set(libc::RLIMIT_CPU, CPU_SECONDS_MAX)?;
+    set(libc::RLIMIT_FSIZE, 0)?;
+    set(libc::RLIMIT_CORE, 0)?;
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: these take numbers and touch no memory of ours.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) | libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_os = "linux"))]
+type Resource = libc::c_int;
+
+fn set(resource: Resource, bound: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: bound, rlim_max: bound };
+    // SAFETY: the pointer is to a value that outlives the call, which only reads it.
+    if unsafe { libc::setrlimit(resource, &raw const limit) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

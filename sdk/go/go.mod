@@ -1,0 +1,3 @@
+module github.com/wirehook/wirehook/sdk/go
+
+go 1.25
