@@ -20,13 +20,34 @@ export class Event<T = any> {
   entity(): T;
   /** The entity before the change, where the publisher sent it. */
   previous(): T | undefined;
-  /** The entity's JSON as it came. */
+  /** As `entity`, with every number a `JsonNumber`: amounts keep their digits. */
+  entityExact(): Exact<T>;
+  previousExact(): Exact<T> | undefined;
+  /** The entity's JSON as it came, and its bytes. */
+  entityText(): string | undefined;
   entityBytes(): Uint8Array | undefined;
   previousBytes(): Uint8Array | undefined;
   attribute(name: string): string | undefined;
   /** A header of the bus, whatever its capitals. */
   header(name: string): string | undefined;
 }
+
+/** A number as it is written in JSON; `webhook.json` writes it so again. `Number(…)` makes a double of it. */
+export class JsonNumber {
+  constructor(text: string);
+  readonly text: string;
+  valueOf(): number;
+  toString(): string;
+}
+
+/** `T` as `entityExact` reads it. */
+export type Exact<T> = T extends number
+  ? JsonNumber
+  : T extends readonly (infer E)[]
+    ? Exact<E>[]
+    : T extends object
+      ? { [K in keyof T]: Exact<T[K]> }
+      : T;
 
 export interface WebhookOptions {
   /** An endpoint's name in the host's settings; default: the plugin's first. */

@@ -1,5 +1,8 @@
 // What a plugin's author uses.
 import { host } from "./host.js";
+import { JsonNumber, parseExact, stringify } from "./numbers.js";
+
+export { JsonNumber };
 
 /** A failure that the host is told of: an operator reads its message. */
 export class Failure extends Error {
@@ -28,11 +31,25 @@ export class Event {
   /** Parsed when it is asked for: an event that is passed by costs nothing and may have any shape. */
   entity() {
     if (this.#entity === undefined) throw reject("the event has no entity");
-    return parse("entity", this.#entity);
+    return parse("entity", this.#entity, (text) => JSON.parse(text));
+  }
+
+  /** As `entity`, with numbers that keep their digits. */
+  entityExact() {
+    if (this.#entity === undefined) throw reject("the event has no entity");
+    return parse("entity", this.#entity, parseExact);
   }
 
   previous() {
-    return this.#previous === undefined ? undefined : parse("previous", this.#previous);
+    return this.#previous === undefined ? undefined : parse("previous", this.#previous, (text) => JSON.parse(text));
+  }
+
+  previousExact() {
+    return this.#previous === undefined ? undefined : parse("previous", this.#previous, parseExact);
+  }
+
+  entityText() {
+    return this.#entity === undefined ? undefined : new TextDecoder().decode(this.#entity);
   }
 
   entityBytes() {
@@ -53,9 +70,9 @@ export class Event {
   }
 }
 
-function parse(what, bytes) {
+function parse(what, bytes, read) {
   try {
-    return JSON.parse(new TextDecoder().decode(bytes));
+    return read(new TextDecoder().decode(bytes));
   } catch (error) {
     throw reject(`the event's ${what} is not JSON: ${error.message}`);
   }
@@ -63,7 +80,7 @@ function parse(what, bytes) {
 
 export const webhook = {
   json(value, options) {
-    const text = JSON.stringify(value);
+    const text = stringify(value);
     if (text === undefined) throw new TypeError(`webhook.json: ${typeof value} has no JSON; give it an object`);
     return webhook.bytes(text, options);
   },

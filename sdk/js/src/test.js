@@ -3,8 +3,9 @@ import { begin, Date as PluginDate, getRandomValues, random, randomUUID } from "
 import { pluginConsole } from "./console.js";
 import { host } from "./host.js";
 import { Event, call as callPlugin } from "./index.js";
+import { parseExact, stringify } from "./numbers.js";
 
-const encode = (value) => (value === undefined ? null : new TextEncoder().encode(JSON.stringify(value)));
+const encode = (value) => (value === undefined ? null : new TextEncoder().encode(stringify(value)));
 
 /** An event by its subject and what else a test cares for. */
 export function event(subject, fields = {}) {
@@ -34,7 +35,12 @@ const FORMATS = [
 const OPERATIONS = { insert: "created", update: "updated", delete: "deleted" };
 
 /** The event that the host makes of a message in one of FraiseQL's formats; other JSON is the entity of `test`. */
-export function fromMessage(message) {
+export function fromMessage(given) {
+  const message = typeof given === "string" ? parseExact(given) : given;
+  return read(message);
+}
+
+function read(message) {
   const format = FORMATS.find(([, type, verb]) => typeof message?.[type] === "string" && typeof message[verb] === "string");
   if (!format) return event("test", { entity: message });
   const [name, type, verb, id, entity, previous, timestamp] = format;
@@ -62,10 +68,11 @@ const snakeCase = (name) =>
   name.replace(/([\p{Ll}\d])(\p{Lu})/gu, "$1_$2").replace(/(\p{Lu})(\p{Lu}\p{Ll})/gu, "$1_$2").toLowerCase();
 
 /** Calls a plugin's function as the host would; `logs` collects what it logged. */
-export function call(onEvent, given, { config = {}, logs = [] } = {}) {
+export function call(onEvent, given, { config = {}, logs = [], state = new Map() } = {}) {
   const saved = { ...host };
   const globals = { Date, console, crypto: Object.getOwnPropertyDescriptor(globalThis, "crypto"), random: Math.random };
   host.log = (level, message) => logs.push({ level, message });
+  host.state = state;
   host.config = () => Object.entries(config).map(([name, value]) => [name, String(value)]);
   begin(given);
   globalThis.Date = PluginDate;

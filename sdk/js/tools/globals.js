@@ -5,8 +5,8 @@ import "core-js/actual/btoa";
 import "core-js/actual/structured-clone";
 import "core-js/actual/url";
 import "core-js/actual/url-search-params";
-import { pluginConsole } from "./console.js";
-import * as deterministic from "./deterministic.js";
+import { pluginConsole } from "../src/console.js";
+import * as deterministic from "../src/deterministic.js";
 
 globalThis.Date = deterministic.Date;
 Math.random = deterministic.random;

@@ -7,7 +7,7 @@ export const FRAMES_MAX = 12;
 const PLACE = /\(?(\S+?):(\d+):(\d+)\)?$/;
 
 export function mapped(stack, map) {
-  const trace = map && new TraceMap(map);
+  const trace = map && new TraceMap(JSON.parse(map));
   const lines = stack.split("\n").map((line) => line.trim()).filter((line) => line.startsWith("at "));
   const frames = lines.map((line) => (trace ? frame(line, trace) : line)).filter((line) => line);
   return frames.slice(0, FRAMES_MAX).map((line) => `    ${line}`).join("\n");
@@ -19,7 +19,7 @@ function frame(line, trace) {
   if (!place) return line.includes("native") ? "" : line;
   const at = originalPositionFor(trace, { line: Number(place[2]), column: Math.max(0, Number(place[3]) - 1) });
   if (!at.source) return "";
-  if (at.source.startsWith("wirehook-sdk:")) return "";
+  if (at.source.startsWith("wirehook:")) return "";
   const name = /^at (\S+) \(/.exec(line)?.[1];
   const where = `${at.source}:${at.line}:${at.column + 1}`;
   return name && name !== "<anonymous>" ? `at ${name} (${where})` : `at ${where}`;

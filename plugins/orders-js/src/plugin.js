@@ -1,18 +1,14 @@
 // The example of FraiseQL's webhooks page: an order that was created becomes a webhook for the shop's notifications.
-// JSON.parse reads an amount as a double: past 15 digits it is rounded, and 129.50 is sent as 129.5.
-import { type Event, type Webhook, reject, webhook } from "wirehook-sdk";
+// Amounts keep the digits that the publisher wrote: entityExact reads no number as a double.
+import { reject, webhook } from "wirehook";
 
 const ORDER_CREATED = "fraiseql.order.created";
 
-interface Order {
-  customer_email?: string | null;
-  total?: number | null;
-}
-
-export function onEvent(event: Event<Order>): Webhook[] {
+/** @type {import("wirehook").OnEvent} */
+export function onEvent(event) {
   if (event.subject !== ORDER_CREATED) return [];
   if (event.entityId === undefined) throw reject("the order has no id");
-  const order = event.entity();
+  const order = event.entityExact();
   if (order === null || typeof order !== "object" || Array.isArray(order)) throw reject("the order is no object");
   return [
     webhook.json({

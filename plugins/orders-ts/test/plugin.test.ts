@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { call, event, fromMessage, text } from "wirehook-sdk/test";
-import { onEvent } from "../src/plugin.js";
+import type { Event } from "wirehook";
+import { type EventFields, call, event, fromMessage, text } from "wirehook/test";
+import { onEvent } from "../src/plugin.ts";
 
-const created = (fields) => event("fraiseql.order.created", { entityId: "550e8400", ...fields });
+const created = (fields: EventFields) => event("fraiseql.order.created", { entityId: "550e8400", ...fields });
 
 test("the body is the page's", () => {
   const [webhook] = call(onEvent, created({ entity: { customer_email: "ada@example.com", total: 129.5, status: "x" } }));
@@ -12,8 +13,16 @@ test("the body is the page's", () => {
 });
 
 test("what the order lacks is null", () => {
-  const [webhook] = call(onEvent, created({ entity: {} }));
-  assert.equal(text(webhook), '{"event":"order.created","order_id":"550e8400","customer_email":null,"total":null}');
+  for (const entity of [{}, { customer_email: null }]) {
+    const [webhook] = call(onEvent, created({ entity }));
+    assert.equal(text(webhook), '{"event":"order.created","order_id":"550e8400","customer_email":null,"total":null}');
+  }
+});
+
+test("an amount keeps its digits", () => {
+  const [webhook] = call(onEvent, created({ entityText: '{"total":12345678901234567890.10}' }));
+  const expected = '{"event":"order.created","order_id":"550e8400","customer_email":null,"total":12345678901234567890.10}';
+  assert.equal(text(webhook), expected);
 });
 
 test("every format gives the same webhook", () => {
@@ -34,7 +43,7 @@ test("other events are filtered, whatever their shape", () => {
 });
 
 test("an order without what makes it one is rejected", () => {
-  const check = (given, message) => assert.throws(() => call(onEvent, given), { tag: "reject", message });
+  const check = (given: Event, message: string) => assert.throws(() => call(onEvent, given), { tag: "reject", message });
   check(event("fraiseql.order.created", { entity: {} }), "the order has no id");
   check(created({}), "the event has no entity");
   check(created({ entity: "text" }), "the order is no object");

@@ -1,9 +1,9 @@
 // The contract's export, around a plugin's function.
 import * as hostConfig from "wirehook:plugin/config@0.1.0";
 import * as hostLog from "wirehook:plugin/log@0.1.0";
-import { begin } from "./deterministic.js";
-import { host } from "./host.js";
-import { Event, Failure, call } from "./index.js";
+import { begin } from "../src/deterministic.js";
+import { host } from "../src/host.js";
+import { Event, Failure, call } from "../src/index.js";
 import { mapped } from "./stack.js";
 
 export function handler(onEvent) {
