@@ -6,6 +6,7 @@
 mod rust;
 mod go;
 mod c;
+mod js;
 
 mod build;
 mod create;
@@ -28,7 +29,7 @@ pub use names::{NAME_BYTES_MAX, NameError, Names};
 pub use step::{Run, Step, StepError, Tool, run_steps};
 
 /// Every language that has a template. Where a folder could be of two, the first that recognises it has it.
-pub static LANGUAGES: &[&Language] = &[&rust::RUST, &go::GOLANG, &c::C];
+pub static LANGUAGES: &[&Language] = &[&rust::RUST, &go::GOLANG, &c::C, &js::TYPESCRIPT, &js::JAVASCRIPT];
 
 /// The contract, which most toolchains read.
 pub const WIT: &str = include_str!("../../wit/subscriber.wit");

@@ -2,6 +2,7 @@
 
 mod c;
 pub(crate) mod go;
+mod js;
 mod services;
 
 use std::fs;
@@ -35,6 +36,8 @@ enum Part {
     Clang(c::File),
     /// The Go toolchain.
     Go,
+    /// The packages of npm that build plugins in JavaScript.
+    JsTools,
     /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
     Server(&'static str, &'static str),
 }
@@ -42,10 +45,13 @@ enum Part {
 const BUILD: [Part; 3] =
     [Part::Target("wasm32-unknown-unknown"), Part::Target("wasm32-wasip2"), Part::Program("cc", "build-essential")];
 
-const LANGUAGES: [Part; 7] = [
+const LANGUAGES: [Part; 10] = [
     Part::Program("python3", "python3"),
     Part::Program("pip3", "python3-pip"),
     Part::Go,
+    Part::Program("node", "nodejs"),
+    Part::Program("npm", "npm"),
+    Part::JsTools,
     Part::Program("clang", "clang"),
     Part::Program("wasm-ld", "lld"),
     Part::Clang(c::File::Libc),
@@ -80,6 +86,9 @@ pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
     if missing.contains(&Part::Go) {
         go::install(paths)?;
     }
+    if missing.contains(&Part::JsTools) {
+        js::install(paths)?;
+    }
     match missing.iter().find(|part| !is_there(**part, &sysroot, paths)) {
         Some(part) => bail!("{} was installed, and is still not found; is it in PATH?", part.name()),
         None => Ok(()),
@@ -90,6 +99,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Go => "go",
+            Self::JsTools => "componentize-qjs",
             Self::Clang(file) => file.name(),
             Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
@@ -100,7 +110,7 @@ impl Part {
         match self {
             Self::Program(_, package) | Self::Server(_, package) => Some(package),
             Self::Clang(file) => Some(file.package()),
-            Self::Target(_) | Self::Component(..) | Self::Go => None,
+            Self::Target(_) | Self::Component(..) | Self::Go | Self::JsTools => None,
         }
     }
 
@@ -118,6 +128,7 @@ fn sysroot() -> Result<PathBuf> {
 fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
     match part {
         Part::Go => go::folder(paths).is_some(),
+        Part::JsTools => js::is_there(paths),
         Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {

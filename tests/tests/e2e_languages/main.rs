@@ -5,5 +5,7 @@ mod c;
 mod check;
 mod go;
 mod go_guest;
+mod js;
+mod js_guest;
 mod rust;
 mod zig;
