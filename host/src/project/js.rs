@@ -80,7 +80,7 @@ fn sdk() -> Vec<SdkFile> {
         "README.md" "package.json"
         "src/console.js" "src/deterministic.js" "src/host.js" "src/index.d.ts" "src/index.js" "src/numbers.js"
         "src/state.d.ts" "src/state.js" "src/test.d.ts" "src/test.js"
-        "tools/package.json" "tools/package-lock.json" "tools/build.js" "tools/cli.js" "tools/globals.js"
+        "tools/package.json" "tools/package-lock.json" "tools/build.js" "tools/cli.js" "tools/encoding.js" "tools/globals.js"
         "tools/guest.js" "tools/packages.js" "tools/stack.js" "tools/state.js"
     ]
 }

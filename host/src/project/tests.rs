@@ -70,7 +70,7 @@ fn the_c_sdk_is_whole() {
 
 #[test]
 fn the_js_sdk_is_whole() {
-    sdk_is_whole("js", "sdk/js", "wirehook-sdk", &["test/sdk.test.js"]);
+    sdk_is_whole("js", "sdk/js", "wirehook-sdk", &["test/encoding.test.js", "test/sdk.test.js"]);
 }
 
 /// Compares what `lang` embeds under `embedded` with the repository's folder `source`, whose files in `except` are made

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { PACKAGES, TOOLS, require } from "./packages.js";
 
 const esbuild = require("esbuild");
+const { TraceMap, decodedMappings } = require("@jridgewell/trace-mapping");
 
 const SDK = path.dirname(TOOLS);
 const ENTRIES = ["src/plugin.ts", "src/plugin.js"];
@@ -41,7 +42,7 @@ export async function build(folder, output, wit) {
   const text = (suffix) => result.outputFiles.find((file) => file.path.endsWith(suffix)).text;
   // After the code, so that it moves no line of it.
   const map = compact(JSON.parse(text(".js.map")), path.dirname(script), folder);
-  await writeFile(script, `${text(".js")}\nglobalThis.wirehookSourceMap = ${JSON.stringify(JSON.stringify(map))};\n`);
+  await writeFile(script, `${text(".js")}\nglobalThis.wirehookSourceMap = ${JSON.stringify(map)};\n`);
   const hasState = Object.values(result.metafile.outputs).some((one) =>
     one.imports.some((imported) => imported.path.startsWith("wirehook:plugin/state")),
   );
@@ -99,15 +100,21 @@ function sdk(files) {
   };
 }
 
-/** Names are in the stack already; sources are told from the project's folder. */
+/** What `stack.js` reads: the lines that are the author's, told from the project's folder. */
 function compact(map, from, folder) {
   const isWithin = (file, parent) => file.startsWith(parent + path.sep);
   const sources = map.sources.map((source) => {
     const file = path.resolve(from, source);
     const isSdks = path.basename(file) === ENTRY_NAME || isWithin(file, SDK) || isWithin(file, PACKAGES);
-    return isSdks ? `wirehook:${path.basename(file)}` : path.relative(folder, file).split(path.sep).join("/");
+    return isSdks ? null : path.relative(folder, file).split(path.sep).join("/");
   });
-  return { version: 3, sources, names: [], mappings: map.mappings };
+  const lines = {};
+  decodedMappings(new TraceMap(map)).forEach((segments, line) => {
+    const own = segments.filter(([, source]) => source !== undefined && sources[source] !== null);
+    const told = own.map(([column, source, original, at]) => [column, source, original + 1, at + 1].join());
+    if (told.length) lines[line + 1] = told.join(";");
+  });
+  return { sources, lines };
 }
 
 async function componentize(script, wit, world, output) {

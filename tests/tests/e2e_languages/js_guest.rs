@@ -20,7 +20,8 @@ fn probe(folder: &Path) -> Result<Plugin> {
     let engine: Arc<Engine> = Engine::new(1, &folder.join("compiled"), Compiler::InProcess, SystemClock::shared())?;
     let wasm = std::fs::read(artifacts::hostile_guest(PROBE)?)?;
     // A debug build of the engine, on a machine that is busy.
-    let manifest = Manifest::parse(Path::new("js_probe.toml"), "[config]\ncurrency = \"EUR\"\n[limits]\ndeadline = \"10s\"\n")?;
+    let manifest =
+        Manifest::parse(Path::new("js_probe.toml"), "[config]\ncurrency = \"EUR\"\n[limits]\ndeadline = \"10s\"\n")?;
     Ok(Plugin::load(&engine, PROBE, &wasm, manifest)?)
 }
 
