@@ -7,6 +7,7 @@ mod rust;
 mod go;
 mod c;
 mod python;
+mod js;
 
 mod build;
 mod create;
@@ -29,7 +30,8 @@ pub use names::{NAME_BYTES_MAX, NameError, Names};
 pub use step::{Run, Step, StepError, Tool, run_steps};
 
 /// Every language that has a template. Where a folder could be of two, the first that recognises it has it.
-pub static LANGUAGES: &[&Language] = &[&rust::RUST, &go::GOLANG, &c::C, &python::PYTHON];
+pub static LANGUAGES: &[&Language] =
+    &[&rust::RUST, &go::GOLANG, &c::C, &python::PYTHON, &js::TYPESCRIPT, &js::JAVASCRIPT];
 
 /// The contract, which most toolchains read.
 pub const WIT: &str = include_str!("../../wit/subscriber.wit");

@@ -36,7 +36,7 @@ pub(crate) fn run(paths: &Paths, guests: bool) -> Result<()> {
 }
 
 /// Folders under `target/tools` with programs of the toolchains that the set-up keeps there, searched before `PATH`.
-const TOOL_FOLDERS: [&str; 2] = ["go/go/bin", "python/bin"];
+const TOOL_FOLDERS: [&str; 3] = ["go/go/bin", "python/bin", "js/node_modules/.bin"];
 
 /// The folders under `plugins/` that are packages of Rust.
 pub(crate) fn example_folders(paths: &Paths) -> Result<Vec<PathBuf>> {

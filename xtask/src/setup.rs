@@ -3,6 +3,7 @@
 mod c;
 pub(crate) mod go;
 pub(crate) mod python;
+mod js;
 mod services;
 
 use std::fs;
@@ -40,6 +41,8 @@ enum Part {
     Venv,
     /// componentize-py and pytest.
     Python,
+    /// The packages of npm that build plugins in JavaScript.
+    JsTools,
     /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
     Server(&'static str, &'static str),
 }
@@ -47,12 +50,15 @@ enum Part {
 const BUILD: [Part; 3] =
     [Part::Target("wasm32-unknown-unknown"), Part::Target("wasm32-wasip2"), Part::Program("cc", "build-essential")];
 
-const LANGUAGES: [Part; 9] = [
+const LANGUAGES: [Part; 12] = [
     Part::Program("python3", "python3"),
     Part::Program("pip3", "python3-pip"),
     Part::Go,
     Part::Venv,
     Part::Python,
+    Part::Program("node", "nodejs"),
+    Part::Program("npm", "npm"),
+    Part::JsTools,
     Part::Program("clang", "clang"),
     Part::Program("wasm-ld", "lld"),
     Part::Clang(c::File::Libc),
@@ -90,6 +96,9 @@ pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
     if missing.contains(&Part::Python) {
         python::install(paths)?;
     }
+    if missing.contains(&Part::JsTools) {
+        js::install(paths)?;
+    }
     match missing.iter().find(|part| !is_there(**part, &sysroot, paths)) {
         Some(part) => bail!("{} was installed, and is still not found; is it in PATH?", part.name()),
         None => Ok(()),
@@ -102,6 +111,7 @@ impl Part {
             Self::Go => "go",
             Self::Venv => "python3-venv",
             Self::Python => "componentize-py",
+            Self::JsTools => "componentize-qjs",
             Self::Clang(file) => file.name(),
             Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
@@ -113,7 +123,7 @@ impl Part {
             Self::Program(_, package) | Self::Server(_, package) => Some(package),
             Self::Clang(file) => Some(file.package()),
             Self::Venv => Some("python3-venv"),
-            Self::Target(_) | Self::Component(..) | Self::Go | Self::Python => None,
+            Self::Target(_) | Self::Component(..) | Self::Go | Self::Python | Self::JsTools => None,
         }
     }
 
@@ -133,6 +143,7 @@ fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
         Part::Go => go::folder(paths).is_some(),
         Part::Venv => python::makes_environments(),
         Part::Python => python::is_there(paths),
+        Part::JsTools => js::is_there(paths),
         Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {

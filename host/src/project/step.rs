@@ -82,6 +82,13 @@ pub enum StepError {
     },
 }
 
+impl Tool {
+    /// Whether a folder of `$WIREHOOK_TOOLS` has it.
+    pub(super) fn is_listed(&self) -> bool {
+        std::env::split_paths(&tools()).any(|folder| folder.join(self.program).is_file())
+    }
+}
+
 impl StepError {
     /// What may help.
     pub fn help(&self) -> Option<&'static str> {
@@ -213,10 +220,13 @@ pub fn run_steps(steps: &[Step], folder: &Path, tell: &mut dyn FnMut(&Step)) -> 
 /// The tool's file.
 fn find(tool: &Tool, folder: &Path) -> Option<PathBuf> {
     let own = tool.folders.iter().map(|relative| folder.join(relative));
-    let listed = |variable| std::env::var_os(variable).unwrap_or_default();
-    let (tools, path) = (listed(TOOLS_VARIABLE), listed("PATH"));
+    let (tools, path) = (tools(), std::env::var_os("PATH").unwrap_or_default());
     let folders = own.chain(std::env::split_paths(&tools)).chain(std::env::split_paths(&path));
     folders.map(|folder| folder.join(tool.program)).find(|file| file.is_file())
+}
+
+fn tools() -> OsString {
+    std::env::var_os(TOOLS_VARIABLE).unwrap_or_default()
 }
 
 fn quoted(word: &str) -> String {

@@ -73,6 +73,11 @@ fn the_c_sdk_is_whole() {
     sdk_is_whole("c", "sdk/c", "wirehook-sdk", &["sdk_test.c", "examples/zig/orders.zig"]);
 }
 
+#[test]
+fn the_js_sdk_is_whole() {
+    sdk_is_whole("js", "sdk/js", "wirehook-sdk", &["test/encoding.test.js", "test/sdk.test.js"]);
+}
+
 /// Compares what `lang` embeds under `embedded` with the repository's folder `source`, whose files in `except` are made
 /// anew or left out.
 fn sdk_is_whole(lang: &str, source: &str, embedded: &str, except: &[&str]) {

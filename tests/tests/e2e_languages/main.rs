@@ -7,5 +7,7 @@ mod go;
 mod go_guest;
 mod python;
 mod python_guest;
+mod js;
+mod js_guest;
 mod rust;
 mod zig;

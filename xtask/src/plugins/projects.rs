@@ -13,12 +13,14 @@ use crate::setup::{go, python};
 
 const ADVICE: &str = "what failed is above";
 
-/// Builds the guests of the tests that are in Go and Python, with their sidecars, into `target/guests`. The host is built.
+/// Builds the guests of the tests that are in other languages than Rust, with their sidecars, into `target/guests`. The host
+/// is built.
 pub(super) fn guests(paths: &Paths) -> Result<()> {
     let wirehook = paths.binary("debug", "wirehook");
-    let tools = env::join_paths(go::folder(paths).into_iter().chain([python::folder(paths)]))?;
-    let guests = paths.root.join("tests/guests");
-    for folder in [folders(&guests.join("go"))?, folders(&guests.join("python"))?].concat() {
+    let fetched = [python::folder(paths), paths.tools().join("js/node_modules/.bin")];
+    let tools = env::join_paths(go::folder(paths).into_iter().chain(fetched))?;
+    let guests = ["go", "python", "js"].map(|language| folders(&paths.root.join("tests/guests").join(language)));
+    for folder in guests.into_iter().collect::<Result<Vec<_>>>()?.concat() {
         let file = paths.guests().join(format!("{}.wasm", name_of(&folder)?));
         let build = Run::new(&wirehook, ADVICE).args(["plugin", "build"]).arg(&folder).arg("--out").arg(file);
         offline(build, paths).env("WIREHOOK_TOOLS", &tools).success()?;
@@ -44,7 +46,26 @@ pub(crate) fn test(paths: &Paths) -> Result<()> {
         let pytest = python::folder(paths).join("pytest");
         Run::new(pytest, ADVICE).within(&folder).args(["-q", "-p", "no:cacheprovider"]).success()?;
     }
+    js(paths)?;
     c::test(paths)
+}
+
+/// The SDK's tests by Node itself, the examples' by the steps of their language.
+fn js(paths: &Paths) -> Result<()> {
+    let (sdk, tools) = (paths.root.join("sdk/js"), paths.tools().join("js/node_modules/.bin"));
+    heading(&format!("test: {}", sdk.display()));
+    Run::new("node", ADVICE).within(&sdk).args(["--test", "test/"]).success()?;
+    for folder in folders(&paths.root.join("plugins"))? {
+        if !folder.join("package.json").is_file() {
+            continue;
+        }
+        heading(&format!("test: {}", folder.display()));
+        let install = ["install", "--ignore-scripts", "--no-audit", "--no-fund"];
+        Run::new("npm", ADVICE).within(&folder).args(install).success()?;
+        let cli = sdk.join("tools/cli.js");
+        Run::new("node", ADVICE).within(&folder).arg(cli).arg("test").env("WIREHOOK_TOOLS", &tools).success()?;
+    }
+    Ok(())
 }
 
 /// Nothing is fetched, and what the toolchain keeps stays in the target folder.

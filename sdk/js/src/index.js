@@ -1,0 +1,121 @@
+// What a plugin's author uses.
+import { host } from "./host.js";
+import { JsonNumber, parseExact, stringify } from "./numbers.js";
+
+export { JsonNumber };
+
+/** A failure that the host is told of: an operator reads its message. */
+export class Failure extends Error {
+  constructor(tag, message) {
+    super(String(message));
+    this.name = "Failure";
+    this.tag = tag;
+  }
+}
+
+export const retry = (message) => new Failure("retry", message);
+export const reject = (message) => new Failure("reject", message);
+
+export class Event {
+  #entity;
+  #previous;
+
+  constructor(raw) {
+    for (const name of ["key", "subject", "entityType", "operation", "attempt"]) this[name] = raw[name];
+    for (const name of ["entityId", "tenantId", "timestamp"]) this[name] = raw[name] ?? undefined;
+    this.attributes = raw.attributes;
+    this.#entity = raw.entity ?? undefined;
+    this.#previous = raw.previous ?? undefined;
+  }
+
+  /** Parsed when it is asked for: an event that is passed by costs nothing and may have any shape. */
+  entity() {
+    if (this.#entity === undefined) throw reject("the event has no entity");
+    return parse("entity", this.#entity, (text) => JSON.parse(text));
+  }
+
+  /** As `entity`, with numbers that keep their digits. */
+  entityExact() {
+    if (this.#entity === undefined) throw reject("the event has no entity");
+    return parse("entity", this.#entity, parseExact);
+  }
+
+  previous() {
+    return this.#previous === undefined ? undefined : parse("previous", this.#previous, (text) => JSON.parse(text));
+  }
+
+  previousExact() {
+    return this.#previous === undefined ? undefined : parse("previous", this.#previous, parseExact);
+  }
+
+  entityText() {
+    return this.#entity === undefined ? undefined : new TextDecoder().decode(this.#entity);
+  }
+
+  entityBytes() {
+    return this.#entity;
+  }
+
+  previousBytes() {
+    return this.#previous;
+  }
+
+  attribute(name) {
+    return this.attributes.find(([known]) => known === name)?.[1];
+  }
+
+  header(name) {
+    const wanted = `header.${name.toLowerCase()}`;
+    return this.attributes.find(([known]) => known.toLowerCase() === wanted)?.[1];
+  }
+}
+
+function parse(what, bytes, read) {
+  try {
+    return read(new TextDecoder().decode(bytes));
+  } catch (error) {
+    throw reject(`the event's ${what} is not JSON: ${error.message}`);
+  }
+}
+
+export const webhook = {
+  json(value, options) {
+    const text = stringify(value);
+    if (text === undefined) throw new TypeError(`webhook.json: ${typeof value} has no JSON; give it an object`);
+    return webhook.bytes(text, options);
+  },
+  bytes(body, options = {}) {
+    const bytes = typeof body === "string" ? new TextEncoder().encode(body) : body;
+    if (!(bytes instanceof Uint8Array)) throw new TypeError("webhook.bytes: the body must be a string or a Uint8Array");
+    const headers = Object.entries(options.headers ?? {}).map(([name, value]) => [name, String(value)]);
+    const { endpoint = null, key = null, contentType = null } = options;
+    return { endpoint, key, contentType, headers, body: bytes };
+  },
+};
+
+export const log = Object.fromEntries(
+  ["trace", "debug", "info", "warn", "error"].map((level) => [level, (message) => host.log(level, String(message))]),
+);
+
+export const config = {
+  get: (name) => host.config().find(([known]) => known === name)?.[1],
+  all: () => Object.fromEntries(host.config()),
+};
+
+const ADVICE = "return an array of webhooks, [] where the event is not for this plugin";
+
+/** Calls the plugin's function, and refuses a result that is none with words that help. */
+export function call(onEvent, event) {
+  if (typeof onEvent !== "function") throw new TypeError("the plugin must export a function `onEvent`");
+  const result = onEvent(event);
+  if (typeof result?.then === "function") {
+    throw new TypeError("onEvent returned a promise; calls are synchronous: remove `async`");
+  }
+  if (!Array.isArray(result)) throw new TypeError(`onEvent returned ${result === null ? null : typeof result}: ${ADVICE}`);
+  result.forEach((one, index) => {
+    if (!(one?.body instanceof Uint8Array)) {
+      throw new TypeError(`element ${index} of onEvent's result is no webhook: make it with webhook.json(…)`);
+    }
+  });
+  return result;
+}

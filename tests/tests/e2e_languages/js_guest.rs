@@ -1,0 +1,96 @@
+//! What a plugin in TypeScript sees: what JavaScript's libraries expect, with time and chance of the event, and nothing
+//! of the machine.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use wirehook::clock::SystemClock;
+use wirehook::event::{Event, EventKey};
+use wirehook::plugin::compiler::Compiler;
+use wirehook::plugin::{Engine, Manifest, Plugin};
+use wirehook_tests::artifacts;
+
+/// Built from `tests/guests/js/js_probe`.
+const PROBE: &str = "js_probe";
+
+fn probe(folder: &Path) -> Result<Plugin> {
+    let engine: Arc<Engine> = Engine::new(1, &folder.join("compiled"), Compiler::InProcess, SystemClock::shared())?;
+    let wasm = std::fs::read(artifacts::hostile_guest(PROBE)?)?;
+    // A debug build of the engine, on a machine that is busy.
+    let manifest =
+        Manifest::parse(Path::new("js_probe.toml"), "[config]\ncurrency = \"EUR\"\n[limits]\ndeadline = \"10s\"\n")?;
+    Ok(Plugin::load(&engine, PROBE, &wasm, manifest)?)
+}
+
+fn event(key: u32, operation: &str, entity: &'static str) -> Event {
+    Event {
+        key: EventKey::new("bus", "id", key),
+        source: "bus".into(),
+        subject: format!("fraiseql.probe.{operation}"),
+        entity_type: "probe".to_owned(),
+        operation: operation.to_owned(),
+        entity_id: Some("7".to_owned()),
+        tenant_id: None,
+        timestamp: Some("2026-03-02T14:00:00.250Z".to_owned()),
+        entity: Some(Bytes::from_static(entity.as_bytes())),
+        previous: None,
+        attributes: Vec::new(),
+        body_digest: [0; 16],
+    }
+}
+
+fn answer(plugin: &Plugin, event: &Event) -> Result<Value> {
+    let webhooks = plugin.call(event, 1).result?;
+    Ok(serde_json::from_slice(&webhooks.first().context("a webhook")?.body)?)
+}
+
+#[test]
+fn what_libraries_expect_is_there_and_time_and_chance_are_the_events() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let probe = probe(folder.path())?;
+    let good = r#"{"email": "ada@example.com", "total": 129.5}"#;
+    let first = answer(&probe, &event(1, "created", good))?;
+    assert_eq!(first["now"], "2026-03-02T14:00:00.250Z");
+    assert_eq!(first["nowAgain"], 1_772_460_000_250_i64);
+    assert_eq!(first["text"], "ö€😀");
+    assert_eq!(first["url"], json!(["https://user@example.com:8443/b?x=1&y=%C3%B6#z", "8443", "ö"]));
+    assert_eq!(first["copied"], true);
+    assert_eq!(first["base64"], json!(["aGVsbG8=", "hello"]));
+    assert_eq!(first["nodeThings"], json!(["undefined", "undefined"]));
+    assert_eq!(first["currency"], "EUR");
+    assert_eq!(first["libraries"], json!({"issues": [], "tags": [], "due": "2026-04-01 Wednesday"}));
+    let uuid = first["uuid"].as_str().unwrap_or_default();
+    ensure!(uuid.len() == 36 && uuid.as_bytes()[14] == b'4', "{uuid}");
+
+    assert_eq!(answer(&probe, &event(1, "created", good))?, first, "the same event, the same result");
+    let other = answer(&probe, &event(2, "created", r#"{"email": "ada", "total": -1}"#))?;
+    for name in ["random", "uuid", "bytes"] {
+        assert_ne!(other[name], first[name], "{name}");
+    }
+    assert_eq!(other["calls"], 1, "each event has an instance of its own");
+    assert_eq!(other["libraries"]["issues"], json!(["email", "total"]));
+    Ok(())
+}
+
+#[test]
+fn an_uncaught_exception_is_a_rejection_that_names_the_line_of_the_source() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let probe = probe(folder.path())?;
+    let failure = |operation| match probe.call(&event(1, operation, "{}"), 1).result {
+        Ok(webhooks) => format!("{webhooks:?}"),
+        Err(error) => format!("{error:?} {error}"),
+    };
+    let uncaught = failure("deleted");
+    for part in ["Reject", "uncaught TypeError", "at charge (src/broken.ts:4:", "at onEvent (src/plugin.ts:"] {
+        ensure!(uncaught.contains(part), "no {part} in {uncaught}");
+    }
+    ensure!(!uncaught.contains("wirehook:"), "frames of the SDK say nothing: {uncaught}");
+    let text = failure("custom");
+    ensure!(text.contains("Reject") && text.contains("uncaught: a text"), "{text}");
+    let retried = failure("updated");
+    ensure!(retried.contains("Retry") && retried.contains("not yet"), "{retried}");
+    Ok(())
+}
