@@ -19,7 +19,7 @@ pub use self::observe::{DeadLetter, RunCount, Status};
 use crate::wait;
 
 /// From the start to ready, a cold compiled-code cache and a busy machine included.
-pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+pub const READY_DEADLINE: Duration = Duration::from_secs(150);
 
 /// From a signal to the exit: the host's own drain deadline is 30 s.
 pub const EXIT_DEADLINE: Duration = Duration::from_secs(40);

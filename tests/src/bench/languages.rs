@@ -37,6 +37,8 @@ pub struct Language {
     pub later_load: Duration,
     /// Calls, each in a sandbox made and destroyed for it.
     pub fresh: Vec<Duration>,
+    /// Calls of a sandbox that is kept from one to the next.
+    pub reused: Vec<Duration>,
 }
 
 /// The example's folders in `plugins`, by name.
@@ -78,13 +80,19 @@ fn one(folder: &Path, path: &Path, calls: usize) -> Result<Language> {
     for _ in 0..LOADS {
         later.push(load(&engine, name, &wasm, &manifest)?.0);
     }
+    let fresh = call::times(&plugin, calls)?;
+    drop(plugin);
+    let mut kept = manifest.clone();
+    kept.limits.events_per_instance_max = usize::MAX;
+    let (_, plugin) = load(&engine, name, &wasm, &kept)?;
     Ok(Language {
         plugin: name.to_owned(),
         bytes: wasm.len() as u64,
         build: None,
         first_load,
         later_load: quantile(&later, 0.5),
-        fresh: call::times(&plugin, calls)?,
+        fresh,
+        reused: call::times(&plugin, calls)?,
     })
 }
 
@@ -122,21 +130,23 @@ pub fn title(plugin: &str) -> &str {
 /// The figures as a table of Markdown.
 pub fn table(languages: &[Language]) -> String {
     let mut text = String::from(
-        "| language | size | build | first load | later load | fresh call, median | p99 |\n|---|---|---|---|---|---|---|\n",
+        "| language | size | build | first load | later load | fresh call, median | p99 | reused, median | p99 |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for language in languages {
-        let micros = |share| quantile(&language.fresh, share).as_nanos().div_ceil(100) as f64 / 10.0;
+        let micros = |calls: &[Duration], share| quantile(calls, share).as_nanos().div_ceil(100) as f64 / 10.0;
         // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {:.1} µs | {:.1} µs |",
+            "| {} | {} | {} | {} | {} | {:.1} µs | {:.1} µs | {:.1} µs | {:.1} µs |",
             title(&language.plugin),
             size(language.bytes),
             language.build.map_or_else(|| "not measured".to_owned(), |time| format!("{:.1} s", time.as_secs_f64())),
             millis(language.first_load),
             millis(language.later_load),
-            micros(0.5),
-            micros(0.99),
+            micros(&language.fresh, 0.5),
+            micros(&language.fresh, 0.99),
+            micros(&language.reused, 0.5),
+            micros(&language.reused, 0.99),
         );
     }
     text
@@ -183,12 +193,13 @@ mod tests {
             first_load: Duration::from_millis(12),
             later_load: Duration::from_micros(200),
             fresh: vec![Duration::from_nanos(14_250)],
+            reused: vec![Duration::from_nanos(2_050)],
         };
         let document = format!("before\n{}\nold\n{}\nafter", MARKERS[0], MARKERS[1]);
         let written = write_into(&document, &table(&[language("orders"), language("orders-go")])).unwrap();
         assert!(written.starts_with("before\n") && written.ends_with("\nafter") && !written.contains("old"));
         let table = within(&written).unwrap();
-        assert!(table.contains("| Rust | 20 KB | not measured | 12 ms | 0.20 ms | 14.3 µs |"), "{table}");
+        assert!(table.contains("| Rust | 20 KB | not measured | 12 ms | 0.20 ms | 14.3 µs | 14.3 µs | 2.1 µs |"), "{table}");
         assert!(table.contains("| Go |"));
         assert!(write_into("no markers", "").is_err());
     }
