@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -14,6 +15,9 @@ Handler = Callable[[Event], "list[Webhook]"]
 
 #: The host keeps 2 KiB of a reason; the end of a traceback says most.
 REASON_BYTES_MAX = 2048
+
+#: Where Python's own modules and the SDK's are: no lines of the plugin's.
+_NOT_THE_PLUGINS = (os.path.dirname(os.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
 
 _decorated: list[Handler] = []
 
@@ -45,11 +49,16 @@ def run(function: Handler, event: Event) -> list[Webhook]:
         raise Reject(readable(error)) from error
 
 
+def is_the_plugins(file: str) -> bool:
+    """Whether ``file`` is neither Python's nor the SDK's; what has no file is neither."""
+    return not file.startswith((*_NOT_THE_PLUGINS, "<"))
+
+
 def readable(error: BaseException) -> str:
     """The error first, then the plugin's own lines, the innermost first; the SDK's and Python's are left out."""
     lines = ["".join(traceback.format_exception_only(error)).strip()]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if "/wirehook/" not in frame.filename and "/python3" not in frame.filename:
+        if is_the_plugins(frame.filename):
             source = f": {frame.line}" if frame.line else ""
             lines.append(f"  at {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} in {frame.name}{source}")
     return "\n".join(lines).encode()[:REASON_BYTES_MAX].decode(errors="ignore")

@@ -6,6 +6,7 @@ from . import _deterministic, _host
 
 _deterministic.install()
 
+import linecache  # noqa: E402
 import logging  # noqa: E402
 import sys  # noqa: E402
 
@@ -39,6 +40,20 @@ logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandl
 import plugin  # noqa: E402
 
 _function = _call.of_module(plugin)
+
+
+def _keep_sources() -> None:
+    """A traceback shows lines, and when an event comes there is no file to read them from: they are read at the build."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    kept = {file: linecache.getlines(file) for file in files if file and _call.is_the_plugins(file)}
+    linecache.clearcache()
+    for file, lines in kept.items():
+        linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+    setattr(linecache, "checkcache", lambda filename=None: None)
+    setattr(linecache, "updatecache", lambda filename, module_globals=None: [])
+
+
+_keep_sources()
 
 
 class Handler(exports.Handler):
