@@ -82,7 +82,7 @@ fn one(folder: &Path, path: &Path, calls: usize) -> Result<Language> {
     }
     let fresh = call::times(&plugin, calls)?;
     drop(plugin);
-    let mut kept = manifest.clone();
+    let mut kept = manifest;
     kept.limits.events_per_instance_max = usize::MAX;
     let (_, plugin) = load(&engine, name, &wasm, &kept)?;
     Ok(Language {
@@ -199,7 +199,10 @@ mod tests {
         let written = write_into(&document, &table(&[language("orders"), language("orders-go")])).unwrap();
         assert!(written.starts_with("before\n") && written.ends_with("\nafter") && !written.contains("old"));
         let table = within(&written).unwrap();
-        assert!(table.contains("| Rust | 20 KB | not measured | 12 ms | 0.20 ms | 14.3 µs | 14.3 µs | 2.1 µs |"), "{table}");
+        assert!(
+            table.contains("| Rust | 20 KB | not measured | 12 ms | 0.20 ms | 14.3 µs | 14.3 µs | 2.1 µs |"),
+            "{table}"
+        );
         assert!(table.contains("| Go |"));
         assert!(write_into("no markers", "").is_err());
     }
