@@ -107,6 +107,8 @@ enum Command {
     CompilePlugin {
         /// Bytes of memory that it may use
         memory_bytes_max: u64,
+        /// Seconds of CPU that it may use
+        cpu_seconds_max: u64,
     },
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
@@ -143,9 +145,9 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 /// The whole program, given its parts: arguments, one command, an exit code.
 pub fn main(parts: &dyn Parts) -> ExitCode {
     let cli = Cli::parse();
-    if let Command::CompilePlugin { memory_bytes_max } = cli.command {
+    if let Command::CompilePlugin { memory_bytes_max, cpu_seconds_max } = cli.command {
         // Before there is a thread or a file that it does not need.
-        return compiler::run_child(memory_bytes_max);
+        return compiler::run_child(memory_bytes_max, cpu_seconds_max);
     }
     let environment = Environment::of_process();
     let mut console = Console::of_process(&environment);
