@@ -18,6 +18,7 @@ use crate::drain::{self, Drain, DrainHandle};
 use crate::endpoint::{Endpoints, Network};
 use crate::handover::Pressure;
 use crate::handover::refill::refill;
+use crate::inbox::gate::Gate;
 use crate::inbox::{Inbox, Intake, Once};
 use crate::metrics::Metrics;
 use crate::ops::socket::OpsSocket;
@@ -39,11 +40,14 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 mod background;
 mod error;
 mod news;
+mod space;
 
 pub use error::AppError;
 pub use news::{Called, News};
 
-use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_builds, watch_plugins};
+use space::SpaceWatch;
+
+use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_builds, watch_clock, watch_plugins};
 
 /// The weight of work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
 /// host that is merely busy never spills.
@@ -152,6 +156,7 @@ impl Host {
         let (intake, drain) = drain::channel();
         let (service, service_drain) = drain::channel();
         let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
+        let gate = Arc::new(Gate::default());
         let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
 
         let (attempted, attempts) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
@@ -208,6 +213,7 @@ impl Host {
             pool: Arc::clone(&pool),
             dispatcher: Arc::clone(&dispatcher),
             pressure,
+            gate: Arc::clone(&gate),
             routes,
             sources: intakes(&settings.sources, &metrics),
             event_bytes_max: settings.limits.event_bytes_max,
@@ -221,8 +227,18 @@ impl Host {
         let mut services = JoinSet::new();
         services.spawn(refill(Arc::clone(&pool), Arc::clone(&clock), drain.clone()));
         services.spawn(refill(Arc::clone(&dispatcher), Arc::clone(&clock), drain.clone()));
+        let (queues, lanes) = (Arc::clone(&pool), Arc::clone(&dispatcher));
+        services.spawn(watch_clock(Arc::clone(&shared), queues, lanes, Arc::clone(&clock), drain.clone()));
         services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
         services.spawn(watch_builds(Arc::clone(&pool), Arc::clone(&registry), service_drain.clone()));
+        let space = SpaceWatch {
+            store: Arc::clone(&store),
+            gate: Arc::clone(&gate),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            free_bytes_min: settings.store.free_bytes_min,
+        };
+        services.spawn(space.run(service_drain.clone()));
         services.spawn(beat(Arc::clone(&shared), Arc::clone(&clock), service_drain.clone()));
         let keeper = Housekeeping {
             store: Arc::clone(&shared),
@@ -236,7 +252,7 @@ impl Host {
         for state in &sources.states {
             services.spawn(count_source(state.clone(), Arc::clone(&metrics), service_drain.clone()));
         }
-        let parts = Arc::new(Parts { registry, states: sources.states.clone() });
+        let parts = Arc::new(Parts { registry, states: sources.states.clone(), store: Arc::clone(&store), gate });
         let (readiness, counted, ended) = (Arc::clone(&parts), Arc::clone(&metrics), service_drain.begun());
         services.spawn(async move {
             if let Err(error) = admin.serve(readiness, counted, ended).await {

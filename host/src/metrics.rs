@@ -22,6 +22,10 @@ pub struct Metrics {
     pub event_conflicts: IntCounter,
     /// `wirehook_events_unaccounted`: events for which nothing says what became of them; must be 0.
     pub events_unaccounted: IntGauge,
+    /// `wirehook_store_free_bytes`: free on the store's disk for this process.
+    pub store_free_bytes: IntGauge,
+    /// `wirehook_intake_stopped`: 1 while the store takes no events because its disk is full.
+    pub intake_stopped: IntGauge,
     dead_letters: Vec<IntCounter>,
     events_accepted: IntCounterVec,
     events_lost: IntCounterVec,
@@ -101,6 +105,10 @@ impl Metrics {
                 "Messages with a known key and another body.",
             )?,
             events_unaccounted: gauges(&registry, "events_unaccounted", "Events without an end; must be 0.", &[])?
+                .with_label_values::<&str>(&[]),
+            store_free_bytes: gauges(&registry, "store_free_bytes", "Bytes free on the store's disk.", &[])?
+                .with_label_values::<&str>(&[]),
+            intake_stopped: gauges(&registry, "intake_stopped", "1 while the store's disk is full.", &[])?
                 .with_label_values::<&str>(&[]),
             // In the order of `Reason::ALL`; each is 0 from the start, so that an alert sees the first increase.
             dead_letters: Reason::ALL.iter().map(|reason| dead_letters.with_label_values(&[reason.as_str()])).collect(),
@@ -272,6 +280,8 @@ mod tests {
         check("wirehook_events_unrouted_total 0");
         check("wirehook_event_conflicts_total 0");
         check("wirehook_events_unaccounted 0");
+        check("wirehook_store_free_bytes 0");
+        check("wirehook_intake_stopped 0");
         check(r#"wirehook_build_info{version="1.2.3"} 1"#);
     }
 }

@@ -20,6 +20,7 @@ use crate::cli::{Exit, Failure, Failures};
 use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::dev;
+use crate::open_files;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::{Limit, hold};
@@ -69,6 +70,9 @@ impl Parts for Program {
 
     fn run(&self, settings: Settings, options: RunOptions) -> BoxFuture<'_, Result<RunReport, Failures>> {
         Box::pin(async move {
+            if let Err(error) = open_files::allow_most() {
+                tracing::warn!(%error, "the limit on open files stays as it was");
+            }
             let stop = Signals::new()?.first_then_exit();
             let stop = async { stop.await.unwrap_or_default() };
             Ok(app::run(settings, options, self.clock(), stop).await?)

@@ -67,6 +67,8 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// `synchronous`: `full` (default) or `normal`, which may lose the last commits in a power cut.
     pub synchronous: Synchronous,
+    /// `free_bytes_min`: intake stops while less is free on the store's disk, in bytes; 0 never stops it.
+    pub free_bytes_min: u64,
 }
 
 /// How often the store waits for the disk.

@@ -16,9 +16,12 @@ use crate::delivery::{DeliveryId, Transition};
 use crate::event::{Event, EventKey};
 use crate::recorded::RecordedEvent;
 
+pub mod begun;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod fake;
+
+pub use self::begun::Begun;
 
 /// The position of an event in accept order; names its runs and deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -126,6 +129,8 @@ pub struct ClaimedRun {
     pub plugin: Arc<str>,
     /// Tries before this one, within the present budget.
     pub attempts_made: u32,
+    /// Hosts that ended without stopping while it was under way. A run that has any is called with nothing beside it.
+    pub crashes: u32,
 }
 
 /// The end of one try of a run.
@@ -353,6 +358,13 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>>;
 
+    /// Notes that a call of a run that this host holds begins, by the plugin's build of `plugin_digest`; `alone` where
+    /// nothing is under way beside it. No commit: it tells the next start what was under way should this process end
+    /// without stopping. To be kept until the run's outcome is durable.
+    fn begin(&self, _run: &ClaimedRun, _plugin_digest: &str, _alone: bool) -> Begun {
+        Begun::default()
+    }
+
     /// Ends tries of claimed runs, with their deliveries and what they wrote of their plugins' state: durable together
     /// or not at all. One result for each completion, in order, which is also the order in which they are applied.
     fn complete_runs(&self, completions: Vec<RunCompletion>) -> BoxFuture<'_, Result<Vec<Completed>, StoreError>>;
@@ -419,6 +431,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes what is past its age, a bounded part at a time. Returns whether more remains.
     fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// The wall clock was set back by `by`, to `now`: what is due later by the clock before is due earlier by as much.
+    fn clock_went_back(&self, by: Duration, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Tells the store that this host is alive; its claims hold while it says so.
     fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;

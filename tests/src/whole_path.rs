@@ -152,6 +152,7 @@ impl WholePath {
             pool: Arc::clone(&pool),
             dispatcher: Arc::clone(&dispatcher),
             pressure,
+            gate: Arc::default(),
             routes,
             sources: HashMap::from([(
                 source.into(),

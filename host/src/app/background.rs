@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{Part, Readiness};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
+use crate::handover::refill::Refill as _;
+use crate::inbox::gate::Gate;
 use crate::metrics::Metrics;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
@@ -15,6 +17,7 @@ use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
 use crate::watch::FolderWatch;
 
@@ -32,6 +35,56 @@ pub(super) async fn beat(store: Arc<dyn Store>, clock: Arc<dyn Clock>, drain: Dr
     while wait(HEARTBEAT_INTERVAL, &drain).await {
         if let Err(error) = store.heartbeat(clock.now()).await {
             tracing::error!(%error, "the store did not take the heartbeat");
+        }
+    }
+}
+
+/// How often the clock is looked at.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the wall clock is set back, has what waits be due earlier by as much, so that nothing waits an hour for an
+/// instant.
+pub(super) async fn watch_clock(
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    dispatcher: Arc<Dispatcher>,
+    clock: Arc<dyn Clock>,
+    drain: Drain,
+) {
+    let mut watch = StepWatch::new(&*clock);
+    // What the store has not been told yet.
+    let mut untold = Duration::ZERO;
+    while wait(CLOCK_INTERVAL, &drain).await {
+        match watch.look(&*clock) {
+            Some(ClockStep::Back(back)) => {
+                tracing::warn!(
+                    back_s = back.as_secs_f64(),
+                    "the clock was set back; what waits is due earlier by as much"
+                );
+                untold += back;
+            }
+            Some(ClockStep::Forward(forward)) => {
+                tracing::warn!(
+                    forward_s = forward.as_secs_f64(),
+                    "the clock was set forward; what falls due by that is due"
+                );
+            }
+            None => {}
+        }
+        if untold.is_zero() {
+            continue;
+        }
+        match store.clock_went_back(untold, clock.now()).await {
+            Ok(()) => {
+                untold = Duration::ZERO;
+                pool.look_again();
+                dispatcher.look_again();
+                pool.changed().notify_one();
+                dispatcher.changed().notify_one();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not be told that the clock was set back; trying again");
+            }
         }
     }
 }
@@ -164,7 +217,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
 }
 
 /// Waits; `false` once the drain has begun.
-async fn wait(duration: Duration, drain: &Drain) -> bool {
+pub(super) async fn wait(duration: Duration, drain: &Drain) -> bool {
     tokio::select! {
         () = drain.begun() => false,
         () = tokio::time::sleep(duration) => true,
@@ -175,14 +228,30 @@ async fn wait(duration: Duration, drain: &Drain) -> bool {
 pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
     pub(super) states: Vec<SourceState>,
+    pub(super) store: Arc<SqliteStore>,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Parts {
+    /// The store is ready while it commits and takes events.
+    fn store(&self) -> Part {
+        let failing =
+            self.store.failing().map(|failing| format!("it can't commit: {}; {}", failing.error, failing.advice()));
+        let stopped = self
+            .gate
+            .closed()
+            .map(|bound| format!("intake is stopped: {bound}; it goes on by itself when there is room"));
+        let said: Vec<_> = stopped.into_iter().chain(failing).collect();
+        Part { name: "store".to_owned(), ready: said.is_empty(), detail: said.join("; ") }
+    }
 }
 
 impl Readiness for Parts {
     fn parts(&self) -> Vec<Part> {
         let part = |name: String, ready, detail: String| Part { name, ready, detail };
-        // Answering at all means that the store is open and the plugins folder was read: a plugin that won't load parks
-        // its own runs and is no reason to send traffic elsewhere.
-        let mut parts = vec![part("store".to_owned(), true, String::new())];
+        // Answering at all means that the plugins folder was read: a plugin that won't load parks its own runs and is no
+        // reason to send traffic elsewhere.
+        let mut parts = vec![self.store()];
         let statuses = self.registry.statuses();
         let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
         let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();

@@ -43,7 +43,7 @@ pub struct Called {
 }
 
 impl From<&Ran> for Called {
-    fn from(Ran { run, plugin, report, conflicts: _ }: &Ran) -> Self {
+    fn from(Ran { run, plugin, report, .. }: &Ran) -> Self {
         Self {
             plugin: Arc::clone(&run.plugin),
             plugin_digest: Arc::clone(&plugin.digest),

@@ -160,7 +160,7 @@ impl Seen {
         let seq = EventSeq(self.seq());
         for run in runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Open)) {
             let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
-            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0 }));
+            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 }));
         }
         Acceptance::Fresh(seq)
     }
@@ -304,6 +304,9 @@ impl Store for FakeStore {
     }
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         self.answer("sweep", |_| false)
+    }
+    fn clock_went_back(&self, _: Duration, _: Timestamp) -> Answer<'_, ()> {
+        self.answer("clock_went_back", |_| ())
     }
     fn heartbeat(&self, _: Timestamp) -> Answer<'_, ()> {
         self.answer("heartbeat", |_| ())

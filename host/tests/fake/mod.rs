@@ -172,6 +172,9 @@ impl Store for FakeStore {
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         no()
     }
+    fn clock_went_back(&self, _: std::time::Duration, _: Timestamp) -> Answer<'_, ()> {
+        no()
+    }
     fn heartbeat(&self, _: Timestamp) -> Answer<'_, ()> {
         no()
     }
