@@ -106,7 +106,7 @@ async fn the_files_are_the_owners_alone() {
 }
 
 /// The version that this host writes.
-const VERSION: usize = 3;
+const VERSION: usize = 4;
 
 #[test]
 fn versions_are_minded() {
@@ -133,7 +133,8 @@ async fn a_store_of_the_first_version_is_migrated() {
     Connection::open(&path)
         .unwrap()
         .execute_batch(
-            "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage; PRAGMA user_version = 1",
+            "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage; DROP TABLE endpoint_state;
+             PRAGMA user_version = 1",
         )
         .unwrap();
     let store = open(&path).unwrap();

@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, Timestamp};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
+use crate::endpoint::{Endpoints, TestReport};
 use crate::metrics::Metrics;
+use crate::ops::endpoints::Lanes;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
-use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::store::{DeliveryState, EndpointChange, EndpointChanged, Redriven, Retention, Store, StoreError};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -32,6 +37,18 @@ pub(super) async fn beat(store: Arc<dyn Store>, clock: Arc<dyn Clock>, drain: Dr
     while wait(HEARTBEAT_INTERVAL, &drain).await {
         if let Err(error) = store.heartbeat(clock.now()).await {
             tracing::error!(%error, "the store did not take the heartbeat");
+        }
+    }
+}
+
+/// How often it is kept how endpoints fare; what came after the last time is forgotten in a crash.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps how endpoints fare.
+pub(super) async fn keep_health(dispatcher: Arc<Dispatcher>, drain: Drain) {
+    while wait(HEALTH_INTERVAL, &drain).await {
+        if let Err(error) = dispatcher.keep_health().await {
+            tracing::error!(%error, "the store did not keep how endpoints fare; trying again");
         }
     }
 }
@@ -174,6 +191,7 @@ async fn wait(duration: Duration, drain: &Drain) -> bool {
 /// What `/readyz` answers.
 pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
 }
 
@@ -187,6 +205,8 @@ impl Readiness for Parts {
         let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
         let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
         parts.push(part("plugins".to_owned(), true, said.join("; ")));
+        // An endpoint that gets nothing keeps its own webhooks waiting and nobody else's.
+        parts.push(part("endpoints".to_owned(), true, self.dispatcher.complaints().join("; ")));
         parts.extend(self.states.iter().map(|state| {
             let status = state.status();
             let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
@@ -215,6 +235,8 @@ fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {
 pub(super) struct Hooks {
     pub(super) pool: Arc<Pool>,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) parts: Arc<Parts>,
     pub(super) started_at: Timestamp,
 }
@@ -232,5 +254,22 @@ impl OpsHooks for Hooks {
             started_at: self.started_at,
             parts: self.parts.parts(),
         })
+    }
+
+    fn lanes(&self) -> Option<Lanes> {
+        Some(Lanes { views: self.dispatcher.views(), next_up: self.dispatcher.next_up() })
+    }
+
+    fn change_endpoint<'a>(
+        &'a self,
+        _: &'a dyn Store,
+        change: EndpointChange,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<EndpointChanged, StoreError>> {
+        self.dispatcher.change_endpoint(change).boxed()
+    }
+
+    fn test_endpoint<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
+        async move { Some(self.endpoints.get(name)?.test(&*self.clock).await) }.boxed()
     }
 }
