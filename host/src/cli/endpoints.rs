@@ -190,9 +190,9 @@ async fn test(session: &mut Session<'_>, name: String) -> Result<Exit, Failures>
         return Err(failure.help("`wirehook endpoints list` shows those there are").into());
     };
     if session.console.json {
-        session.console.object(&report)?
+        session.console.object(&report)?;
     } else {
-        print(session, &report)?
+        print(session, &report)?;
     }
     Ok(if report.delivered { Exit::Success } else { Exit::Failure })
 }
