@@ -20,6 +20,7 @@ mod dead_letters;
 mod deliveries;
 mod demo;
 mod dev;
+mod endpoints;
 mod output;
 mod plugin;
 mod publish;
@@ -87,6 +88,9 @@ enum Command {
     /// Look at deliveries
     #[command(subcommand, after_help = deliveries::EXAMPLE)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Look at endpoints; test, pause, resume, disable and enable them
+    #[command(subcommand, after_help = endpoints::EXAMPLE)]
+    Endpoints(endpoints::EndpointsCommand),
     /// Look at what will not be tried again by itself; redrive or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
@@ -191,6 +195,7 @@ impl Session<'_> {
             Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
+            Command::Endpoints(command) => endpoints::endpoints(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,
             Command::Status => status::status(self).await,

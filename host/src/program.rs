@@ -21,6 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::dev;
 use crate::open_files;
+use crate::endpoint::{Endpoints, TestReport};
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::{Limit, hold};
@@ -136,6 +137,19 @@ impl Parts for Program {
         progress: &'a mut (dyn FnMut(&PublishReport) + Send),
     ) -> BoxFuture<'a, Result<PublishReport, Failures>> {
         Box::pin(async move { Ok(publish::publish_all(source, &events, &self.clock, progress).await?) })
+    }
+
+    fn test_endpoint<'a>(
+        &'a self,
+        settings: &'a Settings,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TestReport>, Failures>> {
+        Box::pin(async move {
+            let meant: Vec<_> = settings.endpoints.iter().filter(|endpoint| *endpoint.name == *name).cloned().collect();
+            let endpoints = Endpoints::new(&meant, &settings.egress).map_err(AppError::Endpoint)?;
+            let Some(endpoint) = endpoints.get(name) else { return Ok(None) };
+            Ok(Some(endpoint.test(&*self.clock).await))
+        })
     }
 
     fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView {

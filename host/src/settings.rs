@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::delivery::RetryPolicy;
+use crate::dispatcher::gate::GatePolicy;
 use crate::plugin::Grant;
 use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
@@ -27,6 +28,8 @@ pub mod value;
 pub mod host;
 pub mod source;
 pub mod endpoint;
+pub mod retry;
+pub mod gate;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
@@ -189,6 +192,8 @@ pub struct EndpointSettings {
     pub headers: Vec<(String, Secret)>,
     /// `[endpoint.retry]`
     pub retry: RetryPolicy,
+    /// `rate`, `disable_after` and `[endpoint.breaker]`
+    pub gate: GatePolicy,
 }
 
 /// How a request is signed.

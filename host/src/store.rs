@@ -17,11 +17,15 @@ use crate::event::{Event, EventKey};
 use crate::recorded::RecordedEvent;
 
 pub mod begun;
+mod endpoints;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod fake;
 
 pub use self::begun::Begun;
+pub use endpoints::{
+    EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EndpointVerb,
+};
 
 /// The position of an event in accept order; names its runs and deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -437,6 +441,31 @@ pub trait Store: Send + Sync + 'static {
 
     /// Tells the store that this host is alive; its claims hold while it says so.
     fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Enters endpoints as active that are not known yet. Returns everyone known, by name.
+    fn enter_endpoints(
+        &self,
+        names: Vec<Arc<str>>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointRecord>, StoreError>>;
+
+    /// Changes an endpoint's state, if its verb leads anywhere from where it is.
+    fn change_endpoint(
+        &self,
+        change: EndpointChange,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<EndpointChanged, StoreError>>;
+
+    /// Keeps how endpoints fare, in place of what was kept before.
+    fn keep_endpoint_health(&self, healths: Vec<(Arc<str>, EndpointHealth)>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Every endpoint that is known, or that something waits for. `held` are deliveries that this host holds in memory, of which
+    /// the oldest due are to be among those looked at.
+    fn list_endpoints(
+        &self,
+        held: Vec<(Arc<str>, DeliverySeq)>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointSummary>, StoreError>>;
 }
 
 /// What is older than these moments may go.
@@ -694,6 +723,9 @@ pub struct StoreStatus {
     pub dead_letters: Vec<ReasonCount>,
     /// Events for which guarantee 2 does not hold; must be 0.
     pub events_unaccounted: u64,
+    /// Every endpoint that was ever configured.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointRecord>,
 }
 
 /// Runs of one plugin in one state: `pending`, `retrying`, `parked`, `produced`, `filtered`, `dead`, `discarded`.

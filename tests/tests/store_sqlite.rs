@@ -109,7 +109,7 @@ async fn the_files_are_the_owners_alone() {
 }
 
 /// The version that this host writes.
-const VERSION: usize = 4;
+const VERSION: usize = 5;
 
 #[test]
 fn versions_are_minded() {
@@ -137,7 +137,7 @@ async fn a_store_of_the_first_version_is_migrated() {
         .unwrap()
         .execute_batch(
             "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage;
-             DROP TABLE suspect; PRAGMA user_version = 1",
+             DROP TABLE suspect; DROP TABLE endpoint_state; PRAGMA user_version = 1",
         )
         .unwrap();
     let store = open(&path).unwrap();

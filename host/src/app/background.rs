@@ -4,13 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::handover::refill::Refill as _;
 use crate::inbox::gate::Gate;
+use crate::endpoint::{Endpoints, TestReport};
 use crate::metrics::Metrics;
+use crate::ops::endpoints::Lanes;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
@@ -18,7 +23,7 @@ use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::store::{DeliveryState, EndpointChange, EndpointChanged, Redriven, Retention, Store, StoreError};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -85,6 +90,18 @@ pub(super) async fn watch_clock(
             Err(error) => {
                 tracing::error!(%error, "the store could not be told that the clock was set back; trying again");
             }
+        }
+    }
+}
+
+/// How often it is kept how endpoints fare; what came after the last time is forgotten in a crash.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps how endpoints fare.
+pub(super) async fn keep_health(dispatcher: Arc<Dispatcher>, drain: Drain) {
+    while wait(HEALTH_INTERVAL, &drain).await {
+        if let Err(error) = dispatcher.keep_health().await {
+            tracing::error!(%error, "the store did not keep how endpoints fare; trying again");
         }
     }
 }
@@ -227,6 +244,7 @@ pub(super) async fn wait(duration: Duration, drain: &Drain) -> bool {
 /// What `/readyz` answers.
 pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
     pub(super) store: Arc<SqliteStore>,
     pub(super) gate: Arc<Gate>,
@@ -256,6 +274,8 @@ impl Readiness for Parts {
         let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
         let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
         parts.push(part("plugins".to_owned(), true, said.join("; ")));
+        // An endpoint that gets nothing keeps its own webhooks waiting and nobody else's.
+        parts.push(part("endpoints".to_owned(), true, self.dispatcher.complaints().join("; ")));
         parts.extend(self.states.iter().map(|state| {
             let status = state.status();
             let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
@@ -284,6 +304,8 @@ fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {
 pub(super) struct Hooks {
     pub(super) pool: Arc<Pool>,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) parts: Arc<Parts>,
     pub(super) started_at: Timestamp,
 }
@@ -301,5 +323,22 @@ impl OpsHooks for Hooks {
             started_at: self.started_at,
             parts: self.parts.parts(),
         })
+    }
+
+    fn lanes(&self) -> Option<Lanes> {
+        Some(Lanes { views: self.dispatcher.views(), next_up: self.dispatcher.next_up() })
+    }
+
+    fn change_endpoint<'a>(
+        &'a self,
+        _: &'a dyn Store,
+        change: EndpointChange,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<EndpointChanged, StoreError>> {
+        self.dispatcher.change_endpoint(change).boxed()
+    }
+
+    fn test_endpoint<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
+        async move { Some(self.endpoints.get(name)?.test(&*self.clock).await) }.boxed()
     }
 }

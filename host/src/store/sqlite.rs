@@ -6,6 +6,7 @@ mod claims;
 mod dead_letters;
 mod deliveries;
 mod due;
+mod endpoints;
 mod group;
 mod health;
 mod integrity;
@@ -48,9 +49,9 @@ use self::writer::{Counters, Outcome, Task, Writer};
 use super::begun::{self, Begun, BegunFile};
 use super::{
     Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
-    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError,
-    StoreStatus,
+    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Redriven, Retention,
+    RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -383,5 +384,33 @@ impl Store for SqliteStore {
 
     fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(SMALL, move |group| group.heartbeat(now)).boxed()
+    }
+
+    fn enter_endpoints(
+        &self,
+        names: Vec<Arc<str>>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointRecord>, StoreError>> {
+        self.write(SMALL, move |group| group.enter_endpoints(&names, now)).boxed()
+    }
+
+    fn change_endpoint(
+        &self,
+        change: EndpointChange,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<EndpointChanged, StoreError>> {
+        self.write(SMALL, move |group| group.change_endpoint(&change, now)).boxed()
+    }
+
+    fn keep_endpoint_health(&self, healths: Vec<(Arc<str>, EndpointHealth)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(SMALL, move |group| group.keep_endpoint_health(&healths)).boxed()
+    }
+
+    fn list_endpoints(
+        &self,
+        held: Vec<(Arc<str>, DeliverySeq)>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointSummary>, StoreError>> {
+        self.readers.read(move |connection| endpoints::summaries(connection, &held, now)).boxed()
     }
 }

@@ -16,6 +16,7 @@ fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
         concurrency: 1,
         headers: own.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect(),
         retry: RetryPolicy::default(),
+        gate: crate::dispatcher::gate::GatePolicy::default(),
     };
     let signer = Signer::new(settings.signature, &settings.secrets).unwrap();
     RequestTemplate::new(&settings, signer)
