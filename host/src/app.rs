@@ -198,7 +198,7 @@ impl Host {
             pool: Arc::clone(&pool),
             state,
             dispatcher: Arc::clone(&dispatcher),
-            endpoints,
+            endpoints: Arc::clone(&endpoints),
             metrics: Arc::clone(&metrics),
             plugin_metrics: HashMap::new(),
             clock: Arc::clone(&clock),
@@ -236,7 +236,12 @@ impl Host {
         for state in &sources.states {
             services.spawn(count_source(state.clone(), Arc::clone(&metrics), service_drain.clone()));
         }
-        let parts = Arc::new(Parts { registry, states: sources.states.clone() });
+        let parts = Arc::new(Parts {
+            registry,
+            endpoints,
+            dispatcher: Arc::clone(&dispatcher),
+            states: sources.states.clone(),
+        });
         let (readiness, counted, ended) = (Arc::clone(&parts), Arc::clone(&metrics), service_drain.begun());
         services.spawn(async move {
             if let Err(error) = admin.serve(readiness, counted, ended).await {

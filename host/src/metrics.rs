@@ -78,6 +78,8 @@ pub struct EndpointMetrics {
     pub retrying: IntCounter,
     /// Outcome `dead`.
     pub dead: IntCounter,
+    /// Outcome `deferred`: the endpoint was not reached for no fault of its own, and no attempt is counted.
+    pub deferred: IntCounter,
     /// `wirehook_backlog{endpoint}`: deliveries not yet delivered or dead.
     pub backlog: IntGauge,
 }
@@ -181,6 +183,7 @@ impl Metrics {
             delivered: outcome("delivered"),
             retrying: outcome("retrying"),
             dead: outcome("dead"),
+            deferred: outcome("deferred"),
             backlog: self.backlog.with_label_values(&[name]),
         }
     }

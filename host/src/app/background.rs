@@ -8,6 +8,7 @@ use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, Timestamp};
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
+use crate::endpoint::Endpoints;
 use crate::metrics::Metrics;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
@@ -174,6 +175,8 @@ async fn wait(duration: Duration, drain: &Drain) -> bool {
 /// What `/readyz` answers.
 pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
 }
 
@@ -192,6 +195,14 @@ impl Readiness for Parts {
             let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
             part(format!("source {}", state.name()), state.is_ready(), detail)
         }));
+        // Events are accepted all the same, and are delivered later: neither is a reason to send traffic elsewhere.
+        let proxy = self.endpoints.proxy_fault();
+        let down = |fault: String| if fault.is_empty() { fault } else { format!("down: {fault}") };
+        parts.extend(proxy.map(|fault| part("egress proxy".to_owned(), true, down(fault))));
+        let deferred = self.dispatcher.deferred().into_iter();
+        parts.extend(
+            deferred.map(|(name, why)| part(format!("endpoint {name}"), true, format!("deliveries wait: {why}"))),
+        );
         parts
     }
 }

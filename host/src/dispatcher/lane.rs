@@ -10,7 +10,9 @@ use futures::FutureExt as _;
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Timestamp};
-use crate::delivery::{AttemptResult, Outcome, RetryPolicy, decide};
+use crate::delivery::deferral::Deferral;
+use crate::delivery::{AttemptResult, Outcome, RetryPolicy, Transition, decide};
+use crate::drain::{self, Drain, DrainHandle};
 use crate::endpoint::Endpoint;
 use crate::handover::Handover;
 use crate::metrics::EndpointMetrics;
@@ -39,12 +41,17 @@ pub struct Lane {
     concurrency: usize,
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
+    stopping: DrainHandle,
+    stopped: Drain,
 }
 
 struct State {
     waiting: VecDeque<ClaimedDelivery>,
     workers: usize,
     handover: Handover,
+    // Whether the way to the endpoint is down, and why.
+    deferral: Deferral,
+    deferred_for: Option<String>,
     rng: fastrand::Rng,
     // None once the lane is stopping; workers that are under way hold the last ones.
     attempted: Option<mpsc::Sender<Attempted>>,
@@ -64,9 +71,12 @@ impl Lane {
             waiting: VecDeque::new(),
             workers: 0,
             handover: Handover::new(DELIVERIES_IN_MEMORY_MAX),
+            deferral: Deferral::default(),
+            deferred_for: None,
             rng,
             attempted: Some(attempted),
         };
+        let (stopping, stopped) = drain::channel();
         Arc::new(Self {
             metrics,
             endpoint,
@@ -74,6 +84,8 @@ impl Lane {
             concurrency: settings.concurrency.max(1),
             state: Mutex::new(state),
             clock,
+            stopping,
+            stopped,
         })
     }
 
@@ -98,13 +110,14 @@ impl Lane {
     /// No attempt begins from now on; the channel closes once those under way are over. Returns the deliveries that are
     /// left; what is enqueued later keeps its claim until the next start.
     pub fn stop(&self) -> Vec<DeliverySeq> {
+        self.stopping.begin();
         let mut state = lock(&self.state);
         state.attempted = None;
         state.waiting.drain(..).map(|delivery| delivery.seq).collect()
     }
 
     async fn work(self: Arc<Self>, attempted: mpsc::Sender<Attempted>) {
-        while let Some(delivery) = self.next() {
+        while let Some(delivery) = self.next_when_passable().await {
             let attempt = self.attempt(delivery).await;
             // Fails only when the store has closed: the claim is released at the next start.
             if attempted.send(attempt).await.is_err() {
@@ -127,6 +140,7 @@ impl Lane {
         let outcome = attempt.unwrap_or_else(|_| Outcome {
             result: AttemptResult::Transport("the host panicked during the attempt; please report this".to_owned()),
             retry_after: None,
+            location: None,
             response: Bytes::new(),
             duration: Duration::ZERO,
         });
@@ -137,10 +151,19 @@ impl Lane {
     fn record(&self, delivery: &ClaimedDelivery, started_at: Timestamp, outcome: Outcome) -> AttemptRecord {
         let number = delivery.attempts_made.saturating_add(1);
         let within_budget = number.saturating_sub(delivery.attempts_before_budget);
-        let transition = decide(&self.retry, within_budget, &outcome, self.clock.now(), &mut lock(&self.state).rng);
+        let transition = match &outcome.result {
+            AttemptResult::Deferred(why) => self.defer(why),
+            _ => {
+                let mut state = lock(&self.state);
+                self.passed(&mut state);
+                decide(&self.retry, within_budget, &outcome, self.clock.now(), &mut state.rng)
+            }
+        };
         let (status, error) = match outcome.result {
-            AttemptResult::Status(status) => (Some(status), None),
-            AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) => (None, Some(error)),
+            AttemptResult::Status(status) => (Some(status), outcome.location.map(|to| redirected(status, &to))),
+            AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) | AttemptResult::Deferred(error) => {
+                (None, Some(error))
+            }
         };
         AttemptRecord {
             delivery: delivery.seq,
@@ -153,4 +176,51 @@ impl Lane {
             transition,
         }
     }
+
+    /// The next delivery, once the way to the endpoint may be passable: until then deliveries wait here, in memory. `None`
+    /// where there is none, or the lane was stopped.
+    async fn next_when_passable(&self) -> Option<ClaimedDelivery> {
+        loop {
+            if !lock(&self.state).deferral.has_failed() {
+                return self.next();
+            }
+            let now = self.clock.monotonic();
+            let Some(until) = lock(&self.state).deferral.until(now) else { return self.next() };
+            tokio::select! {
+                () = self.stopped.begun() => return self.next(),
+                () = tokio::time::sleep(until.saturating_sub(now)) => {}
+            }
+        }
+    }
+
+    /// The endpoint was not reached, for no fault of its own.
+    fn defer(&self, why: &str) -> Transition {
+        let mut state = lock(&self.state);
+        let State { deferral, rng, deferred_for, .. } = &mut *state;
+        let (wait, began) = deferral.failed(self.clock.monotonic(), rng);
+        let due_at = self.clock.now().plus(wait);
+        if began {
+            let endpoint = self.endpoint.name();
+            tracing::warn!(%endpoint, reason = why, until = %due_at, "deliveries wait, and no attempt is counted");
+            *deferred_for = Some(why.to_owned());
+        }
+        Transition::Deferred { due_at }
+    }
+
+    /// The endpoint was reached, or is to blame that it was not.
+    fn passed(&self, state: &mut State) {
+        if state.deferral.passed() {
+            tracing::info!(endpoint = %self.endpoint.name(), "deliveries go on");
+            state.deferred_for = None;
+        }
+    }
+
+    /// Why deliveries wait although their endpoint may be well; `None` where they don't.
+    pub fn deferred_for(&self) -> Option<String> {
+        lock(&self.state).deferred_for.clone()
+    }
+}
+
+fn redirected(status: u16, location: &str) -> String {
+    format!("{status} redirects to {location}, which is not followed")
 }
