@@ -257,6 +257,7 @@ impl Host {
         }
         let parts = Arc::new(Parts {
             registry,
+            endpoints: Arc::clone(&endpoints),
             dispatcher: Arc::clone(&dispatcher),
             states: sources.states.clone(),
             store: Arc::clone(&store),

@@ -222,7 +222,7 @@ fn forwarded(delivery: &ClaimedDelivery, record: &AttemptRecord) -> Forwarded {
         duration: record.duration,
         outcome: match record.transition {
             Transition::Delivered => ForwardedOutcome::Delivered,
-            Transition::Retry { due_at } => {
+            Transition::Retry { due_at } | Transition::Deferred { due_at } => {
                 let after = due_at.since(record.started_at.plus(record.duration));
                 ForwardedOutcome::Retried { due_at, after }
             }

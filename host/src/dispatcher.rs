@@ -124,6 +124,14 @@ impl Dispatcher {
             .all(|lane| lane.handover(|handover| handover.in_memory()) == 0)
     }
 
+    /// The endpoints whose deliveries wait for no fault of their own, and why.
+    pub fn deferred(&self) -> Vec<(Arc<str>, String)> {
+        let deferred = self.lanes.iter().filter_map(|(name, lane)| Some((Arc::clone(name), lane.deferred_for()?)));
+        let mut deferred: Vec<_> = deferred.collect();
+        deferred.sort_unstable();
+        deferred
+    }
+
     /// No attempt begins from now on. Returns the deliveries that are left.
     pub fn stop(&self) -> Vec<DeliverySeq> {
         self.lanes.values().flat_map(|lane| lane.stop()).collect()
@@ -164,7 +172,9 @@ impl Dispatcher {
 
     fn recorded(&self, Attempted { delivery, record, news }: &Attempted) {
         self.report_news(&delivery.endpoint, *news);
-        if let (Transition::Retry { due_at }, Some(lane)) = (&record.transition, self.lanes.get(&delivery.endpoint)) {
+        if let (Transition::Retry { due_at } | Transition::Deferred { due_at }, Some(lane)) =
+            (&record.transition, self.lanes.get(&delivery.endpoint))
+        {
             lane.handover(|handover| handover.due(*due_at));
             self.changed.notify_one();
         }
@@ -185,6 +195,11 @@ impl Dispatcher {
             Transition::Retry { due_at } => {
                 tracing::warn!(%endpoint, delivery_id, %event_key, attempt, status, error, duration_s, due_at = %due_at, "the attempt failed and is repeated");
                 &counts.retrying
+            }
+            // The lane has said why, once for all of its deliveries.
+            Transition::Deferred { due_at } => {
+                tracing::debug!(%endpoint, delivery_id, %event_key, error, due_at = %due_at, "put off; no attempt is counted");
+                &counts.deferred
             }
             Transition::Dead { reason } => {
                 tracing::error!(%endpoint, delivery_id, %event_key, attempt, status, error, duration_s, %reason, "the delivery is a dead letter");

@@ -86,6 +86,8 @@ pub struct EndpointMetrics {
     pub retrying: IntCounter,
     /// Outcome `dead`.
     pub dead: IntCounter,
+    /// Outcome `deferred`: the endpoint was not reached for no fault of its own, and no attempt is counted.
+    pub deferred: IntCounter,
     /// `wirehook_backlog{endpoint}`: deliveries not yet delivered or dead.
     pub backlog: IntGauge,
     /// `wirehook_endpoint_state{endpoint,state}`: 1 for the one it is in, in the order of [`EndpointState::ALL`].
@@ -212,6 +214,7 @@ impl Metrics {
             delivered: outcome("delivered"),
             retrying: outcome("retrying"),
             dead: outcome("dead"),
+            deferred: outcome("deferred"),
             backlog: self.backlog.with_label_values(&[name]),
             states: EndpointState::ALL.map(|state| self.endpoint_state.with_label_values(&[name, state.as_str()])),
             breaker_open: self.breaker_open.with_label_values(&[name]),

@@ -27,9 +27,11 @@ mod kinds;
 pub mod value;
 pub mod host;
 pub mod source;
+pub mod egress;
 pub mod endpoint;
 pub mod retry;
 pub mod gate;
+pub mod access;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
@@ -171,6 +173,34 @@ pub struct LimitsSettings {
 pub struct EgressSettings {
     /// Networks inside that endpoints may reach all the same.
     pub allow: Vec<IpNet>,
+    /// By which way every connection to an endpoint is made.
+    pub proxy: Option<ProxySettings>,
+}
+
+/// The proxy of `[egress]`.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// A name, or an address as it stands in a URL. It is not vetted.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Who the host is to it, with `password`.
+    pub user: Option<String>,
+    /// `proxy_password`
+    pub password: Option<Secret>,
+    /// Whether it is told names, which the host then can't vet, and not addresses.
+    pub resolves_names: bool,
+}
+
+/// What a proxy speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyKind {
+    /// HTTP/1.1 with `CONNECT`.
+    Http,
+    /// SOCKS 5.
+    Socks5,
 }
 
 /// `[[endpoint]]`
@@ -190,10 +220,66 @@ pub struct EndpointSettings {
     pub concurrency: usize,
     /// Sent with every request; values may be secrets. Names are lower case.
     pub headers: Vec<(String, Secret)>,
+    /// `[endpoint.auth]` and `[endpoint.tls]`
+    pub access: AccessSettings,
     /// `[endpoint.retry]`
     pub retry: RetryPolicy,
     /// `rate`, `disable_after` and `[endpoint.breaker]`
     pub gate: GatePolicy,
+}
+
+/// Who the host is to an endpoint, and whom it trusts there.
+#[derive(Clone, Debug, Default)]
+pub struct AccessSettings {
+    /// `[endpoint.auth]`
+    pub auth: Option<AuthSettings>,
+    /// `[endpoint.tls]`; its `ca` is trusted beside the system's.
+    pub tls: TlsSettings,
+}
+
+/// `[endpoint.auth]`, by its `kind`.
+#[derive(Clone, Debug)]
+pub enum AuthSettings {
+    /// `Authorization: Bearer …`
+    Bearer {
+        /// `token`
+        token: Secret,
+    },
+    /// `Authorization: Basic …`
+    Basic {
+        /// `user`
+        user: String,
+        /// `password`
+        password: Secret,
+    },
+    /// A bearer token by client credentials.
+    OAuth2(Box<OAuth2Settings>),
+}
+
+/// OAuth 2.0 client credentials.
+#[derive(Clone, Debug)]
+pub struct OAuth2Settings {
+    /// Where tokens are fetched; `http` or `https`, no credentials in it.
+    pub token_url: Url,
+    /// Who the host is there.
+    pub client_id: String,
+    /// What only the host knows.
+    pub client_secret: Secret,
+    /// How both are shown.
+    pub client_auth: ClientAuth,
+    /// What the token is to be good for.
+    pub scopes: Vec<String>,
+    /// Whom it is for.
+    pub audience: Option<String>,
+}
+
+/// How a client shows who it is to what gives tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientAuth {
+    /// By `Authorization: Basic …`.
+    Basic,
+    /// In the form.
+    Post,
 }
 
 /// How a request is signed.

@@ -388,7 +388,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>>;
 
     /// Records attempts of claimed deliveries and what follows from them, all or none. Recording the same attempt
-    /// again changes nothing.
+    /// again changes nothing. One that was deferred is no attempt: it only says why the delivery waits, and until when.
     fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Gives up this host's claims on work that it will not do; the work is due again at once.

@@ -92,7 +92,15 @@ fn the_documentation_names_every_key() {
         [[source]]\nname = 'f'\nkind = 'postgres'\nurl = 'postgres://h'\nchannels = ['c']\n\
         [[source]]\nname = 'g'\nkind = 'postgres-outbox'\nurl = 'postgres://h'\n\
         [[source]]\nname = 'h'\nkind = 'http'\n\
-        [[source]]\nname = 'i'\nkind = 'stdin'\n";
+        [[source]]\nname = 'i'\nkind = 'stdin'\n\
+        [egress]\nproxy = 'http://p'\nproxy_user = 'u'\nproxy_password = { env = 'S' }\n\
+        [[endpoint]]\nname = 'a'\nurl = 'https://h'\nsecret = { env = 'S' }\n\
+        [endpoint.auth]\nkind = 'bearer'\ntoken = { env = 'S' }\n\
+        [[endpoint]]\nname = 'b'\nurl = 'https://h'\nsecret = { env = 'S' }\n\
+        [endpoint.auth]\nkind = 'basic'\nuser = 'u'\npassword = { env = 'S' }\n\
+        [[endpoint]]\nname = 'c'\nurl = 'https://h'\nsecret = { env = 'S' }\n\
+        [endpoint.auth]\nkind = 'oauth2'\ntoken_url = 'https://h'\nclient_id = 'c'\nclient_secret = { env = 'S' }\n\
+        scopes = ['s']\naudience = 'a'\n";
     let every_kind = settings::parse("w.toml".as_ref(), every_kind, &Environment::of(&[("S", "s3cret")], "/")).unwrap();
     for source in &every_kind.settings.sources {
         let kind = format!("`\"{}\"`", source.kind.name());
@@ -119,6 +127,23 @@ fn names_on_the_bus_follow_the_source() {
     let show = |key: &str| loaded.shown.iter().find(|shown| shown.key == key).unwrap().origin.to_string();
     assert_eq!(show("source.bus.durable"), "default");
     assert_eq!(show("source.bus.stream"), "/etc/wirehook/wirehook.toml:5");
+}
+
+/// Values that are secrets are shown as such, and credentials that anybody on the way could read are warned of.
+#[test]
+fn credentials_are_not_shown_and_go_over_https() {
+    let text = "[egress]\nproxy = 'socks5://proxy'\nproxy_user = 'me'\nproxy_password = { env = 'SET' }\n\
+        [[endpoint]]\nname = 'orders'\nurl = 'http://h'\nsignature = 'none'\n\
+        [endpoint.auth]\nkind = 'basic'\nuser = 'me'\npassword = { env = 'SET' }\n";
+    let loaded = settings::parse(Path::new("w.toml"), text, &environment()).unwrap();
+    let show = |key: &str| loaded.shown.iter().find(|shown| shown.key == key).unwrap().value.clone();
+    assert_eq!(show("egress.proxy"), "socks5://proxy:1080");
+    assert_eq!(show("egress.proxy_password"), "<redacted>");
+    assert_eq!(show("endpoint.orders.auth.kind"), "basic");
+    assert_eq!(show("endpoint.orders.auth.password"), "<redacted>");
+    let warned = loaded.warnings.iter().any(|warning| warning.message.contains("go over `http`"));
+    assert!(warned, "{:?}", loaded.warnings);
+    assert!(!format!("{:?} {:?}", loaded.settings, loaded.shown).contains("value-of-set"));
 }
 
 #[test]

@@ -4,6 +4,8 @@ pub mod events;
 pub mod publisher;
 pub mod fake_endpoint;
 pub mod raw_endpoint;
+pub mod inside;
+pub mod fake_proxy;
 pub mod test_host;
 pub mod whole_path;
 pub mod python_verifier;

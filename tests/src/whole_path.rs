@@ -30,7 +30,7 @@ use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
-use wirehook::settings::{Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
+use wirehook::settings::{AccessSettings, Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
 use wirehook::store::Store;
 use wirehook::store::sqlite::SqliteStore;
 
@@ -83,7 +83,7 @@ impl WholePath {
     ) -> Result<Self> {
         let settings = endpoints.iter().map(|(name, endpoint)| endpoint_settings(name, endpoint));
         let settings = settings.collect::<Result<Vec<_>>>()?;
-        let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse()?] };
+        let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse()?], proxy: None };
         let endpoints = Arc::new(Endpoints::new(&settings, &egress)?);
         let clock = SystemClock::shared();
         let metrics = Arc::new(Metrics::new("test")?);
@@ -207,6 +207,7 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
         timeout: Duration::from_secs(15),
         concurrency: 4,
         headers: Vec::new(),
+        access: AccessSettings::default(),
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
         gate: GatePolicy::default(),
     })

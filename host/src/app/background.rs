@@ -11,9 +11,9 @@ use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
+use crate::endpoint::{Endpoints, TestReport};
 use crate::handover::refill::Refill as _;
 use crate::inbox::gate::Gate;
-use crate::endpoint::{Endpoints, TestReport};
 use crate::metrics::Metrics;
 use crate::ops::endpoints::Lanes;
 use crate::ops::{HostStatus, OpsHooks};
@@ -244,6 +244,7 @@ pub(super) async fn wait(duration: Duration, drain: &Drain) -> bool {
 /// What `/readyz` answers.
 pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
+    pub(super) endpoints: Arc<Endpoints>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
     pub(super) store: Arc<SqliteStore>,
@@ -281,6 +282,14 @@ impl Readiness for Parts {
             let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
             part(format!("source {}", state.name()), state.is_ready(), detail)
         }));
+        // Events are accepted all the same, and are delivered later: neither is a reason to send traffic elsewhere.
+        let proxy = self.endpoints.proxy_fault();
+        let down = |fault: String| if fault.is_empty() { fault } else { format!("down: {fault}") };
+        parts.extend(proxy.map(|fault| part("egress proxy".to_owned(), true, down(fault))));
+        let deferred = self.dispatcher.deferred().into_iter();
+        parts.extend(
+            deferred.map(|(name, why)| part(format!("endpoint {name}"), true, format!("deliveries wait: {why}"))),
+        );
         parts
     }
 }

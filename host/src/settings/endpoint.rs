@@ -15,7 +15,7 @@ use super::kinds::{Setting, one_of, within};
 use super::retry::retry;
 use super::section::{Reported, Section};
 use super::show::REDACTED;
-use super::{EndpointSettings, SignatureProfile};
+use super::{AccessSettings, AuthSettings, EndpointSettings, SignatureProfile, access};
 use crate::secret::Secret;
 
 /// The default of `timeout`.
@@ -83,6 +83,7 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     let timeout = section.or_default_if("timeout", TIMEOUT, within(Duration::from_millis(1), TIMEOUT_MAX));
     let concurrency = section.integer("concurrency", CONCURRENCY, 1..=CONCURRENCY_MAX);
     let headers = headers(&section.table("headers"));
+    let access = access(section, &url, &headers);
     let retry = retry(section);
     let gate = gate(section);
     section.finish();
@@ -95,10 +96,39 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
         timeout: timeout?,
         concurrency: usize::try_from(concurrency?).unwrap_or(1),
         headers: headers?,
+        access: access?,
         retry: retry?,
         gate: gate?,
     };
     Ok(NamedEndpoint { name, settings })
+}
+
+/// What `[endpoint.auth]` says, where nothing else speaks against it.
+fn access(
+    section: &Section<'_>,
+    url: &Result<EndpointUrl, Reported>,
+    headers: &Result<Vec<(String, Secret)>, Reported>,
+) -> Result<AccessSettings, Reported> {
+    let access = access::read(section)?;
+    let offset = section.get("auth").map_or(section.offset, |value| value.span().start);
+    if access.auth.is_some()
+        && headers.as_ref().is_ok_and(|headers| headers.iter().any(|(name, _)| name == "authorization"))
+    {
+        let message = "sets the header `Authorization`, and so does [endpoint.headers]";
+        return Err(section.refuse("auth", offset, message, "remove one of the two"));
+    }
+    let is_plain = |url: &Url| url.scheme() == "http";
+    let (sent, asked) = match (&access.auth, url) {
+        (Some(AuthSettings::OAuth2(oauth2)), Ok(url)) => (is_plain(&url.0), is_plain(&oauth2.token_url)),
+        (Some(_), Ok(url)) => (is_plain(&url.0), false),
+        _ => (false, false),
+    };
+    if sent || asked {
+        let message =
+            format!("credentials of {} go over `http`, where whoever is on the way reads them", section.title);
+        section.context.warning(offset, message, Some("use https".to_owned()));
+    }
+    Ok(access)
 }
 
 fn signing_secrets(

@@ -19,6 +19,7 @@ mod nats;
 mod postgres;
 mod redis;
 
+pub(super) use self::address::tls as tls_files;
 pub use self::http::HTTP_LISTEN;
 pub(super) use self::postgres::url as postgres_url;
 pub use self::postgres::{OUTBOX_CHANNEL, OUTBOX_TABLE};

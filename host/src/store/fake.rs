@@ -188,11 +188,13 @@ impl Seen {
     }
 
     fn record(&mut self, record: AttemptRecord) {
-        if let (Some(mut delivery), Transition::Retry { due_at }) =
-            (self.claimed.remove(&record.delivery), &record.transition)
-        {
-            delivery.attempts_made += 1;
-            self.deliveries.push_back((*due_at, delivery));
+        match (self.claimed.remove(&record.delivery), &record.transition) {
+            (Some(mut delivery), Transition::Retry { due_at }) => {
+                delivery.attempts_made += 1;
+                self.deliveries.push_back((*due_at, delivery));
+            }
+            (Some(delivery), Transition::Deferred { due_at }) => self.deliveries.push_back((*due_at, delivery)),
+            _ => {}
         }
         self.attempts.push(record);
     }

@@ -39,8 +39,8 @@ pub use self::dead_letters::{
     redrives_and_discards_what_the_filter_means, redrives_with_a_new_budget, refuses_to_redrive_messages,
 };
 pub use self::deliveries::{
-    claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came, lists_newest_first_within_the_limit,
-    records_an_attempt_once,
+    a_deferred_attempt_is_none, claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came,
+    lists_newest_first_within_the_limit, records_an_attempt_once,
 };
 pub use self::endpoints::{
     changes_an_endpoint_s_state_once, keeps_how_endpoints_fare, knows_endpoints_from_when_they_were_entered,
@@ -93,6 +93,7 @@ macro_rules! for_each_store_property {
             gives_a_delivery_back_as_it_came,
             claims_deliveries_earliest_due_first,
             records_an_attempt_once,
+            a_deferred_attempt_is_none,
             a_dead_delivery_is_a_dead_letter,
             redrives_with_a_new_budget,
             refuses_to_redrive_messages,
@@ -221,7 +222,7 @@ pub async fn deliver(store: &dyn Store, id: &str, claim: Claim, now: Timestamp) 
 pub fn attempt(delivery: DeliverySeq, number: u32, started_at: Timestamp, transition: Transition) -> AttemptRecord {
     let status = match transition {
         Transition::Delivered => 200,
-        Transition::Retry { .. } => 503,
+        Transition::Retry { .. } | Transition::Deferred { .. } => 503,
         Transition::Dead { .. } => 400,
     };
     AttemptRecord {

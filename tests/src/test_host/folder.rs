@@ -76,6 +76,7 @@ impl PluginFile {
 pub struct HostFolderBuilder {
     sections: String,
     limits: String,
+    egress: String,
     plugin_settings: String,
     variables: BTreeMap<String, String>,
     plugins: Vec<PluginFile>,
@@ -125,6 +126,13 @@ impl HostFolderBuilder {
     pub fn limits(mut self, text: &str) -> Self {
         self.limits.push_str(text);
         self.limits.push('\n');
+        self
+    }
+
+    /// More of `[egress]`.
+    pub fn egress(mut self, text: &str) -> Self {
+        self.egress.push_str(text);
+        self.egress.push('\n');
         self
     }
 
@@ -199,7 +207,8 @@ impl HostFolderBuilder {
         write!(settings, "[store]\npath = {STORE:?}\n{}", self.store_settings)?;
         write!(settings, "[plugins]\ndir = {PLUGINS:?}\n{}", self.plugin_settings)?;
         write!(settings, "[admin]\nlisten = \"127.0.0.1:{}\"\n", folder.admin_port)?;
-        write!(settings, "[egress]\nallow = [\"127.0.0.0/8\"]\n[limits]\n{}{}", self.limits, self.sections)?;
+        write!(settings, "[egress]\nallow = [\"127.0.0.0/8\"]\n{}", self.egress)?;
+        write!(settings, "[limits]\n{}{}", self.limits, self.sections)?;
         folder.write_settings(&settings)?;
         for plugin in &self.plugins {
             folder.put_plugin(plugin)?;

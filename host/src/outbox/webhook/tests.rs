@@ -30,6 +30,7 @@ fn endpoints() -> Endpoints {
         timeout: std::time::Duration::from_secs(1),
         concurrency: 1,
         headers,
+        access: crate::settings::AccessSettings::default(),
         retry: crate::delivery::RetryPolicy::default(),
         gate: crate::dispatcher::gate::GatePolicy::default(),
     };

@@ -93,10 +93,13 @@ impl Group<'_> {
 
     /// Nothing happens to a delivery that is not this host's, nor for an attempt that is recorded already.
     fn record_attempt(&mut self, record: &AttemptRecord) -> rusqlite::Result<()> {
+        if let Transition::Deferred { due_at } = record.transition {
+            return self.defer_delivery(record, due_at);
+        }
         let Self { hot, tally, host, .. } = self;
         let next = match record.transition {
             Transition::Delivered => DeliveryState::Delivered,
-            Transition::Retry { .. } => DeliveryState::Retrying,
+            Transition::Retry { .. } | Transition::Deferred { .. } => DeliveryState::Retrying,
             Transition::Dead { .. } => DeliveryState::Dead,
         };
         let open = hot
@@ -127,7 +130,7 @@ impl Group<'_> {
         ])?;
         let ended_at = record.started_at.plus(record.duration);
         let due_at = match record.transition {
-            Transition::Retry { due_at } => Some(due_at.0),
+            Transition::Retry { due_at } | Transition::Deferred { due_at } => Some(due_at.0),
             Transition::Delivered | Transition::Dead { .. } => None,
         };
         self.hot.delivery_end.execute(params![
@@ -153,6 +156,18 @@ impl Group<'_> {
                 delivery: Some(record.delivery),
             })?;
         }
+        Ok(())
+    }
+}
+
+impl Group<'_> {
+    /// The delivery stays what it was, but for when it is due: no attempt was made that counts.
+    fn defer_delivery(&mut self, record: &AttemptRecord, due_at: Timestamp) -> rusqlite::Result<()> {
+        let mut defer = self.cached(
+            "UPDATE delivery SET due_at = ?3, claimed_by = NULL, last_status = NULL, last_error = ?4
+             WHERE seq = ?1 AND claimed_by = ?2 AND attempts < ?5 AND state IN ('pending', 'retrying')",
+        )?;
+        defer.execute(params![record.delivery.0, self.host, due_at.0, record.error, record.number])?;
         Ok(())
     }
 }

@@ -97,6 +97,38 @@ pub async fn records_an_attempt_once(stores: impl Factory) {
     status(&*store).await;
 }
 
+/// An attempt that was deferred leaves no trace but why the delivery waits: neither a number nor a part of its budget.
+pub async fn a_deferred_attempt_is_none(stores: impl Factory) {
+    let store = stores();
+    let (seq, id) = deliver(&*store, "a", Claim::Here, START).await;
+    let deferred = |number, due_at| AttemptRecord {
+        status: None,
+        error: Some("the proxy is down".to_owned()),
+        ..attempt(seq, number, START, Transition::Deferred { due_at })
+    };
+    store.record_attempts(vec![deferred(1, at(100)), deferred(1, at(200))]).await.unwrap();
+    assert_eq!(due_deliveries(&*store, "shop", at(99)).await, []);
+    let shown = store.show_delivery(id.clone()).await.unwrap().unwrap();
+    assert_eq!((shown.summary.state, shown.summary.attempts), (DeliveryState::Pending, 0));
+    assert_eq!((shown.summary.due_at, shown.summary.last_error.as_deref()), (Some(at(100)), Some("the proxy is down")));
+    assert_eq!(shown.attempts_made.len(), 0);
+
+    let claimed = due_deliveries(&*store, "shop", at(100)).await;
+    assert_eq!((claimed.len(), claimed[0].attempts_made), (1, 0));
+    store.record_attempts(vec![attempt(seq, 1, at(100), Transition::Retry { due_at: at(150) })]).await.unwrap();
+    due_deliveries(&*store, "shop", at(150)).await;
+    store.record_attempts(vec![deferred(2, at(160))]).await.unwrap();
+    let claimed = due_deliveries(&*store, "shop", at(160)).await;
+    assert_eq!((claimed.len(), claimed[0].attempts_made), (1, 1));
+    store.record_attempts(vec![attempt(seq, 2, at(160), Transition::Delivered)]).await.unwrap();
+    // Too late, and not this host's any more.
+    store.record_attempts(vec![deferred(2, at(300)), deferred(3, at(300))]).await.unwrap();
+    let shown = store.show_delivery(id).await.unwrap().unwrap();
+    assert_eq!((shown.summary.state, shown.summary.attempts), (DeliveryState::Delivered, 2));
+    assert_eq!(shown.attempts_made.iter().map(|made| made.number).collect::<Vec<_>>(), [1, 2]);
+    status(&*store).await;
+}
+
 /// Lists are newest first and end at the limit.
 pub async fn lists_newest_first_within_the_limit(stores: impl Factory) {
     let store = stores();
