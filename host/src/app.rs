@@ -31,6 +31,7 @@ use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
 use crate::plugin::{Engine, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
+use crate::secret_files;
 use crate::settings::{EndpointSettings, Settings, SourceSettings};
 use crate::source::{self, Source, SourceError, SourceState};
 use crate::store::Store;
@@ -190,6 +191,7 @@ impl Host {
         }));
         registry.scan().await?;
 
+        let secret_files = endpoints.secret_files(&settings.endpoints);
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);
         let threads = pool.start(&ran).map_err(AppError::Thread)?;
         drop(ran);
@@ -223,6 +225,7 @@ impl Host {
         services.spawn(refill(Arc::clone(&dispatcher), Arc::clone(&clock), drain.clone()));
         services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
         services.spawn(watch_builds(Arc::clone(&pool), Arc::clone(&registry), service_drain.clone()));
+        services.spawn(secret_files::keep_reading(secret_files, service_drain.clone()));
         services.spawn(beat(Arc::clone(&shared), Arc::clone(&clock), service_drain.clone()));
         let keeper = Housekeeping {
             store: Arc::clone(&shared),

@@ -25,7 +25,9 @@ mod plugin;
 mod publish;
 mod receive;
 mod run;
+mod scheme;
 mod status;
+mod verify;
 
 pub use console::Console;
 pub use failure::{Exit, Failure, Failures};
@@ -84,6 +86,9 @@ enum Command {
     /// Receive webhooks, verify their signatures and print them
     #[command(after_help = receive::EXAMPLE)]
     Receive(receive::ReceiveArgs),
+    /// Say whether a request's signature is right, and why it is not
+    #[command(after_help = verify::EXAMPLE)]
+    Verify(verify::VerifyArgs),
     /// Look at deliveries
     #[command(subcommand, after_help = deliveries::EXAMPLE)]
     Deliveries(deliveries::DeliveriesCommand),
@@ -188,6 +193,7 @@ impl Session<'_> {
             Command::Dev(args) => dev::dev(self, args).await,
             Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
+            Command::Verify(args) => verify::verify(self, args),
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,

@@ -40,6 +40,7 @@ pub mod project;
 pub mod recorded;
 pub mod drain;
 pub mod secret;
+pub mod secret_files;
 pub mod tls;
 pub mod clock;
 pub mod sync;

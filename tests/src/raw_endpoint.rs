@@ -16,7 +16,7 @@ use wirehook::delivery::{DeliveryId, RetryPolicy};
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
-use wirehook::settings::{EgressSettings, EndpointSettings, SignatureProfile};
+use wirehook::settings::{EgressSettings, EndpointSettings, SignatureScheme};
 use wirehook::store::{ClaimedDelivery, DeliverySeq};
 
 /// Longer than anything a test waits for takes; reached only by a test that fails.
@@ -149,8 +149,8 @@ pub fn settings(url: &str) -> EndpointSettings {
     EndpointSettings {
         name: "orders".into(),
         url: url.parse().expect("a URL"),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: DEADLINE,
         concurrency: 8,
         headers: Vec::new(),

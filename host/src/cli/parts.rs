@@ -18,7 +18,7 @@ pub use crate::publish::{Report as PublishReport, Routed};
 use crate::receiver::{self, Verdict};
 use crate::recorded::trial::Trial;
 use crate::secret::Secret;
-use crate::settings::{Settings, SourceSettings};
+use crate::settings::{Settings, SignatureScheme, SourceSettings};
 
 /// What commands need from the rest of the program.
 pub trait Parts: Send + Sync {
@@ -85,6 +85,8 @@ pub trait Parts: Send + Sync {
 pub struct ReceiveOptions {
     /// Where.
     pub listen: SocketAddr,
+    /// How webhooks are signed.
+    pub scheme: SignatureScheme,
     /// What signatures are verified with; none accepts unsigned webhooks.
     pub secret: Option<Secret>,
     /// The statuses answered to the attempts at one webhook, in order; the last one from then on. Never empty.

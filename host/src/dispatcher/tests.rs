@@ -15,7 +15,7 @@ use crate::drain::{self, DrainHandle};
 use crate::endpoint::Endpoints;
 use crate::handover::refill::refill;
 use crate::secret::Secret;
-use crate::settings::{EgressSettings, EndpointSettings, SignatureProfile};
+use crate::settings::{EgressSettings, EndpointSettings, SignatureScheme};
 use crate::store::fake::{DEADLINE, FakeStore, delivery};
 use crate::sync::lock;
 
@@ -30,8 +30,8 @@ pub(crate) fn lane(
     let settings = EndpointSettings {
         name: name.into(),
         url: url.parse().unwrap(),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: DEADLINE,
         concurrency,
         headers: Vec::new(),
