@@ -193,7 +193,7 @@ impl Session<'_> {
             Command::Dev(args) => dev::dev(self, args).await,
             Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
-            Command::Verify(args) => verify::verify(self, args),
+            Command::Verify(args) => verify::verify(self, &args),
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,

@@ -62,7 +62,7 @@ pub(super) struct VerifyArgs {
     at: Option<Timestamp>,
 }
 
-pub(super) fn verify(session: &mut Session<'_>, args: VerifyArgs) -> Result<Exit, Failures> {
+pub(super) fn verify(session: &mut Session<'_>, args: &VerifyArgs) -> Result<Exit, Failures> {
     let now = args.at.unwrap_or_else(|| session.parts.clock().now());
     let (mut headers, body) = match (&args.request, &args.body) {
         (Some(file), _) => {
@@ -76,7 +76,7 @@ pub(super) fn verify(session: &mut Session<'_>, args: VerifyArgs) -> Result<Exit
     headers.extend(args.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     let (scheme, secrets) = match &args.endpoint {
         Some(name) => of_endpoint(session, name, now)?,
-        None => (scheme(&args, &headers)?, secrets(session, &args)?),
+        None => (scheme(args, &headers)?, secrets(session, args)?),
     };
     let verdict = receiver::verify(&scheme, &headers, &body, &secrets, now);
     print(session, &scheme, &verdict)?;

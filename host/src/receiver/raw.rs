@@ -55,7 +55,9 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 mod tests {
     use super::*;
 
-    fn check(request: &str, expected: Result<(&[(&str, &str)], &str), RawError>) {
+    type Expected<'a> = (&'a [(&'a str, &'a str)], &'a str);
+
+    fn check(request: &str, expected: Result<Expected<'_>, RawError>) {
         let found = raw_request(request.as_bytes());
         let expected = expected.map(|(headers, body)| {
             let header = |(name, value): &(&str, &str)| {

@@ -125,7 +125,7 @@ fn messages(scheme: &SignatureScheme, claim: &Claim, body: &[u8]) -> Vec<(Hint, 
         }
         (_, Some(_)) => messages.push((Hint::BodyAlone, body.to_vec())),
         (_, None) => {
-            messages.extend(claim.loose_times.iter().map(|time| (Hint::Timed, joined(&[time.as_bytes(), body]))))
+            messages.extend(claim.loose_times.iter().map(|time| (Hint::Timed, joined(&[time.as_bytes(), body]))));
         }
     }
     messages.extend(bodies(body).into_iter().map(|(hint, body)| (hint, claim.message(scheme, &body))));
