@@ -39,6 +39,7 @@ pub mod watch;
 pub mod project;
 pub mod recorded;
 pub mod drain;
+pub mod open_files;
 pub mod secret;
 pub mod secret_files;
 pub mod tls;

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::delivery::RetryPolicy;
+use crate::dispatcher::gate::GatePolicy;
 use crate::plugin::Grant;
 use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
@@ -28,6 +29,8 @@ pub mod host;
 pub mod source;
 pub mod endpoint;
 mod signature;
+pub mod retry;
+pub mod gate;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
@@ -69,6 +72,8 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// `synchronous`: `full` (default) or `normal`, which may lose the last commits in a power cut.
     pub synchronous: Synchronous,
+    /// `free_bytes_min`: intake stops while less is free on the store's disk, in bytes; 0 never stops it.
+    pub free_bytes_min: u64,
 }
 
 /// How often the store waits for the disk.
@@ -189,4 +194,6 @@ pub struct EndpointSettings {
     pub headers: Vec<(String, Secret)>,
     /// `[endpoint.retry]`
     pub retry: RetryPolicy,
+    /// `rate`, `disable_after` and `[endpoint.breaker]`
+    pub gate: GatePolicy,
 }

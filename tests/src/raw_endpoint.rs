@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use wirehook::delivery::{DeliveryId, RetryPolicy};
+use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
@@ -155,6 +156,7 @@ pub fn settings(url: &str) -> EndpointSettings {
         concurrency: 8,
         headers: Vec::new(),
         retry: RetryPolicy::default(),
+        gate: GatePolicy::default(),
     }
 }
 

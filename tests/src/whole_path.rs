@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use wirehook::clock::SystemClock;
 use wirehook::delivery::RetryPolicy;
+use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::dispatcher::lane::Lane;
 use wirehook::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
 use wirehook::drain::{self, DrainHandle};
@@ -152,6 +153,7 @@ impl WholePath {
             pool: Arc::clone(&pool),
             dispatcher: Arc::clone(&dispatcher),
             pressure,
+            gate: Arc::default(),
             routes,
             sources: HashMap::from([(
                 source.into(),
@@ -206,5 +208,6 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
         concurrency: 4,
         headers: Vec::new(),
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
+        gate: GatePolicy::default(),
     })
 }

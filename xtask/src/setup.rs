@@ -68,13 +68,15 @@ const LANGUAGES: [Part; 12] = [
     Part::Clang(c::File::Builtins),
 ];
 
-const CHECKS: [Part; 6] = [
+const CHECKS: [Part; 7] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
     Part::Server("nats-server", "nats-server"),
     Part::Server("redis-server", "redis-server"),
     Part::Server("postgres", POSTGRES),
     Part::Verifiers,
+    // Steps the clock of one process.
+    Part::Program("faketime", "faketime"),
 ];
 
 /// Whichever PostgreSQL the system has; see [`package_here`].

@@ -8,6 +8,7 @@ mod cursors;
 mod runs;
 mod deliveries;
 mod dead_letters;
+mod endpoints;
 mod state;
 mod whole;
 
@@ -40,6 +41,10 @@ pub use self::dead_letters::{
 pub use self::deliveries::{
     claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came, lists_newest_first_within_the_limit,
     records_an_attempt_once,
+};
+pub use self::endpoints::{
+    changes_an_endpoint_s_state_once, keeps_how_endpoints_fare, knows_endpoints_from_when_they_were_entered,
+    lists_what_waits_for_each_endpoint,
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
@@ -99,6 +104,10 @@ macro_rules! for_each_store_property {
             forgets_keys_by_their_own_age,
             lists_newest_first_within_the_limit,
             remembers_plugins,
+            knows_endpoints_from_when_they_were_entered,
+            changes_an_endpoint_s_state_once,
+            keeps_how_endpoints_fare,
+            lists_what_waits_for_each_endpoint,
         );
     };
 }

@@ -16,6 +16,7 @@ fn settings(own: &[(&str, &str)]) -> EndpointSettings {
         concurrency: 1,
         headers: own.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect(),
         retry: RetryPolicy::default(),
+        gate: crate::dispatcher::gate::GatePolicy::default(),
     }
 }
 

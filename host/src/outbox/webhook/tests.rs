@@ -31,6 +31,7 @@ fn endpoints() -> Endpoints {
         concurrency: 1,
         headers,
         retry: crate::delivery::RetryPolicy::default(),
+        gate: crate::dispatcher::gate::GatePolicy::default(),
     };
     let own = vec![("x-api-key".to_owned(), Secret::new("k"))];
     Endpoints::new(&[settings("shop", own), settings("ledger", Vec::new())], &EgressSettings::default()).unwrap()
