@@ -3,21 +3,26 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::Part;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::delivery::DeliveryId;
 use crate::store::{
-    DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySummary, Redriven,
-    Store, StoreError, StoreStatus,
+    DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySummary,
+    EndpointBacklog, Pause, PauseKind, Redriven, Store, StoreError, StoreStatus,
 };
 
 pub mod access;
 pub mod client;
+mod look;
+mod pause;
 pub mod protocol;
 pub mod server;
 pub mod socket;
+
+pub use self::look::{HostStatus, PluginLook, SourceLook};
 
 /// What an operator asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +48,22 @@ pub enum Request {
     Redrive(DeadLetterFilter),
     /// Deletes dead letters for good.
     Discard(DeadLetterFilter),
+    /// What is paused, and the running host's sources.
+    ListPauses,
+    /// Has a plugin or source wait until it is resumed.
+    Pause {
+        /// Which of the two.
+        kind: PauseKind,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// Has it go on.
+    Resume {
+        /// Which of the two.
+        kind: PauseKind,
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 /// One line of an answer.
@@ -66,7 +87,16 @@ pub enum Reply {
         /// How many.
         count: u64,
     },
-    /// What was to be shown is not there.
+    /// To [`Request::ListPauses`].
+    Pauses(Pauses),
+    /// To [`Request::Pause`] and [`Request::Resume`].
+    PauseChanged {
+        /// Whether it was otherwise before.
+        changed: bool,
+        /// Whether the running host, if there is one, does so by now.
+        settled: bool,
+    },
+    /// What was to be shown or changed is not there.
     NotFound,
     /// It was not done.
     Failed {
@@ -84,17 +114,13 @@ pub struct Status {
     pub store: StoreStatus,
 }
 
-/// A running host.
+/// What is paused, and what could be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HostStatus {
-    /// Its process.
-    pub pid: u32,
-    /// Its version.
-    pub version: String,
-    /// Since when it runs.
-    pub started_at: Timestamp,
-    /// As `/readyz` lists them.
-    pub parts: Vec<Part>,
+pub struct Pauses {
+    /// What is paused.
+    pub pauses: Vec<Pause>,
+    /// The running host's sources; `None` where none runs.
+    pub sources: Option<Vec<SourceLook>>,
 }
 
 /// The running host, as far as operators' commands concern it.
@@ -104,6 +130,19 @@ pub trait OpsHooks: Send + Sync + 'static {
 
     /// How the host is; `None` when there is none.
     fn host(&self) -> Option<HostStatus>;
+
+    /// Whether the host has a plugin or source of that name; `None` when there is no host.
+    fn knows(&self, _kind: PauseKind, _name: &str) -> Option<bool> {
+        None
+    }
+
+    /// The store's pauses have changed, that of `name` at least. Returns whether the host does as they say by now.
+    fn pauses_changed(&self, _kind: PauseKind, _name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async { Ok(true) }.boxed()
+    }
+
+    /// Adds what the host holds in memory to what the store knows of its backlogs.
+    fn add_waiting(&self, _backlog: &mut [EndpointBacklog]) {}
 }
 
 /// No host runs: the next one finds the work in the store.
@@ -133,7 +172,8 @@ async fn answer(
 ) -> Result<Vec<Reply>, StoreError> {
     Ok(match request {
         Request::Status => {
-            let status = Status { host: hooks.host(), store: store.status(clock.now()).await? };
+            let mut status = Status { host: hooks.host(), store: store.status(clock.now()).await? };
+            hooks.add_waiting(&mut status.store.backlog);
             vec![Reply::Status(Box::new(status))]
         }
         Request::ListDeliveries(filter) => {
@@ -156,6 +196,18 @@ async fn answer(
             vec![Reply::Redriven(redriven)]
         }
         Request::Discard(filter) => vec![Reply::Discarded { count: store.discard(filter).await? }],
+        Request::ListPauses => {
+            let sources = hooks.host().map(|host| host.sources);
+            vec![Reply::Pauses(Pauses { pauses: store.pauses().await?, sources })]
+        }
+        Request::Pause { kind, name } => {
+            let pause = Pause { kind, name, since: clock.now() };
+            vec![pause::change(store, hooks, pause, true).await?]
+        }
+        Request::Resume { kind, name } => {
+            let pause = Pause { kind, name, since: clock.now() };
+            vec![pause::change(store, hooks, pause, false).await?]
+        }
     })
 }
 

@@ -16,9 +16,14 @@ use crate::delivery::{DeliveryId, Transition};
 use crate::event::{Event, EventKey};
 use crate::recorded::RecordedEvent;
 
+mod pause;
 pub mod sqlite;
+mod waiting;
 #[cfg(test)]
 pub(crate) mod fake;
+
+pub use self::pause::{Pause, PauseKind};
+pub use self::waiting::{EndpointBacklog, StoreSize, Waiting};
 
 /// The position of an event in accept order; names its runs and deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -279,6 +284,8 @@ pub struct ClaimedDelivery {
     pub headers: Vec<(String, String)>,
     /// The request's body.
     pub body: Bytes,
+    /// When it fell due.
+    pub due_at: Timestamp,
     /// Attempts ever made: the next one's number is one more.
     pub attempts_made: u32,
     /// Of those, how many were made before the present budget began (a redrive begins a new one).
@@ -393,6 +400,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is in the store, counted.
     fn status(&self, now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
+
+    /// What waits, by plugin and for these endpoints, and how large the store is. Cheap enough to be asked every few
+    /// seconds: no look at history.
+    fn waiting(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<Waiting, StoreError>>;
+
+    /// What is paused.
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<Pause>, StoreError>>;
+
+    /// Pauses something until it is resumed. Returns whether it was not paused before; else it is paused since then.
+    fn pause(&self, pause: Pause) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Ends a pause. Returns whether there was one.
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Whether no work is left that will be done by itself: no run pending or retrying, no delivery waiting, for the
     /// endpoints named. Parked work does not count.
@@ -679,7 +699,22 @@ pub struct StoreStatus {
     pub dead_letters: Vec<ReasonCount>,
     /// Events for which guarantee 2 does not hold; must be 0.
     pub events_unaccounted: u64,
+    /// Of those, how many died in the last 24 hours and are still kept.
+    #[serde(default)]
+    pub dead_letters_lately: Vec<ReasonCount>,
+    /// What waits for each endpoint for which something does.
+    #[serde(default)]
+    pub backlog: Vec<EndpointBacklog>,
+    /// What is paused.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
+    /// How large it is.
+    #[serde(default)]
+    pub size: StoreSize,
 }
+
+/// How long [`StoreStatus::dead_letters_lately`] looks back.
+pub const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs of one plugin in one state: `pending`, `retrying`, `parked`, `produced`, `filtered`, `dead`, `discarded`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ pub mod raw_endpoint;
 pub mod test_host;
 pub mod whole_path;
 pub mod python_verifier;
+pub mod promtool;
 pub mod store_file;
 pub mod nats_server;
 pub mod fake_inbox;

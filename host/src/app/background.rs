@@ -1,9 +1,14 @@
 //! What goes on beside the path while a host runs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
+use super::look::{self, SourceSwitch, plugins_in_short};
+use super::sampler::add_waiting;
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, Timestamp};
 use crate::dispatcher::Dispatcher;
@@ -15,7 +20,8 @@ use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
-use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{EndpointBacklog, PauseKind, Redriven, Retention, Store, StoreError};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -110,7 +116,6 @@ pub(super) struct Housekeeping {
     pub(super) store: Arc<dyn Store>,
     pub(super) registry: Arc<Registry>,
     pub(super) retention: RetentionSettings,
-    pub(super) endpoints: Vec<Arc<str>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -137,12 +142,6 @@ impl Housekeeping {
         self.registry.settle().await?;
         let status = self.store.status(now).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
-        for endpoint in &self.endpoints {
-            let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
-            let rows = status.deliveries.iter().filter(|row| *row.endpoint == **endpoint && waiting(row.state));
-            let backlog: u64 = rows.map(|row| row.count).sum();
-            self.metrics.endpoint(endpoint).backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
-        }
         Ok(())
     }
 }
@@ -154,6 +153,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
     loop {
         let status = changes.borrow_and_update().clone();
         counts.connected.set(i64::from(status.connected));
+        counts.paused.set(i64::from(status.paused));
         counts.lost.inc_by(status.messages_lost.saturating_sub(counts.lost.get()));
         counts.reconnects.inc_by(status.reconnects.saturating_sub(counts.reconnects.get()));
         tokio::select! {
@@ -164,7 +164,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
 }
 
 /// Waits; `false` once the drain has begun.
-async fn wait(duration: Duration, drain: &Drain) -> bool {
+pub(super) async fn wait(duration: Duration, drain: &Drain) -> bool {
     tokio::select! {
         () = drain.begun() => false,
         () = tokio::time::sleep(duration) => true,
@@ -173,26 +173,45 @@ async fn wait(duration: Duration, drain: &Drain) -> bool {
 
 /// What `/readyz` answers.
 pub(super) struct Parts {
+    pub(super) store: Arc<SqliteStore>,
     pub(super) registry: Arc<Registry>,
     pub(super) states: Vec<SourceState>,
 }
 
 impl Readiness for Parts {
     fn parts(&self) -> Vec<Part> {
-        let part = |name: String, ready, detail: String| Part { name, ready, detail };
-        // Answering at all means that the store is open and the plugins folder was read: a plugin that won't load parks
-        // its own runs and is no reason to send traffic elsewhere.
-        let mut parts = vec![part("store".to_owned(), true, String::new())];
+        let mut parts = vec![self.store_part()];
+        // Answering at all means that the plugins folder was read: a plugin that won't load parks its own runs and is no
+        // reason to send traffic elsewhere.
         let statuses = self.registry.statuses();
         let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
         let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
-        parts.push(part("plugins".to_owned(), true, said.join("; ")));
+        parts.push(Part {
+            name: "plugins".to_owned(),
+            ready: true,
+            state: plugins_in_short(&self.registry),
+            detail: said.join("; "),
+        });
         parts.extend(self.states.iter().map(|state| {
             let status = state.status();
-            let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
-            part(format!("source {}", state.name()), state.is_ready(), detail)
+            Part {
+                name: format!("source {}", state.name()),
+                ready: status.is_ready(),
+                state: status.word().to_owned(),
+                detail: status.last_error.as_deref().unwrap_or_default().to_owned(),
+            }
         }));
         parts
+    }
+}
+
+impl Parts {
+    /// Not ready from a commit that failed until the next that does not: the heartbeat is one, so that is soon found out.
+    fn store_part(&self) -> Part {
+        let failing = self.store.commits().failing;
+        let (state, detail) =
+            if failing { ("failing", "the last commit failed; the log says why") } else { ("open", "") };
+        Part { name: "store".to_owned(), ready: !failing, state: state.to_owned(), detail: detail.to_owned() }
     }
 }
 
@@ -216,7 +235,26 @@ pub(super) struct Hooks {
     pub(super) pool: Arc<Pool>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) parts: Arc<Parts>,
+    pub(super) sources: Vec<SourceSwitch>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) started_at: Timestamp,
+    /// One look at the store's pauses at a time, so that the last one counts.
+    pub(super) pausing: tokio::sync::Mutex<()>,
+}
+
+/// How long a source may take to end before the command that pauses it says that it is on its way. It finishes what it has
+/// begun.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Has sources wait or work as the store says. Returns the plugins that are to wait.
+pub(super) async fn obey_pauses(store: &dyn Store, sources: &[SourceSwitch]) -> Result<BTreeSet<Arc<str>>, StoreError> {
+    let pauses = store.pauses().await?;
+    let names = |kind| pauses.iter().filter(move |it| it.kind == kind).map(|it| Arc::clone(&it.name));
+    let paused: BTreeSet<_> = names(PauseKind::Source).collect();
+    for source in sources {
+        source.wish.send_replace(source.pausable && paused.contains(source.state.name()));
+    }
+    Ok(names(PauseKind::Plugin).collect())
 }
 
 impl OpsHooks for Hooks {
@@ -231,6 +269,38 @@ impl OpsHooks for Hooks {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             parts: self.parts.parts(),
+            sources: look::sources(&self.sources, &self.metrics),
+            plugins: look::plugins(&self.parts.registry, &self.metrics),
         })
+    }
+
+    fn knows(&self, kind: PauseKind, name: &str) -> Option<bool> {
+        Some(match kind {
+            PauseKind::Source => self.source(name).is_some_and(|source| source.pausable),
+            PauseKind::Plugin => self.parts.registry.statuses().iter().any(|(known, _)| **known == *name),
+        })
+    }
+
+    fn pauses_changed(&self, kind: PauseKind, name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let turn = self.pausing.lock().await;
+            let plugins = obey_pauses(&*self.parts.store, &self.sources).await?;
+            self.parts.registry.pause(plugins).await?;
+            drop(turn);
+            let Some(source) = self.source(&name).filter(|_| kind == PauseKind::Source) else { return Ok(true) };
+            let wish = *source.wish.borrow();
+            let mut changes = source.state.on_change();
+            Ok(tokio::time::timeout(PAUSE_PATIENCE, changes.wait_for(|status| status.paused == wish)).await.is_ok())
+        })
+    }
+
+    fn add_waiting(&self, backlog: &mut [EndpointBacklog]) {
+        add_waiting(&self.dispatcher, backlog);
+    }
+}
+
+impl Hooks {
+    fn source(&self, name: &str) -> Option<&SourceSwitch> {
+        self.sources.iter().find(|source| **source.state.name() == *name)
     }
 }

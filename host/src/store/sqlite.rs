@@ -8,17 +8,21 @@ mod deliveries;
 mod group;
 mod lock;
 mod open;
+mod pause;
 mod plugin_state;
 mod queries;
 mod queue;
 mod reader;
 mod runs;
+mod size;
 mod state;
 mod status;
 mod sweep;
 mod tally;
+mod waiting;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +30,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use self::open::{OpenError, SqliteOptions};
@@ -40,8 +45,8 @@ use self::writer::{Counters, Outcome, Task, Writer};
 use super::{
     Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError,
-    StoreStatus,
+    KnownPlugin, Pause, PauseKind, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store,
+    StoreError, StoreStatus, Waiting,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -56,6 +61,7 @@ pub struct SqliteStore {
     /// Readers of their own for calls under way, which an operator's long list must not hold up.
     state_readers: Arc<Readers>,
     counters: Arc<Counters>,
+    path: PathBuf,
     closed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -69,6 +75,8 @@ pub struct Commits {
     pub failed: u64,
     /// Commands in the groups committed.
     pub commands: u64,
+    /// Whether the last group failed.
+    pub failing: bool,
 }
 
 impl SqliteStore {
@@ -105,6 +113,7 @@ impl SqliteStore {
         Ok(Self {
             queue,
             readers: Readers::new(options.clone()),
+            path: options.path.clone(),
             state_readers: Readers::new(options),
             counters,
             closed: AtomicBool::new(false),
@@ -127,6 +136,7 @@ impl SqliteStore {
             committed: self.counters.commits.load(Ordering::Relaxed),
             failed: self.counters.commits_failed.load(Ordering::Relaxed),
             commands: self.counters.commands.load(Ordering::Relaxed),
+            failing: self.counters.failing.load(Ordering::Relaxed),
         }
     }
 
@@ -282,8 +292,34 @@ impl Store for SqliteStore {
         self.move_all(move |group| group.park_some(&plugin)).boxed()
     }
 
-    fn status(&self, _now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
-        self.readers.read(status::status).boxed()
+    fn status(&self, now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        let path = self.path.clone();
+        let status = move |connection: &Connection| {
+            let counted = status::status(connection, now)?;
+            Ok(StoreStatus { size: size::of(&path), ..counted })
+        };
+        self.readers.read(status).boxed()
+    }
+
+    fn waiting(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<Waiting, StoreError>> {
+        let path = self.path.clone();
+        let waiting = move |connection: &Connection| {
+            let counted = waiting::waiting(connection, &endpoints)?;
+            Ok(Waiting { size: size::of(&path), ..counted })
+        };
+        self.readers.read(waiting).boxed()
+    }
+
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<Pause>, StoreError>> {
+        self.readers.read(pause::pauses).boxed()
+    }
+
+    fn pause(&self, pause: Pause) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.write(SMALL, move |group| group.pause(&pause)).boxed()
+    }
+
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.write(SMALL, move |group| group.resume(kind, &name)).boxed()
     }
 
     fn is_idle(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<bool, StoreError>> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::lock::{LockError, LockFile};
+use crate::metrics::CommitMetrics;
 use crate::settings::Synchronous;
 
 /// `PRAGMA application_id` of every store: `WIRE` in ASCII.
@@ -19,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_initial.sql"),
     include_str!("../../../migrations/0002_source_cursor.sql"),
     include_str!("../../../migrations/0003_plugin_state.sql"),
+    include_str!("../../../migrations/0007_pause.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
@@ -53,6 +55,8 @@ pub struct SqliteOptions {
     pub checkpoint_bytes: u64,
     /// The SQLite VFS under it, where it is not the machine's own; for fault injection.
     pub vfs: Option<String>,
+    /// What commits are counted with, where somebody looks.
+    pub commits: Option<CommitMetrics>,
 }
 
 impl SqliteOptions {
@@ -65,6 +69,7 @@ impl SqliteOptions {
             create: true,
             checkpoint_bytes: CHECKPOINT_BYTES,
             vfs: None,
+            commits: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) commits_failed: AtomicU64,
     pub(super) commands: AtomicU64,
+    /// Whether the last group failed.
+    pub(super) failing: AtomicBool,
 }
 
 /// What a command comes to.
@@ -140,7 +142,12 @@ impl Writer {
             Err(error) => return self.fail(&error.to_string()),
         };
         loop {
+            // The timer reads a clock of its own, on which nothing depends but what it shows.
+            let timer = self.options.commits.as_ref().map(|commits| commits.seconds.start_timer());
             let committed = catch_unwind(AssertUnwindSafe(|| perform(&mut group, &mut self.pending)));
+            if let (Some(timer), false) = (timer, matches!(committed, Ok(Ok(())))) {
+                timer.stop_and_discard();
+            }
             match committed {
                 Ok(Ok(())) => self.succeed(),
                 Ok(Err(error)) => {
@@ -160,6 +167,7 @@ impl Writer {
     }
 
     fn succeed(&mut self) {
+        self.counters.failing.store(false, Ordering::Relaxed);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.commands.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
         let unwanted: Vec<_> = self.pending.drain(..).filter_map(|queued| queued.job.answer(Ok(()))).collect();
@@ -170,7 +178,11 @@ impl Writer {
     }
 
     fn fail(&mut self, error: &str) -> End {
+        self.counters.failing.store(true, Ordering::Relaxed);
         self.counters.commits_failed.fetch_add(1, Ordering::Relaxed);
+        if let Some(commits) = &self.options.commits {
+            commits.failures.inc();
+        }
         tracing::error!(
             path = %self.options.path.display(), error, commands = self.pending.len(), "a commit failed; the store reopens"
         );
