@@ -257,6 +257,7 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
             "endpoints",
             "dead-letters",
             "plugin",
+            "source",
             "status",
             "config",
             "demo",
@@ -557,9 +558,39 @@ async fn a_look_at_the_store_needs_no_secret() {
 async fn status_speaks_without_a_host_too() {
     let bench = Bench::new(SETTINGS);
     let ended = bench.run("status").await;
-    assert!(ended.out.starts_with("no host runs on this store\n\n7 events kept"), "{}", ended.out);
+    let expected = "no host runs on this store\nstore of 0 B, its log 0 B; 7 events kept, 0 unrouted\n\n\
+                    DEAD LETTERS  LAST 24 H  KEPT\nplugin_trap           0     1\n";
+    assert_eq!(ended.out, expected);
     let objects = bench.objects("status", Exit::Success).await;
     assert_eq!((objects[0]["host"].is_null(), objects[0]["store"]["events"].as_u64()), (true, Some(7)));
+}
+
+#[tokio::test]
+async fn plugins_and_sources_are_paused_without_a_host_too() {
+    let jetstream = "[[source]]\nname = \"bus\"\nkind = \"jetstream\"\nurl = \"nats://127.0.0.1:4222\"\nstream = \"E\"\n\
+                     [[source]]\nname = \"web\"\nkind = \"http\"\n";
+    let bench = Bench::new(&format!("{jetstream}{SETTINGS}"));
+    let check = async |arguments: &str, exit, said: &str| {
+        let ended = bench.run(arguments).await;
+        assert_eq!(ended.exit, exit, "{arguments}: {}{}", ended.out, ended.err);
+        assert!((ended.out.clone() + &ended.err).contains(said), "{arguments}: {}{}", ended.out, ended.err);
+    };
+    check("plugin pause orders", Exit::Success, "plugin `orders` is paused: events are accepted for it").await;
+    check("plugin pause orders", Exit::Success, "plugin `orders` was paused already").await;
+    check("plugin pause nobody", Exit::Failure, "there is no plugin `nobody`").await;
+    check("plugin resume orders", Exit::Success, "plugin `orders` is resumed").await;
+    check("plugin resume orders", Exit::Success, "plugin `orders` was not paused").await;
+    check("source pause bus", Exit::Success, "its bus keeps what comes").await;
+    check("source pause web", Exit::Usage, "its senders are refused meanwhile").await;
+    check("source pause web --yes", Exit::Success, "what comes meanwhile is lost").await;
+    check("source pause in --yes", Exit::Usage, "reads standard input, which can't be paused").await;
+    check("source pause nobody", Exit::Failure, "there are: bus, web, in").await;
+    let sources = bench.objects("source list", Exit::Success).await;
+    let told: Vec<_> = sources.iter().map(|it| (it["name"].as_str().unwrap(), it["paused_since"].is_null())).collect();
+    assert_eq!(told, [("bus", false), ("web", false), ("in", true)]);
+    assert_eq!(sources[0]["state"], "stopped");
+    let objects = bench.objects("source resume bus", Exit::Success).await;
+    assert_eq!(objects, [serde_json::json!({ "source": "bus", "paused": false, "changed": true, "settled": true })]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
+use wirehook::clock::Timestamp;
 use wirehook::delivery::{DeliveryId, RetryPolicy};
 use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
@@ -183,6 +184,7 @@ pub fn delivery(body: impl Into<Bytes>) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: Vec::new(),
         body: body.into(),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }

@@ -68,12 +68,14 @@ const LANGUAGES: [Part; 12] = [
     Part::Clang(c::File::Builtins),
 ];
 
-const CHECKS: [Part; 7] = [
+const CHECKS: [Part; 8] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
     Part::Server("nats-server", "nats-server"),
     Part::Server("redis-server", "redis-server"),
     Part::Server("postgres", POSTGRES),
+    // Its `promtool` judges metrics and alerts.
+    Part::Server("promtool", "prometheus"),
     Part::Verifiers,
     // Steps the clock of one process.
     Part::Program("faketime", "faketime"),
@@ -239,7 +241,7 @@ fn instructions(missing: &[Part], packages: &[&str], has_apt: bool) -> String {
         )
     } else {
         format!(
-            "{names} missing, and there is no apt-get: install what Debian calls {packages} with your system's package manager (Homebrew: `brew install nats-server redis postgresql python`; Xcode's tools bring cc), then run this again"
+            "{names} missing, and there is no apt-get: install what Debian calls {packages} with your system's package manager (Homebrew: `brew install nats-server redis postgresql prometheus python`; Xcode's tools bring cc), then run this again"
         )
     }
 }
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn only_servers_have_services_to_be_kept_down() {
         let services: Vec<_> = CHECKS.iter().filter_map(|part| part.service()).collect();
-        assert_eq!(services, ["nats-server", "redis-server", "postgresql"]);
+        assert_eq!(services, ["nats-server", "redis-server", "postgresql", "prometheus"]);
         let is_packed = |part: &Part| !matches!(part, Part::Component(..) | Part::Verifiers);
         assert!(CHECKS.iter().all(|part| is_packed(part) == part.package().is_some()));
     }

@@ -174,6 +174,8 @@ pub struct PluginView {
     pub file: PathBuf,
     /// Whether it would run.
     pub ok: bool,
+    /// Whether an operator has its runs wait; told by `plugin list` only.
+    pub paused: bool,
     /// Why it would not.
     pub error: Option<String>,
     /// What its author is to do.

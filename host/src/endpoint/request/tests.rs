@@ -36,6 +36,7 @@ fn delivery(headers: &[(&str, &str)]) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         body: Bytes::from_static(b"{}"),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }
