@@ -90,12 +90,12 @@ impl SecretFile {
     }
 
     fn say(&self, what: &str) {
-        tracing::info!(endpoint = %self.endpoint, secret_number = self.number, file = %self.path.display(), "{what}");
+        tracing::info!(endpoint = %self.endpoint, secret_number = self.number, path = %self.path.display(), "{what}");
     }
 
     fn complain(&self, why: &str) {
         tracing::error!(
-            endpoint = %self.endpoint, secret_number = self.number, file = %self.path.display(), error = why,
+            endpoint = %self.endpoint, secret_number = self.number, path = %self.path.display(), error = why,
             "a secret's file can't be used; the secret that was read before goes on"
         );
     }

@@ -103,7 +103,7 @@ impl SpaceWatch {
         let bound = match after {
             Intake::Open => {
                 if *before != Intake::Open {
-                    tracing::info!(%folder, free_bytes = free.as_u64(), "there is room in the store again; intake goes on");
+                    tracing::info!(dir = %folder, free_bytes = free.as_u64(), "there is room in the store again; intake goes on");
                 }
                 return self.gate.open();
             }
@@ -112,7 +112,7 @@ impl SpaceWatch {
         };
         if std::mem::discriminant(before) != std::mem::discriminant(after) {
             tracing::error!(
-                %folder, free_bytes = free.as_u64(), free_bytes_min = least.as_u64(), bound,
+                dir = %folder, free_bytes = free.as_u64(), free_bytes_min = least.as_u64(), bound,
                 "intake is stopped: make room; it goes on by itself"
             );
         }
