@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{AttemptResult, Outcome};
-use crate::settings::{AuthSettings, EgressSettings, EndpointSettings};
+use crate::secret::Secret;
+use crate::secret_files::SecretFile;
+use crate::settings::{AuthSettings, EgressSettings, EndpointSettings, SignatureScheme};
 use crate::store::ClaimedDelivery;
 use crate::tls::TlsError;
 
@@ -93,13 +96,13 @@ pub enum EndpointError {
         /// The URL's scheme.
         scheme: String,
     },
-    /// A profile that signs has no secret.
+    /// Its scheme can't sign with its secrets.
     #[error("endpoint `{name}`: {source}")]
     Secret {
         /// The endpoint.
         name: Arc<str>,
-        /// What is missing.
-        source: signature::NoSecret,
+        /// What is missing or wrong.
+        source: signature::SignerError,
     },
     /// One of its own headers.
     #[error("endpoint `{name}`: {source}; mend it under `[endpoint.headers]`")]
@@ -166,6 +169,13 @@ impl Endpoints {
         self.by_name.get(name)
     }
 
+    /// The files that secrets came from: what is in them later signs from then on.
+    pub fn secret_files(&self, settings: &[EndpointSettings]) -> Vec<SecretFile> {
+        let signed = settings.iter().filter(|settings| settings.signature != SignatureScheme::None);
+        let endpoints = signed.filter_map(|settings| Some((self.get(&settings.name)?, settings)));
+        endpoints.flat_map(|(endpoint, settings)| endpoint.secret_files(settings)).collect()
+    }
+
     /// Every endpoint, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.by_name.values()
@@ -194,7 +204,7 @@ impl Endpoint {
             Ok(uri) if matches!(settings.url.scheme(), "http" | "https") => uri,
             _ => return Err(EndpointError::Url { name: name(), scheme: settings.url.scheme().to_owned() }),
         };
-        let signer = Signer::new(settings.signature, &settings.secrets)
+        let signer = Signer::new(settings.signature.clone(), &settings.secrets)
             .map_err(|source| EndpointError::Secret { name: name(), source })?;
         let template = RequestTemplate::new(settings, uri, signer)
             .map_err(|source| EndpointError::Header { name: name(), source })?;
@@ -205,6 +215,18 @@ impl Endpoint {
             Auth::new(settings.access.auth.as_ref(), tokens).ok_or_else(|| EndpointError::Auth { name: name() })?;
         let client = ways.client(&tls, settings.timeout, settings.concurrency);
         Ok(Self { name: name(), client, template, auth, timeout: settings.timeout })
+    }
+
+    fn secret_files(self: &Arc<Self>, settings: &EndpointSettings) -> Vec<SecretFile> {
+        let secrets = settings.secrets.iter().enumerate();
+        let files = secrets.filter_map(|(index, one)| Some((index, &one.secret, one.file.clone()?)));
+        let file = |(index, secret, path): (usize, &Secret, PathBuf)| {
+            let endpoint = Arc::clone(self);
+            let adopt =
+                move |new: &Secret| endpoint.template.renew_secret(index, new).map_err(|wrong| wrong.to_string());
+            SecretFile::new((Arc::clone(&self.name), index + 1), path, secret.clone(), adopt)
+        };
+        files.map(file).collect()
     }
 
     /// What plugins name it.

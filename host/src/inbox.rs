@@ -235,14 +235,14 @@ impl Inbox {
                 }
                 (arrival @ Arrival::Event { .. }, _) => {
                     if *acceptance == Acceptance::Conflict {
-                        tracing::error!(source = %source, event_key = %event_key(&arrival), "the event's key was accepted before with another body; it is a dead letter");
+                        tracing::error!(event_key = %event_key(&arrival), source = %source, outcome = "dead", reason = %Reason::IdConflict, "the event's key was accepted before with another body; it is a dead letter");
                         self.metrics.event_conflicts.inc();
                         self.metrics.dead_letter(Reason::IdConflict);
                     }
                     self.give_back(&arrival);
                 }
                 (Arrival::Dead(dead), Acceptance::Dead) => {
-                    tracing::error!(source = %source, event_key = %dead.key, reason = %dead.reason, detail = dead.detail, "the message is a dead letter");
+                    tracing::error!(event_key = %dead.key, source = %source, outcome = "dead", reason = %dead.reason, error = dead.detail, "the message is a dead letter");
                     self.metrics.dead_letter(dead.reason);
                 }
                 (Arrival::Dead(_), _) => {}

@@ -7,22 +7,24 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::Part;
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::DeliveryId;
 use crate::endpoint::TestReport;
 use crate::store::{
     DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySummary,
-    EndpointChange, EndpointChanged, Redriven, Store, StoreError, StoreStatus,
+    EndpointBacklog, EndpointChange, EndpointChanged, Pause, PauseKind, Redriven, Store, StoreError, StoreStatus,
 };
 
 pub mod access;
 pub mod client;
 pub mod endpoints;
+mod look;
+mod pause;
 pub mod protocol;
 pub mod server;
 pub mod socket;
 
+pub use self::look::{HostStatus, PluginLook, SourceLook};
 use endpoints::{EndpointLine, Lanes};
 
 /// What an operator asks.
@@ -58,6 +60,22 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// What is paused, and the running host's sources.
+    ListPauses,
+    /// Has a plugin or source wait until it is resumed.
+    Pause {
+        /// Which of the two.
+        kind: PauseKind,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// Has it go on.
+    Resume {
+        /// Which of the two.
+        kind: PauseKind,
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 /// One line of an answer.
@@ -87,7 +105,16 @@ pub enum Reply {
     EndpointChanged(EndpointChanged),
     /// To [`Request::TestEndpoint`].
     EndpointTested(Box<TestReport>),
-    /// What was to be shown is not there.
+    /// To [`Request::ListPauses`].
+    Pauses(Pauses),
+    /// To [`Request::Pause`] and [`Request::Resume`].
+    PauseChanged {
+        /// Whether it was otherwise before.
+        changed: bool,
+        /// Whether the running host, if there is one, does so by now.
+        settled: bool,
+    },
+    /// What was to be shown or changed is not there.
     NotFound,
     /// It was not done.
     Failed {
@@ -105,17 +132,13 @@ pub struct Status {
     pub store: StoreStatus,
 }
 
-/// A running host.
+/// What is paused, and what could be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HostStatus {
-    /// Its process.
-    pub pid: u32,
-    /// Its version.
-    pub version: String,
-    /// Since when it runs.
-    pub started_at: Timestamp,
-    /// As `/readyz` lists them.
-    pub parts: Vec<Part>,
+pub struct Pauses {
+    /// What is paused.
+    pub pauses: Vec<Pause>,
+    /// The running host's sources; `None` where none runs.
+    pub sources: Option<Vec<SourceLook>>,
 }
 
 /// The running host, as far as operators' commands concern it.
@@ -145,6 +168,19 @@ pub trait OpsHooks: Send + Sync + 'static {
     fn test_endpoint<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
         std::future::ready(None).boxed()
     }
+
+    /// Whether the host has a plugin or source of that name; `None` when there is no host.
+    fn knows(&self, _kind: PauseKind, _name: &str) -> Option<bool> {
+        None
+    }
+
+    /// The store's pauses have changed, that of `name` at least. Returns whether the host does as they say by now.
+    fn pauses_changed(&self, _kind: PauseKind, _name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async { Ok(true) }.boxed()
+    }
+
+    /// Adds what the host holds in memory to what the store knows of its backlogs.
+    fn add_waiting(&self, _backlog: &mut [EndpointBacklog]) {}
 }
 
 /// No host runs: the next one finds the work in the store.
@@ -174,7 +210,8 @@ async fn answer(
 ) -> Result<Vec<Reply>, StoreError> {
     Ok(match request {
         Request::Status => {
-            let status = Status { host: hooks.host(), store: store.status(clock.now()).await? };
+            let mut status = Status { host: hooks.host(), store: store.status(clock.now()).await? };
+            hooks.add_waiting(&mut status.store.backlog);
             vec![Reply::Status(Box::new(status))]
         }
         Request::ListDeliveries(filter) => {
@@ -207,6 +244,18 @@ async fn answer(
         Request::TestEndpoint { name } => {
             let report = hooks.test_endpoint(&name).await;
             vec![report.map_or(Reply::NotFound, |report| Reply::EndpointTested(Box::new(report)))]
+        }
+        Request::ListPauses => {
+            let sources = hooks.host().map(|host| host.sources);
+            vec![Reply::Pauses(Pauses { pauses: store.pauses().await?, sources })]
+        }
+        Request::Pause { kind, name } => {
+            let pause = Pause { kind, name, since: clock.now() };
+            vec![pause::change(store, hooks, pause, true).await?]
+        }
+        Request::Resume { kind, name } => {
+            let pause = Pause { kind, name, since: clock.now() };
+            vec![pause::change(store, hooks, pause, false).await?]
         }
     })
 }

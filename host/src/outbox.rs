@@ -114,10 +114,11 @@ impl Outbox {
             return self.run_again(ran, &completion);
         }
         self.report(&ran, &completion.outcome);
+        let now = completion.ended_at;
         match (completion.outcome, completed) {
             (RunOutcome::Produced(deliveries), Completed::Ended(seqs)) if seqs.len() == deliveries.len() => {
                 for (delivery, seq) in deliveries.into_iter().zip(seqs) {
-                    self.dispatch(&ran, delivery, seq);
+                    self.dispatch(&ran, delivery, seq, now);
                 }
             }
             // The run was not this host's to complete any more: whoever has it hands its deliveries over.
@@ -134,7 +135,7 @@ impl Outbox {
             self.give_back(deliveries);
         }
         let (plugin, event_key, conflicts) = (&ran.run.plugin, &ran.run.event.key, ran.conflicts.saturating_add(1));
-        tracing::debug!(%plugin, %event_key, conflicts, "the state it had read has changed; the run is called again");
+        tracing::debug!(%event_key, %plugin, "the state it had read has changed; the run is called again");
         self.plugin_counts(plugin).state_conflicts.inc();
         self.pool.run_again(ran.run, conflicts);
     }
@@ -150,7 +151,7 @@ impl Outbox {
         self.plugin_metrics.entry(Arc::clone(plugin)).or_insert_with(|| metrics.plugin(plugin))
     }
 
-    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq) {
+    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq, due_at: Timestamp) {
         if delivery.claim == Claim::Open {
             return self.dispatcher.spilled(&delivery.endpoint);
         }
@@ -163,6 +164,7 @@ impl Outbox {
             content_type: delivery.content_type,
             headers: delivery.headers,
             body: delivery.body,
+            due_at,
             attempts_made: 0,
             attempts_before_budget: 0,
         });
@@ -172,16 +174,24 @@ impl Outbox {
         let (plugin, event_key) = (&ran.run.plugin, &ran.run.event.key);
         let metrics = Arc::clone(&self.metrics);
         let counts = self.plugin_counts(plugin);
-        counts.duration.observe(ran.report.duration.as_secs_f64());
+        let (source, plugin_digest) = (&ran.run.event.source, &ran.plugin.digest);
+        let (attempt, duration_s) = (ran.run.attempts_made.saturating_add(1), ran.report.duration.as_secs_f64());
+        counts.duration.observe(duration_s);
         let counter = match outcome {
-            RunOutcome::Produced(deliveries) if deliveries.is_empty() => &counts.filtered,
-            RunOutcome::Produced(_) => &counts.produced,
+            RunOutcome::Produced(deliveries) if deliveries.is_empty() => {
+                tracing::debug!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "filtered", duration_s, "the run is done, without a webhook");
+                &counts.filtered
+            }
+            RunOutcome::Produced(_) => {
+                tracing::debug!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "produced", duration_s, "the run is done");
+                &counts.produced
+            }
             RunOutcome::Retry { due_at, detail } => {
-                tracing::warn!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, due_at = %due_at, detail, "the run is tried again");
+                tracing::warn!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "retrying", error = detail, duration_s, %due_at, "the run is tried again");
                 &counts.retrying
             }
             RunOutcome::Dead { reason, detail } => {
-                tracing::error!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, %reason, detail, "the run is a dead letter");
+                tracing::error!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "dead", %reason, error = detail, duration_s, "the run is a dead letter");
                 metrics.dead_letter(*reason);
                 &counts.dead
             }

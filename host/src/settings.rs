@@ -29,6 +29,7 @@ pub mod host;
 pub mod source;
 pub mod egress;
 pub mod endpoint;
+mod signature;
 pub mod retry;
 pub mod gate;
 pub mod access;
@@ -39,6 +40,7 @@ pub use load::{
     Environment, Loaded, LoadedSources, find, load, load_observed, load_plugins, load_sources, load_store, parse,
 };
 pub use show::{Origin, Shown};
+pub use signature::{SchemeName, SignatureScheme, SigningSecret};
 pub use source::{
     NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,
     TlsSettings,
@@ -210,10 +212,10 @@ pub struct EndpointSettings {
     pub name: Arc<str>,
     /// Where webhooks go; `http` or `https`, no credentials in it.
     pub url: Url,
-    /// Newest first: the first signs the profiles that carry one signature.
-    pub secrets: Vec<Secret>,
-    /// The signature profile.
-    pub signature: SignatureProfile,
+    /// Newest first. All that have not expired sign, where the scheme carries several signatures; else the first does.
+    pub secrets: Vec<SigningSecret>,
+    /// How requests are signed.
+    pub signature: SignatureScheme,
     /// For the whole exchange: name look-up, connection, request and response body.
     pub timeout: Duration,
     /// Attempts under way at once.
@@ -280,13 +282,4 @@ pub enum ClientAuth {
     Basic,
     /// In the form.
     Post,
-}
-
-/// How a request is signed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SignatureProfile {
-    /// FraiseQL's page: `X-Signature: sha256=<hex>` over `{timestamp}.{body}`, `X-Timestamp`.
-    Fraiseql,
-    /// No signature; `webhook-id` is sent all the same.
-    None,
 }

@@ -15,6 +15,10 @@ fn environment() -> Environment {
             ("SET", "value-of-set"),
             ("EMPTY", ""),
             ("NOT_A_URL", "not a url"),
+            ("WHPK", "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="),
+            ("WHSEC_SHORT", "whsec_aHVudGVyMmh1bnRlcjI="),
+            ("WHSEC_NOT_BASE64", "whsec_hunter2hunter2!"),
+            ("WHSK_SHORT", "whsk_aHVudGVyMmh1bnRlcjI="),
             ("URL_WITH_PASSWORD", "nats://me:hunter2hunter2@bus:4222"),
         ],
         "/nowhere",
@@ -172,13 +176,49 @@ fn the_file_is_searched_for_in_order() {
 }
 
 #[test]
+fn a_secret_may_expire_and_that_is_shown() {
+    let text = "[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsignature = \"stripe\"\n\
+                secret = [{ env = \"SET\" }, { env = \"SET\", expires = 2026-12-01T00:00:00Z },\
+                { env = \"SET\", expires = \"2026-12-01T01:00:00+02:00\" }]";
+    let loaded = settings::parse(Path::new("w.toml"), text, &environment()).unwrap();
+    let secrets = &loaded.settings.endpoints[0].secrets;
+    let ends: Vec<_> = secrets.iter().map(|secret| secret.expires_at.map(|at| at.0)).collect();
+    assert_eq!(ends, [None, Some(1_796_083_200_000), Some(1_796_079_600_000)]);
+    let show = |key: &str| loaded.shown.iter().find(|shown| shown.key == key).unwrap().value.to_string();
+    let expected =
+        "[\"<redacted>\",\"<redacted> until 2026-12-01T00:00:00.000Z\",\"<redacted> until 2026-11-30T23:00:00.000Z\"]";
+    assert_eq!(show("endpoint.e.secret"), expected);
+    assert_eq!(show("endpoint.e.signature_header"), "\"stripe-signature\"");
+    assert_eq!(loaded.warnings.len(), 1, "there is no source, and nothing else is said: {:?}", loaded.warnings);
+}
+
+#[test]
+fn secrets_that_sign_nothing_are_told_of() {
+    let check = |signature: &str, secret: &str, expected: &str| {
+        let text =
+            format!("[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsignature = {signature:?}\nsecret = {secret}");
+        let loaded = settings::parse(Path::new("w.toml"), &text, &environment()).unwrap();
+        let said: String = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert!(said.contains(expected), "{said}");
+    };
+    let two = "[{ env = \"SET\" }, { env = \"SET\" }]";
+    check("none", two, "`secret` in [[endpoint]] `e` signs nothing, as `signature` is \"none\"");
+    for scheme in ["fraiseql", "github", "hmac"] {
+        let said =
+            format!("only the first `secret` in [[endpoint]] `e` signs: a request of the scheme {scheme} carries one");
+        check(scheme, two, &said);
+    }
+}
+
+#[test]
 fn a_secret_in_a_file_loses_one_newline() {
     let folder = tempfile::tempdir().unwrap();
     let check = |content: &str, expected: &[u8]| {
         fs::write(folder.path().join("secret"), content).unwrap();
         let text = "[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsecret = { file = \"secret\" }";
         let loaded = settings::parse(&folder.path().join("w.toml"), text, &environment()).unwrap();
-        assert_eq!(loaded.settings.endpoints[0].secrets[0].expose(), expected);
+        assert_eq!(loaded.settings.endpoints[0].secrets[0].secret.expose(), expected);
+        assert_eq!(loaded.settings.endpoints[0].secrets[0].file, Some(folder.path().join("secret")));
     };
     check("s", b"s");
     check("s\n", b"s");

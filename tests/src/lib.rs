@@ -9,6 +9,8 @@ pub mod fake_proxy;
 pub mod test_host;
 pub mod whole_path;
 pub mod python_verifier;
+pub mod judges;
+pub mod promtool;
 pub mod store_file;
 pub mod small_disk;
 pub mod account;

@@ -12,12 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
+use wirehook::clock::Timestamp;
 use wirehook::delivery::{DeliveryId, RetryPolicy};
 use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
-use wirehook::settings::{AccessSettings, EgressSettings, EndpointSettings, SignatureProfile};
+use wirehook::settings::{AccessSettings, EgressSettings, EndpointSettings, SignatureScheme};
 use wirehook::store::{ClaimedDelivery, DeliverySeq};
 
 /// Longer than anything a test waits for takes; reached only by a test that fails.
@@ -186,8 +187,8 @@ pub fn settings(url: &str) -> EndpointSettings {
     EndpointSettings {
         name: "orders".into(),
         url: url.parse().expect("a URL"),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: DEADLINE,
         concurrency: 8,
         headers: Vec::new(),
@@ -225,6 +226,7 @@ pub fn delivery(body: impl Into<Bytes>) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: Vec::new(),
         body: body.into(),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }

@@ -30,7 +30,7 @@ use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
-use wirehook::settings::{AccessSettings, Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
+use wirehook::settings::{AccessSettings, Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureScheme};
 use wirehook::store::Store;
 use wirehook::store::sqlite::SqliteStore;
 
@@ -202,8 +202,8 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
     Ok(EndpointSettings {
         name: name.into(),
         url: endpoint.url().parse()?,
-        secrets: vec![Secret::new(SECRET)],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new(SECRET).into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: Duration::from_secs(15),
         concurrency: 4,
         headers: Vec::new(),

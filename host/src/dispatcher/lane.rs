@@ -221,6 +221,11 @@ impl Lane {
         state.waiting.drain(..).map(|delivery| delivery.seq).collect()
     }
 
+    /// When the delivery fell due that has waited longest in memory for its turn.
+    pub fn oldest_due(&self) -> Option<Timestamp> {
+        lock(&self.state).waiting.iter().map(|delivery| delivery.due_at).min()
+    }
+
     async fn work(self: Arc<Self>, attempted: mpsc::Sender<Attempted>) {
         while let Some((delivery, ticket)) = self.next() {
             let attempt = self.attempt(delivery, ticket).await;

@@ -17,7 +17,7 @@ use crate::drain::{self, DrainHandle};
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::handover::refill::refill;
 use crate::secret::Secret;
-use crate::settings::{EgressSettings, EndpointSettings, ProxyKind, ProxySettings, SignatureProfile};
+use crate::settings::{EgressSettings, EndpointSettings, ProxyKind, ProxySettings, SignatureScheme};
 use crate::store::fake::{DEADLINE, FakeStore, delivery};
 use crate::sync::lock;
 
@@ -48,8 +48,8 @@ pub(crate) fn settings(name: &str, url: &str, concurrency: usize) -> EndpointSet
     EndpointSettings {
         name: name.into(),
         url: url.parse().unwrap(),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: DEADLINE,
         concurrency,
         headers: Vec::new(),

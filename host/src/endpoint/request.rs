@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use crate::settings::EndpointSettings;
 use crate::store::ClaimedDelivery;
 
-use super::signature::Signer;
+use super::signature::{InvalidSecret, Signer};
 
 /// The delivery's id: the same on every attempt.
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -22,7 +22,7 @@ pub(crate) const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wir
 pub(crate) const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 /// Names no plugin may set, beside those that begin with `webhook-` and the endpoint's own: hop-by-hop and framing,
-/// credentials, and the signature headers of every profile.
+/// credentials, and the signature headers of every scheme; the header that an endpoint chose for its signature is its own.
 const RESERVED: &[&str] = &[
     "authorization",
     "connection",
@@ -79,7 +79,12 @@ impl RequestTemplate {
 
     /// Whether a plugin may not set the header `name` here.
     pub(super) fn reserves(&self, name: &str) -> bool {
-        is_reserved(name) || self.own_headers.contains_key(name)
+        is_reserved(name) || self.own_headers.contains_key(name) || self.signer.reserves(name)
+    }
+
+    /// Signs with `secret` from the next request on, in place of the one at `index` in the settings.
+    pub(super) fn renew_secret(&self, index: usize, secret: &Secret) -> Result<(), InvalidSecret> {
+        self.signer.replace(index, secret)
     }
 
     /// The request of one attempt, signed for `now`. The body is shared, not copied.
@@ -111,7 +116,7 @@ impl RequestTemplate {
         headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
         headers.entry(header::ACCEPT).or_insert(ANYTHING);
         headers.insert(WEBHOOK_ID, parsed_value("webhook-id", delivery.id.as_str().as_bytes())?);
-        self.signer.sign(now, &delivery.body, &mut headers);
+        self.signer.sign(delivery.id.as_str(), now, &delivery.body, &mut headers);
         Ok(headers)
     }
 }

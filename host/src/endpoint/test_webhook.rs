@@ -101,6 +101,7 @@ impl Endpoint {
             content_type: "application/json".to_owned(),
             headers: Vec::new(),
             body: body.to_string().into(),
+            due_at: now,
             attempts_made: 0,
             attempts_before_budget: 0,
         }

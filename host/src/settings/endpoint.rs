@@ -11,11 +11,11 @@ use url::Url;
 
 use super::gate::gate;
 use super::host::Names;
-use super::kinds::{Setting, one_of, within};
+use super::kinds::{Setting, within};
 use super::retry::retry;
 use super::section::{Reported, Section};
 use super::show::REDACTED;
-use super::{AccessSettings, AuthSettings, EndpointSettings, SignatureProfile, access};
+use super::{AccessSettings, AuthSettings, EndpointSettings, SignatureScheme, access, signature};
 use crate::secret::Secret;
 
 /// The default of `timeout`.
@@ -57,6 +57,11 @@ pub const HEADERS_RESERVED: &[&str] = &[
 /// What reserved headers begin with.
 pub const HEADER_PREFIX_RESERVED: &str = "webhook-";
 
+/// Whether an endpoint can't set the header `name`, which is in lower case.
+pub(super) fn is_reserved(name: &str) -> bool {
+    HEADERS_RESERVED.contains(&name) || name.starts_with(HEADER_PREFIX_RESERVED)
+}
+
 /// An endpoint by its name, for those that refer to it.
 pub(super) struct NamedEndpoint {
     pub(super) name: Arc<str>,
@@ -78,8 +83,7 @@ pub(super) fn all(root: &Section<'_>) -> Result<Vec<NamedEndpoint>, Reported> {
 fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Reported> {
     let name = names.read(section);
     let url = section.required::<EndpointUrl>("url");
-    let signature = section.or_default("signature", SignatureProfile::Fraiseql);
-    let secrets = signing_secrets(section, signature);
+    let signature = signature::read(section);
     let timeout = section.or_default_if("timeout", TIMEOUT, within(Duration::from_millis(1), TIMEOUT_MAX));
     let concurrency = section.integer("concurrency", CONCURRENCY, 1..=CONCURRENCY_MAX);
     let headers = headers(&section.table("headers"));
@@ -87,12 +91,15 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     let retry = retry(section);
     let gate = gate(section);
     section.finish();
-    let name = name?;
+    if let (Ok((scheme, _)), Ok(headers)) = (&signature, &headers) {
+        refuse_signature_header(section, scheme, headers)?;
+    }
+    let (name, (signature, secrets)) = (name?, signature?);
     let settings = EndpointSettings {
         name: name.clone(),
         url: url?.0,
-        secrets: secrets?,
-        signature: signature?,
+        secrets,
+        signature,
         timeout: timeout?,
         concurrency: usize::try_from(concurrency?).unwrap_or(1),
         headers: headers?,
@@ -131,25 +138,19 @@ fn access(
     Ok(access)
 }
 
-fn signing_secrets(
+/// The header that was chosen for the signature is no header of the endpoint besides.
+fn refuse_signature_header(
     section: &Section<'_>,
-    signature: Result<SignatureProfile, Reported>,
-) -> Result<Vec<Secret>, Reported> {
-    let secrets = section.secrets("secret", SECRETS_MAX)?;
-    match signature {
-        Ok(SignatureProfile::None) if !secrets.is_empty() => {
-            let message = format!("`secret` in {} signs nothing, as `signature` is \"none\"", section.title);
-            section.context.warning(section.offset, message, Some("remove one of the two".to_owned()));
-        }
-        Ok(SignatureProfile::Fraiseql) if secrets.is_empty() => {
-            return Err(section.missing(
-                "secret",
-                "add secret = { env = \"NAME\" }, or signature = \"none\" to send unsigned webhooks",
-            ));
-        }
-        _ => {}
+    scheme: &SignatureScheme,
+    headers: &[(String, Secret)],
+) -> Result<(), Reported> {
+    let chosen = scheme.chosen_header().map(HeaderName::as_str);
+    if !headers.iter().any(|(name, _)| Some(name.as_str()) == chosen) {
+        return Ok(());
     }
-    Ok(secrets)
+    let offset = section.get("headers").map_or(section.offset, |value| value.span().start);
+    let message = "has the header that `signature_header` names, which carries the signature";
+    Err(section.refuse("headers", offset, message, "remove it there"))
 }
 
 /// Headers that the host adds to every request.
@@ -183,7 +184,7 @@ fn header<'a>(
         return Err(section.refuse(written, offset, "is not a header name", ""));
     };
     let name = name.as_str();
-    if HEADERS_RESERVED.contains(&name) || name.starts_with(HEADER_PREFIX_RESERVED) {
+    if is_reserved(name) {
         return Err(section.refuse(written, offset, "is a reserved header: wirehook sets it by itself", "remove it"));
     }
     let (secret, origin) = if holds_secret(name) || matches!(value.get_ref(), DeValue::Table(_)) {
@@ -237,23 +238,5 @@ impl Setting for EndpointUrl {
             return format!("{url}?{REDACTED}");
         }
         url.to_string()
-    }
-}
-
-const SIGNATURES: &[(&str, SignatureProfile)] =
-    &[("fraiseql", SignatureProfile::Fraiseql), ("none", SignatureProfile::None)];
-
-impl Setting for SignatureProfile {
-    const EXPECTED: &'static str = "";
-
-    fn read(text: &str) -> Result<Self, String> {
-        one_of(text, SIGNATURES)
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Fraiseql => "fraiseql".to_owned(),
-            Self::None => "none".to_owned(),
-        }
     }
 }

@@ -126,6 +126,15 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// Whether the bus keeps what this source does not take for a while, within its own limits.
+    pub fn keeps(&self) -> bool {
+        match self {
+            Self::Jetstream { ephemeral, .. } | Self::RedisStream { ephemeral, .. } => !ephemeral,
+            Self::PostgresOutbox { .. } => true,
+            Self::Nats { .. } | Self::Redis { .. } | Self::Postgres { .. } | Self::Http { .. } | Self::Stdin => false,
+        }
+    }
+
     /// The name in the settings.
     pub fn name(&self) -> &'static str {
         match self {

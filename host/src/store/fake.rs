@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use super::{
     Acceptance, Arrival, AttemptRecord, Claim, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
-    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Redriven, Retention,
-    RunCompletion, RunOutcome, RunStart, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Pause, PauseKind,
+    Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor, StateUsage, StateValue, Store, StoreError,
+    StoreStatus, Waiting,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -58,6 +59,8 @@ pub(crate) struct Seen {
     pub(crate) conflicts: usize,
     /// What plugins keep, by plugin and key.
     pub(crate) state: HashMap<(String, String), StateValue>,
+    /// What is paused.
+    pub(crate) pauses: Vec<Pause>,
     /// The cursor last kept for each source.
     pub(crate) cursors: HashMap<Arc<str>, Bytes>,
     /// Changes of endpoints that were made durable.
@@ -144,6 +147,7 @@ pub(crate) fn delivery(seq: i64, endpoint: &str) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: Vec::new(),
         body: Bytes::from(seq.to_string()),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }
@@ -294,6 +298,25 @@ impl Store for FakeStore {
     }
     fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
         self.answer("status", |_| StoreStatus::default())
+    }
+    fn waiting(&self, _: Vec<Arc<str>>) -> Answer<'_, Waiting> {
+        self.answer("waiting", |_| Waiting::default())
+    }
+    fn pauses(&self) -> Answer<'_, Vec<Pause>> {
+        self.answer("pauses", |seen| seen.pauses.clone())
+    }
+    fn pause(&self, pause: Pause) -> Answer<'_, bool> {
+        self.answer("pause", |seen| {
+            seen.pauses.push(pause);
+            true
+        })
+    }
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> Answer<'_, bool> {
+        self.answer("resume", move |seen| {
+            let before = seen.pauses.len();
+            seen.pauses.retain(|pause| (pause.kind, &pause.name) != (kind, &name));
+            seen.pauses.len() < before
+        })
     }
     fn is_idle(&self, _: Vec<Arc<str>>) -> Answer<'_, bool> {
         self.answer("is_idle", |_| true)

@@ -10,6 +10,7 @@ mod deliveries;
 mod dead_letters;
 mod endpoints;
 mod state;
+mod waiting;
 mod whole;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub use self::runs::{
 pub use self::state::{
     a_change_of_what_was_read_is_a_conflict, keeps_state_with_the_run_that_wrote_it, state_has_bounds,
 };
+pub use self::waiting::{counts_what_died_lately, keeps_pauses, tells_what_waits};
 pub use self::whole::{
     counts_what_is_in_it, forgets_keys_by_their_own_age, is_idle_when_nothing_will_happen_by_itself,
     sweeps_what_is_past_its_age_only,
@@ -68,6 +70,9 @@ impl<F: Fn() -> Arc<dyn Store>> Factory for F {}
 macro_rules! for_each_store_property {
     ($each:ident) => {
         $each!(
+            tells_what_waits,
+            counts_what_died_lately,
+            keeps_pauses,
             accepts_a_key_once,
             tells_a_conflict_from_a_duplicate,
             keeps_a_conflict_once,

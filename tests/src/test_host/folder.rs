@@ -284,6 +284,23 @@ impl HostFolder {
         self.root.path().join(STORE)
     }
 
+    /// Puts a file there in one step; replaces one of that name.
+    pub fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
+        let hidden = self.root.path().join(format!("{name}.part"));
+        std::fs::write(&hidden, content)?;
+        Ok(std::fs::rename(hidden, self.root.path().join(name))?)
+    }
+
+    /// Takes a file away.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.root.path().join(name))?)
+    }
+
+    /// Every file in the folder and below, whole.
+    pub fn contents(&self) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        contents(self.root.path())
+    }
+
     fn put(&self, name: &str, content: &[u8]) -> Result<()> {
         let hidden = self.root.path().join(format!("{name}.part"));
         std::fs::write(&hidden, content)?;
@@ -294,6 +311,19 @@ impl HostFolder {
     pub fn plugins(&self) -> PathBuf {
         self.root.path().join(PLUGINS)
     }
+}
+
+fn contents(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(contents(&path)?);
+        } else if path.is_file() {
+            files.push((path.clone(), std::fs::read(&path)?));
+        }
+    }
+    Ok(files)
 }
 
 impl OpenFiles {

@@ -3,23 +3,27 @@ use http_body_util::BodyExt as _;
 use super::*;
 use crate::delivery::{DeliveryId, RetryPolicy};
 use crate::event::EventKey;
-use crate::settings::SignatureProfile;
+use crate::settings::SignatureScheme;
 use crate::store::DeliverySeq;
 
-fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
-    let settings = EndpointSettings {
+fn settings(own: &[(&str, &str)]) -> EndpointSettings {
+    EndpointSettings {
         name: "orders".into(),
         url: "https://example.com/hooks?tenant=1".parse().unwrap(),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: std::time::Duration::from_secs(15),
         concurrency: 1,
         headers: own.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect(),
         access: crate::settings::AccessSettings::default(),
         retry: RetryPolicy::default(),
         gate: crate::dispatcher::gate::GatePolicy::default(),
-    };
-    let signer = Signer::new(settings.signature, &settings.secrets).unwrap();
+    }
+}
+
+fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
+    let settings = settings(own);
+    let signer = Signer::new(settings.signature.clone(), &settings.secrets).unwrap();
     RequestTemplate::new(&settings, Uri::try_from(settings.url.as_str()).unwrap(), signer)
 }
 
@@ -33,6 +37,7 @@ fn delivery(headers: &[(&str, &str)]) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         body: Bytes::from_static(b"{}"),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }
@@ -85,6 +90,24 @@ fn plugins_do_not_get_past_the_host() {
     check(&[], &[("content-type", "text/plain")], "content-type", &["application/json"]);
     check(&[], &[("transfer-encoding", "chunked"), ("content-length", "9")], "transfer-encoding", &[]);
     check(&[], &[("transfer-encoding", "chunked"), ("content-length", "9")], "content-length", &[]);
+}
+
+#[test]
+fn the_chosen_header_is_the_signatures() {
+    let settings = EndpointSettings {
+        signature: SignatureScheme::Hmac { header: HeaderName::from_static("x-shop") },
+        ..settings(&[])
+    };
+    let signer = Signer::new(settings.signature.clone(), &settings.secrets).unwrap();
+    let uri = Uri::try_from(settings.url.as_str()).unwrap();
+    let template = RequestTemplate::new(&settings, uri, signer).unwrap();
+    assert!(template.reserves("X-Shop"));
+    let stored = delivery(&[("X-Shop", "forged"), ("x-tag", "a")]);
+    let request = template.request(&stored, Timestamp(1_000)).unwrap();
+    let values: Vec<_> = request.headers().get_all("x-shop").iter().collect();
+    assert_eq!(values.len(), 1);
+    assert_ne!(values[0], "forged");
+    assert_eq!(request.headers()["x-tag"], "a");
 }
 
 #[test]

@@ -57,7 +57,8 @@ impl Group<'_> {
         now: Timestamp,
     ) -> rusqlite::Result<Vec<ClaimedDelivery>> {
         let mut select = self.cached(
-            "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget
+            "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget,
+               d.due_at
              FROM delivery d INDEXED BY delivery_claimable
                CROSS JOIN event e ON e.seq = d.event_seq CROSS JOIN webhook w ON w.delivery_seq = d.seq
              WHERE d.endpoint = ?1 AND d.claimed_by IS NULL AND d.state IN ('pending', 'retrying') AND d.due_at <= ?2
@@ -82,6 +83,7 @@ impl Group<'_> {
                 body,
                 attempts_made: row.get(7)?,
                 attempts_before_budget: row.get(8)?,
+                due_at: Timestamp(row.get(9)?),
             });
         }
         Ok(work)

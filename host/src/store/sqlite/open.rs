@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::integrity::{self, CHECK_DURATION_MAX};
 use super::lock::{LockError, LockFile};
+use crate::metrics::CommitMetrics;
 use crate::settings::Synchronous;
 
 /// `PRAGMA application_id` of every store: `WIRE` in ASCII.
@@ -21,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0002_source_cursor.sql"),
     include_str!("../../../migrations/0003_plugin_state.sql"),
     include_str!("../../../migrations/0004_endpoint_state.sql"),
+    include_str!("../../../migrations/0007_pause.sql"),
     include_str!("../../../migrations/0008_suspect.sql"),
 ];
 
@@ -56,6 +58,8 @@ pub struct SqliteOptions {
     pub checkpoint_bytes: u64,
     /// The SQLite VFS under it, where it is not the machine's own; for fault injection.
     pub vfs: Option<String>,
+    /// What commits are counted with, where somebody looks.
+    pub commits: Option<CommitMetrics>,
 }
 
 impl SqliteOptions {
@@ -68,6 +72,7 @@ impl SqliteOptions {
             create: true,
             checkpoint_bytes: CHECKPOINT_BYTES,
             vfs: None,
+            commits: None,
         }
     }
 }

@@ -40,6 +40,7 @@ pub async fn gives_a_delivery_back_as_it_came(stores: impl Factory) {
             content_type: new.content_type.clone(),
             headers: new.headers.clone(),
             body: new.body.clone(),
+            due_at: START,
             attempts_made: 0,
             attempts_before_budget: 0,
         };
