@@ -158,8 +158,8 @@ impl Proxy {
         };
         let before = std::mem::replace(&mut *lock(&self.fault), fault.clone());
         match (before, fault) {
-            (None, Some(fault)) => tracing::warn!(fault, "the egress proxy is down; deliveries wait"),
-            (Some(_), None) => tracing::info!(proxy = %self, "the egress proxy works again"),
+            (None, Some(fault)) => tracing::warn!(error = fault, "the egress proxy is down; deliveries wait"),
+            (Some(_), None) => tracing::info!(address = %self, "the egress proxy works again"),
             _ => {}
         }
     }

@@ -126,7 +126,7 @@ impl Identity {
         if stamp != current.stamp {
             match certified(&self.cert, &self.key) {
                 Ok(certified) => {
-                    tracing::info!(cert = %self.cert.display(), "the client certificate was read again");
+                    tracing::info!(path = %self.cert.display(), "the client certificate was read again");
                     current.certified = certified;
                 }
                 Err(error) => tracing::warn!(%error, "the changed client certificate can't be used; the one before is"),
