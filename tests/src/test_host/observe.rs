@@ -59,7 +59,7 @@ pub struct RunCount {
 impl TestHost {
     /// Every dead letter, newest first.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
-        self.json(&["dead-letters", "list"]).await?.objects()
+        self.json(&["dead-letters", "list", "--limit", "1000"]).await?.objects()
     }
 
     /// Waits until there are `count` dead letters, and returns them, newest first.
