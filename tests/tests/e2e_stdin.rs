@@ -23,7 +23,8 @@ async fn run_to_idle(host: &mut TestHost, orders: usize) -> Result<Option<i32>> 
 }
 
 fn host(endpoint: &FakeEndpoint) -> Result<TestHost> {
-    let retry = "[endpoint.retry]\ninitial_delay = \"50ms\"\nmultiplier = 1.0";
+    // Every first attempt fails, which a breaker would take for an endpoint that is down.
+    let retry = "breaker = \"off\"\n[endpoint.retry]\ninitial_delay = \"50ms\"\nmultiplier = 1.0";
     let orders = PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders");
     TestHost::builder().stdin().endpoint("orders", endpoint, retry).plugin(orders).build()
 }
