@@ -138,7 +138,8 @@ async fn a_store_of_the_first_version_is_migrated() {
         .unwrap()
         .execute_batch(
             "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage;
-             DROP TABLE suspect; DROP TABLE endpoint_state; PRAGMA user_version = 1",
+             DROP TABLE suspect; DROP TABLE endpoint_state; DROP TABLE pause; DROP INDEX dead_letter_by_time;
+             PRAGMA user_version = 1",
         )
         .unwrap();
     let store = open(&path).unwrap();

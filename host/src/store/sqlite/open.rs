@@ -22,8 +22,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0002_source_cursor.sql"),
     include_str!("../../../migrations/0003_plugin_state.sql"),
     include_str!("../../../migrations/0004_endpoint_state.sql"),
-    include_str!("../../../migrations/0007_pause.sql"),
-    include_str!("../../../migrations/0008_suspect.sql"),
+    include_str!("../../../migrations/0005_pause.sql"),
+    include_str!("../../../migrations/0006_suspect.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
