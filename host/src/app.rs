@@ -18,7 +18,7 @@ use crate::drain::{self, Drain, DrainHandle};
 use crate::endpoint::{Endpoints, Network};
 use crate::handover::Pressure;
 use crate::handover::refill::refill;
-use crate::inbox::gate::Gate;
+use crate::inbox::gate::IntakeGate;
 use crate::inbox::{Inbox, Intake, Once};
 use crate::metrics::Metrics;
 use crate::ops::socket::OpsSocket;
@@ -169,7 +169,7 @@ impl Host {
         let (intake, drain) = drain::channel();
         let (service, service_drain) = drain::channel();
         let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(IntakeGate::default());
         let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
 
         let (attempted, attempts) = mpsc::channel(ATTEMPTED_QUEUE_MAX);

@@ -24,7 +24,7 @@ use crate::store::{
 
 pub mod gate;
 
-use self::gate::Gate;
+use self::gate::IntakeGate;
 
 /// How much of a message over the limit is kept with its dead letter, in bytes.
 const TOO_LARGE_KEPT_BYTES: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub struct Inbox {
     /// What intake waits for.
     pub pressure: Arc<Pressure>,
     /// What stops intake.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<IntakeGate>,
     /// Who is subscribed to what.
     pub routes: Arc<SharedRoutes>,
     /// When an event was accepted.

@@ -317,11 +317,10 @@ impl Metrics {
         }
     }
 
-    /// `wirehook_store_bytes`, `wirehook_store_wal_bytes` and `wirehook_store_free_bytes`.
+    /// `wirehook_store_bytes` and `wirehook_store_wal_bytes`.
     pub fn store_size(&self, size: StoreSize) {
         self.store_bytes.set(signed(size.bytes));
         self.store_wal_bytes.set(signed(size.wal_bytes));
-        self.store_free_bytes(size.free_bytes);
     }
 
     /// `wirehook_store_free_bytes`. Where the system does not say, there is no sample: 0 would be an alarm.
@@ -440,7 +439,8 @@ mod tests {
         let waiting =
             EndpointBacklog { endpoint: "orders".to_owned(), count: 7, oldest_due: Some(Timestamp(1_700_000_000_500)) };
         metrics.endpoint_backlog(&waiting);
-        metrics.store_size(StoreSize { bytes: 4096, wal_bytes: 32, free_bytes: Some(1 << 40) });
+        metrics.store_size(StoreSize { bytes: 4096, wal_bytes: 32, free_bytes: None });
+        metrics.store_free_bytes(Some(1 << 40));
         metrics.commits.seconds.observe(0.002);
         metrics.dead_letter(Reason::AttemptsExhausted);
         metrics

@@ -16,7 +16,7 @@ use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoints, TestReport};
 use crate::handover::refill::Refill as _;
-use crate::inbox::gate::Gate;
+use crate::inbox::gate::IntakeGate;
 use crate::metrics::Metrics;
 use crate::ops::endpoints::Lanes;
 use crate::ops::{HostStatus, OpsHooks};
@@ -247,7 +247,7 @@ pub(super) struct Parts {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Arc<IntakeGate>,
 }
 
 impl Parts {

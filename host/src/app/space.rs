@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use super::background::wait;
 use crate::clock::Clock;
 use crate::drain::Drain;
-use crate::inbox::gate::Gate;
+use crate::inbox::gate::IntakeGate;
 use crate::metrics::Metrics;
 use crate::store::sqlite::{FailingKind, SqliteStore, free_bytes};
 
@@ -26,7 +26,7 @@ const RETRY_AFTER_FULL: Duration = Duration::from_secs(5);
 /// Watches the store's disk.
 pub(super) struct SpaceWatch {
     pub(super) store: Arc<SqliteStore>,
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Arc<IntakeGate>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
     /// `[store] free_bytes_min`

@@ -6,9 +6,9 @@ use crate::sync::lock;
 
 /// Open, or closed with the reason that sources and operators are told.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<Option<Arc<str>>>);
+pub struct IntakeGate(Mutex<Option<Arc<str>>>);
 
-impl Gate {
+impl IntakeGate {
     /// Nothing is accepted from now on; `bound` says which bound is reached, for the middle of a sentence.
     pub fn close(&self, bound: Arc<str>) {
         *lock(&self.0) = Some(bound);
