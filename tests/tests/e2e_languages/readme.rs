@@ -98,6 +98,15 @@ fn patiently(line: &str) -> String {
     format!("until {line}; do read -t 0.2 <> <(:); done")
 }
 
+#[test]
+fn the_function_that_is_shown_is_the_new_projects() -> Result<()> {
+    let blocks = blocks("**1. A plugin.**", "**2. Settings.**", "rust")?;
+    let shown = blocks.first().context("the README shows no function")?;
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/templates/rust/src/lib.rs");
+    ensure!(std::fs::read_to_string(template)?.contains(shown.as_str()), "the template has another function:\n{shown}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_tour_goes_as_it_is_written() -> Result<()> {
     let folder = tempfile::tempdir()?;
