@@ -192,7 +192,9 @@ impl Dispatcher {
         let (attempt, status, duration_s) = (record.number, record.status, record.duration.as_secs_f64());
         let (error, plugin) = (record.error.as_deref(), &delivery.plugin);
         let Some(counts) = self.lanes.get(endpoint).map(|lane| &lane.metrics) else { return };
-        counts.duration.observe(duration_s);
+        if !matches!(record.transition, Transition::Deferred { .. }) {
+            counts.duration.observe(duration_s);
+        }
         let counter = match &record.transition {
             Transition::Delivered => {
                 tracing::debug!(%event_key, delivery_id, %plugin, %endpoint, attempt, outcome = "delivered", status, duration_s, "delivered");
@@ -204,7 +206,7 @@ impl Dispatcher {
             }
             // The lane has said why, once for all of its deliveries.
             Transition::Deferred { due_at } => {
-                tracing::debug!(%endpoint, delivery_id, %event_key, error, due_at = %due_at, "put off; no attempt is counted");
+                tracing::debug!(%event_key, delivery_id, %plugin, %endpoint, outcome = "deferred", error, %due_at, "put off; no attempt is counted");
                 &counts.deferred
             }
             Transition::Dead { reason } => {

@@ -92,7 +92,7 @@ impl SpaceWatch {
         let seen = Seen { free, failed_full, now: self.clock.monotonic() };
         let after = before.after(seen, self.free_bytes_min);
         self.metrics.store_free_bytes(free);
-        self.metrics.intake_stopped.set(i64::from(after != Intake::Open));
+        self.metrics.intake_stopped.set(i64::from(after != Intake::Open || failed_full));
         self.tell(&before, &after, seen);
         after
     }
@@ -102,7 +102,8 @@ impl SpaceWatch {
         let (free, least) = (ByteSize::b(seen.free.unwrap_or(0)), ByteSize::b(self.free_bytes_min));
         let bound = match after {
             Intake::Open => {
-                if *before != Intake::Open {
+                // After a disk that was full the next commit says whether there is room.
+                if *before != Intake::Open && !seen.failed_full {
                     tracing::info!(dir = %folder, free_bytes = free.as_u64(), "there is room in the store again; intake goes on");
                 }
                 return self.gate.open();

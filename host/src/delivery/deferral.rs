@@ -38,11 +38,6 @@ impl Deferral {
         std::mem::take(self).failures > 0
     }
 
-    /// Whether the last attempt did not reach the endpoint.
-    pub fn has_failed(&self) -> bool {
-        self.failures > 0
-    }
-
     /// Until when no attempt is made; `None` where there is no reason to wait.
     pub fn until(&self, now: Duration) -> Option<Duration> {
         self.until.filter(|until| *until > now)

@@ -60,6 +60,7 @@ impl Dispatcher {
         let (endpoint, state, reason) = (&record.name, record.state, &record.reason);
         lane.gate(|gate, now| gate.set_state(state, now));
         show_state(lane, state);
+        show_breaker(lane);
         if state == EndpointState::Active {
             tracing::info!(%endpoint, reason, "attempts at the endpoint are made");
             self.spilled(endpoint);
@@ -69,9 +70,12 @@ impl Dispatcher {
         let waiting = lane.give_up();
         let seqs = waiting.iter().map(|delivery| delivery.seq).collect();
         if let Err(error) = self.store.release(Vec::new(), seqs).await {
-            tracing::warn!(%endpoint, %error, "claims could not be given back; the next start does");
+            tracing::warn!(%endpoint, %error, "claims could not be given back; these deliveries wait in memory");
+            lane.enqueue(waiting);
+            // Others are not held up by them.
+            self.pressure.fall(lane.handover(|handover| handover.shed()));
+            return;
         }
-        // Others are no longer held up by what waits here, whatever became of the claims.
         self.spilled(endpoint);
         waiting.iter().for_each(|delivery| self.left(endpoint, delivery.body.len()));
     }
@@ -114,8 +118,7 @@ impl Dispatcher {
             None if lane.is_probing() => {}
             None => return,
         }
-        let is_closed = lane.gate(|gate, _| gate.phase().is_none_or(|phase| phase == Phase::Closed));
-        lane.metrics.breaker_open.set(i64::from(!is_closed));
+        show_breaker(lane);
         // The lane may want work now that was left in the store.
         self.changed.notify_one();
     }
@@ -208,7 +211,7 @@ impl Lane {
         })
     }
 
-    fn state(&self) -> EndpointState {
+    pub(super) fn state(&self) -> EndpointState {
         self.gate_look(|gate, _, _| gate.state())
     }
 
@@ -223,6 +226,11 @@ impl Lane {
     fn mark_health(&self) {
         self.gate_look(|gate, _, _| gate.health().mark_changed());
     }
+}
+
+fn show_breaker(lane: &Lane) {
+    let is_closed = lane.gate_look(|gate, _, _| gate.phase().is_none_or(|phase| phase == Phase::Closed));
+    lane.metrics.breaker_open.set(i64::from(!is_closed));
 }
 
 fn phase_name(phase: Phase) -> &'static str {

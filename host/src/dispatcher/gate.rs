@@ -114,7 +114,11 @@ impl Gate {
                 None
             }
             Sign::Ill { .. } => Some(self.health.failed(at, now)),
-            Sign::None => None,
+            // The way to it was down: until the next attempt that says something, nobody knows how it fares.
+            Sign::None => {
+                self.health.interrupt();
+                None
+            }
         };
         let is_gone = matches!(ended.transition, Transition::Dead { reason: Reason::Status410 });
         let disable = match (failing_for, self.policy.disable_after) {

@@ -161,10 +161,12 @@ impl Lane {
         look(&mut lock(&self.state).gate, self.clock.monotonic(), self.clock.now())
     }
 
-    /// As [`Gate::shut`], with the moment on the wall clock until when; `None` where it is not shut.
+    /// As [`Gate::shut`], also while the way to the endpoint is down, with the moment on the wall clock until when; `None` where it is not shut.
     pub fn shut(&self, now: Timestamp) -> Option<Option<Timestamp>> {
         let monotonic = self.clock.monotonic();
-        match lock(&self.state).gate.shut(monotonic) {
+        let state = lock(&self.state);
+        let pass = state.deferral.until(monotonic).map_or_else(|| state.gate.shut(monotonic), Pass::At);
+        match pass {
             Pass::Now => None,
             Pass::At(at) => Some(Some(now.plus(at.saturating_sub(monotonic)))),
             Pass::WhenTold => Some(None),
@@ -173,7 +175,7 @@ impl Lane {
 
     /// Whether attempts are made, now or later, without anybody's doing.
     pub fn is_active(&self) -> bool {
-        lock(&self.state).gate.state() == EndpointState::Active
+        self.state() == EndpointState::Active
     }
 
     /// The delivery that is tried next.
@@ -303,7 +305,7 @@ impl Lane {
         news
     }
 
-    fn record(&self, delivery: &ClaimedDelivery, started_at: Timestamp, outcome: Outcome) -> AttemptRecord {
+    fn record(self: &Arc<Self>, delivery: &ClaimedDelivery, started_at: Timestamp, outcome: Outcome) -> AttemptRecord {
         let number = delivery.attempts_made.saturating_add(1);
         let within_budget = number.saturating_sub(delivery.attempts_before_budget);
         let transition = match &outcome.result {
@@ -346,10 +348,11 @@ impl Lane {
     }
 
     /// The endpoint was reached, or is to blame that it was not.
-    fn passed(&self, state: &mut State) {
+    fn passed(self: &Arc<Self>, state: &mut State) {
         if state.deferral.passed() {
             tracing::info!(endpoint = %self.name, "deliveries go on");
             state.deferred_for = None;
+            self.wake(state);
         }
     }
 

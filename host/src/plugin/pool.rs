@@ -206,6 +206,8 @@ impl Pool {
         }
         drop(state);
         self.pressure.fall(relief);
+        // Others may have waited for a run that is gone.
+        self.wake_all();
         left
     }
 
@@ -336,6 +338,7 @@ impl Pool {
             // A panic of the host's own code on one event must cost neither the worker nor the run.
             let report = catch_unwind(AssertUnwindSafe(|| plugin.call_with(&run.event, attempt, &self.services)))
                 .unwrap_or_else(|_| panicked());
+            begun.returned();
             if let Some(change) = &report.state {
                 let version = StateVersion { event: run.seq, call: conflicts };
                 self.services.state.publish(&run.plugin, version, change);
@@ -371,7 +374,14 @@ impl Pool {
             }
             let next = match state.turn(|| self.clock.monotonic()) {
                 Turn::Everyone => state.take_next(crew, self.workers.of(crew)),
-                Turn::Suspect(name) => state.take_suspect(crew, &name, self.clock.monotonic()),
+                Turn::Suspect(name) => {
+                    let taken = state.take_suspect(crew, &name, self.clock.monotonic());
+                    if taken.is_none() {
+                        // It is the other crew's, which may be asleep since before it was its turn.
+                        self.work[1 - crew as usize].notify_one();
+                    }
+                    taken
+                }
                 Turn::Nobody => None,
             };
             if next.is_some() {

@@ -48,7 +48,7 @@ pub(super) struct BegunRun {
     /// The hex SHA-256 of the plugin's file.
     pub(super) plugin_digest: String,
     pub(super) attempts_made: u32,
-    /// Whether nothing else was under way.
+    /// Whether nothing else was under way and the call had not returned.
     pub(super) alone: bool,
 }
 
@@ -69,18 +69,34 @@ struct Slots {
 
 /// That a call is under way: to be kept until its outcome is durable.
 #[derive(Default)]
-pub struct Begun(Option<(Arc<BegunFile>, u32)>);
+pub struct Begun(Option<Mark>);
+
+struct Mark {
+    file: Arc<BegunFile>,
+    slot: u32,
+    alone: bool,
+}
+
+impl Begun {
+    /// The call has returned: should the host end from here on, the call was not what ended it. Only a call that was alone
+    /// is spoken of as long as its outcome is not durable, so that no other pays for a second write.
+    pub fn returned(&self) {
+        if let Some(Mark { file, slot, alone: true }) = &self.0 {
+            file.write(&[0], slot_offset(*slot) + ALONE_AT as u64);
+        }
+    }
+}
 
 impl std::fmt::Debug for Begun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Begun").field(&self.0.as_ref().map(|(_, slot)| slot)).finish()
+        f.debug_tuple("Begun").field(&self.0.as_ref().map(|mark| mark.slot)).finish()
     }
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        if let Some((file, slot)) = self.0.take() {
-            lock(&file.free).given_back.push(slot);
+        if let Some(mark) = self.0.take() {
+            lock(&mark.file.free).given_back.push(mark.slot);
         }
     }
 }
@@ -115,19 +131,21 @@ impl BegunFile {
 
     /// Marks that a call begins of `run`, by the plugin's build of this hex digest.
     pub(super) fn begin(self: &Arc<Self>, run: &ClaimedRun, plugin_digest: &str, alone: bool) -> Begun {
-        let (Some(file), Some(slot)) = (&self.file, self.encode(run, plugin_digest, alone)) else {
-            return Begun::default();
-        };
-        let Some(number) = lock(&self.free).take() else { return Begun::default() };
-        let offset = (u64::from(number) + 1) * SLOT_BYTES as u64;
-        match file.write_all_at(&slot, offset) {
+        let Some(bytes) = self.encode(run, plugin_digest, alone) else { return Begun::default() };
+        let Some(slot) = lock(&self.free).take() else { return Begun::default() };
+        self.write(&bytes, slot_offset(slot));
+        Begun(Some(Mark { file: Arc::clone(self), slot, alone }))
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) {
+        let Some(file) = &self.file else { return };
+        match file.write_all_at(bytes, offset) {
             Ok(()) => self.failed.store(false, Ordering::Relaxed),
             Err(error) if !self.failed.swap(true, Ordering::Relaxed) => {
                 tracing::warn!(path = %self.path.display(), %error, "{UNMARKED}");
             }
             Err(_) => {}
         }
-        Begun(Some((Arc::clone(self), number)))
     }
 
     /// The host stops in order: whatever is still under way did not end it.
@@ -170,6 +188,11 @@ impl Slots {
 
 const UNMARKED: &str = "which runs are under way can't be written down: should one take the host down, the next start does not know \
                         which; look at the disk and the file's permissions";
+
+/// Where in the file a slot is.
+fn slot_offset(slot: u32) -> u64 {
+    (u64::from(slot) + 1) * SLOT_BYTES as u64
+}
 
 fn path_for(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
@@ -244,6 +267,16 @@ mod tests {
         assert_eq!(left_behind(&store), [begun(3, "b", false), begun(2, "a", true)]);
         file.remove();
         assert_eq!(left_behind(&store), [], "a host that stopped in order leaves nothing");
+    }
+
+    #[test]
+    fn a_call_that_has_returned_did_not_end_the_host_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store.db");
+        let file = BegunFile::create(&store, 7);
+        let marks = [file.begin(&run(1, "orders"), DIGEST, true), file.begin(&run(2, "a"), DIGEST, true)];
+        marks[0].returned();
+        assert_eq!(left_behind(&store), [begun(1, "orders", false), begun(2, "a", true)]);
     }
 
     #[test]

@@ -240,6 +240,22 @@ fn failing_for_so_long_disables_and_not_before() {
 }
 
 #[test]
+fn time_in_which_the_endpoint_was_not_reached_is_no_failing() {
+    let mut gate = Gate::new(GatePolicy { breaker: None, ..GatePolicy::default() });
+    let (retry, put_off) = (Transition::Retry { due_at: WALL }, Transition::Deferred { due_at: WALL });
+    let mut end = |sign, transition, days: u64| {
+        let now = Duration::from_hours(24 * days);
+        let ticket = gate.pass(now).unwrap();
+        gate.ended(ticket, Ended { sign, transition }, WALL, now)
+    };
+    let ill = Sign::Ill { asked: None };
+    assert_eq!(end(ill, &retry, 0), None);
+    assert_eq!(end(Sign::None, &put_off, 1), None);
+    assert_eq!(end(ill, &retry, 7), None);
+    assert!(matches!(end(ill, &retry, 13), Some(GateNews::Disable(DisableReason::Failing(_)))));
+}
+
+#[test]
 fn a_paused_gate_lets_nothing_pass_and_spends_nothing() {
     let mut gate = Gate::new(GatePolicy { rate: Some("1/s".parse().unwrap()), ..GatePolicy::default() });
     let now = Duration::from_secs(9);

@@ -163,7 +163,7 @@ impl Group<'_> {
 }
 
 impl Group<'_> {
-    /// The delivery stays what it was, but for when it is due: no attempt was made that counts.
+    /// Changes when it is due, and what is said of why it waits: no attempt was made that counts.
     fn defer_delivery(&mut self, record: &AttemptRecord, due_at: Timestamp) -> rusqlite::Result<()> {
         let mut defer = self.cached(
             "UPDATE delivery SET due_at = ?3, claimed_by = NULL, last_status = NULL, last_error = ?4

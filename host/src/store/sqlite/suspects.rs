@@ -16,9 +16,13 @@ use crate::store::{DeadLetterKind, EventSeq};
 /// A run dies with this many hosts that ended while it was under way…
 const CRASHES_MAX: u32 = 3;
 
-/// …of which so many had nothing else under way. The first may have ended for any reason, with hundreds of runs that had
-/// nothing to do with it; even the second, alone, may have been killed by chance.
+/// …of which so many ended within its call, with nothing else under way. The first may have ended for any reason, with
+/// hundreds of runs that had nothing to do with it; even the second, alone, may have been killed by chance.
 const CRASHES_ALONE_MIN: u32 = 2;
+
+/// A run dies with this many hosts whenever they ended before its outcome was durable: what it returns may be to blame,
+/// once the call is over. So often is no chance, where a run that is alone is done within milliseconds.
+const CRASHES_ANYWHERE_MAX: u32 = 10;
 
 /// What a host's end makes of a run that was under way in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +35,8 @@ enum Verdict {
 
 /// Pure: what so many hosts that ended make of a run.
 fn judge(crashes: u32, crashes_alone: u32) -> Verdict {
-    if crashes >= CRASHES_MAX && crashes_alone >= CRASHES_ALONE_MIN { Verdict::Dead } else { Verdict::Alone }
+    let is_dead = (crashes >= CRASHES_MAX && crashes_alone >= CRASHES_ALONE_MIN) || crashes >= CRASHES_ANYWHERE_MAX;
+    if is_dead { Verdict::Dead } else { Verdict::Alone }
 }
 
 /// The runs to be called alone, in the writer's memory: there are none as a rule, and then a completion costs nothing more.
@@ -86,7 +91,7 @@ impl Group<'_> {
             }
             Verdict::Dead => {
                 let detail = format!(
-                    "the host ended without stopping {crashes} times while this run was under way, {crashes_alone} of them with nothing beside it"
+                    "the host ended without stopping {crashes} times while this run was under way, {crashes_alone} of them in its call with nothing beside it"
                 );
                 tracing::error!(%plugin, plugin_digest = %digest, event = seq, reason = %Reason::HostCrash, detail, "the run is a dead letter");
                 self.bury_suspect(run, state, &detail, now)?;
@@ -131,12 +136,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_dies_that_was_not_met_alone_twice() {
+    fn a_run_dies_that_was_met_alone_twice_or_far_too_often() {
         let check = |crashes, crashes_alone, expected| assert_eq!(judge(crashes, crashes_alone), expected);
         check(1, 0, Verdict::Alone);
         check(1, 1, Verdict::Alone);
-        check(100, 0, Verdict::Alone);
-        check(100, 1, Verdict::Alone);
+        check(9, 0, Verdict::Alone);
+        check(9, 1, Verdict::Alone);
+        check(10, 0, Verdict::Dead);
         check(2, 2, Verdict::Alone);
         check(3, 2, Verdict::Dead);
         check(4, 3, Verdict::Dead);
