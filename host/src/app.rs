@@ -31,7 +31,7 @@ use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
 use crate::plugin::{Engine, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
-use crate::settings::{EndpointSettings, Settings, SourceSettings};
+use crate::settings::{EndpointSettings, Order, Settings, SourceSettings};
 use crate::source::{self, Source, SourceError, SourceState};
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -181,6 +181,7 @@ impl Host {
             engine,
             settings: settings.plugins.clone(),
             endpoints: endpoint_names.clone(),
+            ordered: ordered(&settings.endpoints),
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
             routes: Arc::clone(&routes),
@@ -228,6 +229,8 @@ impl Host {
             store: Arc::clone(&shared),
             registry: Arc::clone(&registry),
             retention: settings.retention.clone(),
+            plugins: settings.plugins.clone(),
+            backlogs: settings.endpoints.iter().map(|it| (Arc::clone(&it.name), it.backlog)).collect(),
             endpoints: endpoint_names.clone(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -396,6 +399,11 @@ fn lanes(
         Some((Arc::clone(&settings.name), lane))
     };
     settings.endpoints.iter().zip(0..).filter_map(lane).collect()
+}
+
+fn ordered(endpoints: &[EndpointSettings]) -> Vec<Arc<str>> {
+    let ordered = endpoints.iter().filter(|endpoint| endpoint.order == Order::Entity);
+    ordered.map(|endpoint| Arc::clone(&endpoint.name)).collect()
 }
 
 fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, Intake> {

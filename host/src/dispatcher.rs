@@ -12,7 +12,7 @@ use crate::delivery::Transition;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Pressure, weight};
 use crate::metrics::Metrics;
-use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, Store, StoreError};
+use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, DeliveryTerms, Store, StoreError};
 
 pub mod lane;
 
@@ -61,6 +61,11 @@ impl Dispatcher {
             }
             claim
         })
+    }
+
+    /// On what terms new deliveries to `endpoint` are taken.
+    pub fn terms(&self, endpoint: &str) -> DeliveryTerms {
+        self.lanes.get(endpoint).map(|lane| lane.terms).unwrap_or_default()
     }
 
     /// Takes a delivery that was offered, written as `Here` and committed.
@@ -117,18 +122,17 @@ impl Dispatcher {
         let mut batch = Vec::with_capacity(BATCH_ATTEMPTS_MAX);
         while attempted.recv_many(&mut batch, BATCH_ATTEMPTS_MAX).await > 0 {
             let records = batch.iter().map(|attempted| attempted.record.clone()).collect();
-            if self.commit(records).await.is_err() {
-                return;
-            }
+            let Ok(next) = self.commit(records).await else { return };
             for attempted in batch.drain(..) {
                 self.recorded(&attempted);
             }
+            next.into_iter().for_each(|delivery| self.follow(delivery));
         }
     }
 
     /// The request was made, whatever the disk says: its record is kept here until it is durable, so that it is not made
     /// again. Memory stays bounded, for the lanes wait behind this queue.
-    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<(), StoreError> {
+    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<Vec<ClaimedDelivery>, StoreError> {
         loop {
             match self.store.record_attempts(records.clone()).await {
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
@@ -136,8 +140,16 @@ impl Dispatcher {
                     tracing::error!(%error, attempts = records.len(), "attempts could not be recorded; trying again");
                     tokio::time::sleep(STORE_RETRY_DELAY).await;
                 }
-                Ok(()) => return Ok(()),
+                Ok(next) => return Ok(next),
             }
+        }
+    }
+
+    /// It is this delivery's turn, since the one before it in their order has ended.
+    fn follow(&self, delivery: ClaimedDelivery) {
+        if let Some(lane) = self.lanes.get(&delivery.endpoint) {
+            lane.handover(|handover| handover.follows(weight(delivery.body.len())));
+            lane.enqueue([delivery]);
         }
     }
 

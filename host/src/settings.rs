@@ -14,6 +14,7 @@ use crate::delivery::RetryPolicy;
 use crate::plugin::Grant;
 use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
+use crate::store::BacklogBounds;
 
 pub mod load;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod value;
 pub mod host;
 pub mod source;
 pub mod endpoint;
+pub mod backlog;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
@@ -100,10 +102,19 @@ pub struct PluginsSettings {
     pub workers: usize,
     /// `[plugins.limits]`: the most of each limit that a plugin gets whose `[[plugin]]` does not say.
     pub limits: SomeLimits,
+    /// `[plugins.backlog]`: what may wait for a plugin whose `[[plugin]]` does not say.
+    pub backlog: BacklogSettings,
     /// Further worker threads for plugins that make requests; there are none where no plugin may.
     pub http_workers: usize,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
+}
+
+impl PluginsSettings {
+    /// What may wait for this plugin.
+    pub fn backlog_of(&self, plugin: &str) -> BacklogSettings {
+        self.listed.iter().find(|listed| *listed.name == *plugin).map_or(self.backlog, |listed| listed.backlog)
+    }
 }
 
 /// Which plugins may run.
@@ -128,6 +139,8 @@ pub struct PluginCeiling {
     pub grants: BTreeSet<Grant>,
     /// `[plugin.limits]`: the most of each limit that it gets.
     pub limits: SomeLimits,
+    /// `[plugin.backlog]`
+    pub backlog: BacklogSettings,
     /// `[[plugin.http]]`: the requests it may make, the first that fits holds.
     pub http: Vec<HttpSettings>,
 }
@@ -187,6 +200,29 @@ pub struct EndpointSettings {
     pub headers: Vec<(String, Secret)>,
     /// `[endpoint.retry]`
     pub retry: RetryPolicy,
+    /// What keeps its order on the way there.
+    pub order: Order,
+    /// `[endpoint.backlog]`
+    pub backlog: BacklogSettings,
+}
+
+/// What keeps its order on the way to an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// Nothing.
+    #[default]
+    None,
+    /// A plugin's webhooks for one entity: by the accept order of its events, then as the plugin returned them.
+    Entity,
+}
+
+/// What may wait for a plugin or an endpoint; what goes beyond is a dead letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BacklogSettings {
+    /// In number and size.
+    pub bounds: BacklogBounds,
+    /// For how long after it was due.
+    pub age: Duration,
 }
 
 /// How a request is signed.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::delivery::{DeliveryId, Transition};
-use crate::event::{Event, EventKey};
+use crate::event::{Event, EventKey, OrderKey};
 use crate::recorded::RecordedEvent;
 
 pub mod sqlite;
@@ -91,6 +91,51 @@ pub struct NewRun {
     pub plugin: Arc<str>,
     /// How it begins.
     pub start: RunStart,
+    /// What it stands among.
+    pub terms: RunTerms,
+}
+
+/// On what terms a run is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RunTerms {
+    /// What its deliveries keep order within, where an endpoint in reach of the plugin asks for order.
+    pub order: Option<OrderKey>,
+    /// What may wait for its plugin.
+    pub backlog: BacklogBounds,
+}
+
+/// On what terms a delivery is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeliveryTerms {
+    /// Whether its endpoint asks for order. It has one then, if its run has a key for it.
+    pub ordered: bool,
+    /// What may wait for its endpoint.
+    pub backlog: BacklogBounds,
+}
+
+/// What may wait in one queue, the newcomer included. What would go beyond is a dead letter `backlog_full`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BacklogBounds {
+    /// Runs or deliveries.
+    pub count: u64,
+    /// Bytes of the runs' entities, or of the deliveries' bodies and headers.
+    pub bytes: u64,
+}
+
+impl Default for BacklogBounds {
+    /// Whatever the disk holds.
+    fn default() -> Self {
+        Self { count: u64::MAX, bytes: u64::MAX }
+    }
+}
+
+/// A queue of the store's.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Backlog {
+    /// The runs of this plugin.
+    Runs(Arc<str>),
+    /// The deliveries to this endpoint.
+    Deliveries(Arc<str>),
 }
 
 /// How a run begins.
@@ -113,6 +158,15 @@ pub enum Acceptance {
     Conflict,
     /// Kept as a dead letter.
     Dead,
+}
+
+/// What became of arrivals.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Accepted {
+    /// One for each arrival, in order.
+    pub acceptances: Vec<Acceptance>,
+    /// Runs that became dead letters `backlog_full` as they were written; whoever was to hold them does not.
+    pub refused: Vec<(EventSeq, Arc<str>)>,
 }
 
 /// A run that this host has claimed.
@@ -158,8 +212,8 @@ impl RunCompletion {
 /// What became of a [`RunCompletion`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Completed {
-    /// It is durable, with the positions of its deliveries.
-    Ended(Vec<DeliverySeq>),
+    /// It is durable.
+    Ended(Written),
     /// Nothing was written: the run was no longer this host's to complete.
     NotHeld,
     /// Nothing was written: what it read of the state has changed since, or the state would outgrow its bounds. The run
@@ -171,10 +225,35 @@ impl Completed {
     /// The positions of its deliveries; none where nothing was written.
     pub fn deliveries(&self) -> &[DeliverySeq] {
         match self {
-            Self::Ended(deliveries) => deliveries,
+            Self::Ended(written) => &written.deliveries,
             Self::NotHeld | Self::Conflict => &[],
         }
     }
+}
+
+/// What the end of a try wrote besides its run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// The positions of its deliveries.
+    pub deliveries: Vec<DeliverySeq>,
+    /// Where each of them is.
+    pub places: Vec<Place>,
+    /// Endpoints with deliveries that were written earlier and waited, for the sake of order, for this run alone. They are
+    /// due now, and nobody's.
+    pub freed: Vec<Arc<str>>,
+}
+
+/// Where a delivery is that was just written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// This host's, as was asked for.
+    Here,
+    /// Nobody's, and due.
+    Open,
+    /// Nobody's, and not due before what precedes it in its order has ended, whatever was asked for.
+    Behind,
+    /// A dead letter `backlog_full`.
+    Dead,
 }
 
 /// The keys one plugin may keep.
@@ -258,6 +337,8 @@ pub struct NewDelivery {
     pub body: Bytes,
     /// Who holds it.
     pub claim: Claim,
+    /// What it stands among.
+    pub terms: DeliveryTerms,
 }
 
 /// A delivery that this host has claimed.
@@ -330,7 +411,8 @@ pub struct KnownPlugin {
 pub trait Store: Send + Sync + 'static {
     /// As [`Store::accept_at`], leaving every cursor as it is.
     fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
-        self.accept_at(arrivals, None, now)
+        let accepted = self.accept_at(arrivals, None, now);
+        Box::pin(async move { Ok(accepted.await?.acceptances) })
     }
 
     /// Makes arrivals durable, all or none, and with them the source's cursor, in place of the one before. One result for
@@ -340,7 +422,7 @@ pub trait Store: Send + Sync + 'static {
         arrivals: Vec<Arrival>,
         cursor: Option<SourceCursor>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Accepted, StoreError>>;
 
     /// The cursor that was last kept for a source.
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
@@ -363,7 +445,8 @@ pub trait Store: Send + Sync + 'static {
     /// How much `plugin` keeps. Blocks on the disk: for threads that may.
     fn state_usage(&self, plugin: &str) -> Result<StateUsage, StoreError>;
 
-    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most.
+    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most. Of those that keep an
+    /// order, only what nothing precedes is ever due: see [`OrderKey`].
     fn claim_deliveries(
         &self,
         endpoint: Arc<str>,
@@ -372,8 +455,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>>;
 
     /// Records attempts of claimed deliveries and what follows from them, all or none. Recording the same attempt
-    /// again changes nothing.
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// again changes nothing. Returns deliveries whose turn it is, in their order, because one recorded here has ended: they
+    /// are this host's now.
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>>;
+
+    /// Makes dead letters `backlog_full` of what nobody holds in `backlog` and has been due since before `before`. Returns
+    /// how many.
+    fn expire(&self, backlog: Backlog, before: Timestamp, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Gives up this host's claims on work that it will not do; the work is due again at once.
     fn release(

@@ -8,6 +8,7 @@ pub mod test_host;
 pub mod whole_path;
 pub mod python_verifier;
 pub mod store_file;
+pub mod store_fill;
 pub mod nats_server;
 pub mod fake_inbox;
 pub mod redis_server;

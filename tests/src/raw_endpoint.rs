@@ -16,7 +16,7 @@ use wirehook::delivery::{DeliveryId, RetryPolicy};
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
-use wirehook::settings::{EgressSettings, EndpointSettings, SignatureProfile};
+use wirehook::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureProfile};
 use wirehook::store::{ClaimedDelivery, DeliverySeq};
 
 /// Longer than anything a test waits for takes; reached only by a test that fails.
@@ -155,6 +155,8 @@ pub fn settings(url: &str) -> EndpointSettings {
         concurrency: 8,
         headers: Vec::new(),
         retry: RetryPolicy::default(),
+        order: Order::None,
+        backlog: BacklogSettings::default(),
     }
 }
 

@@ -29,7 +29,9 @@ use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
-use wirehook::settings::{Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureProfile};
+use wirehook::settings::{
+    Admit, BacklogSettings, EgressSettings, EndpointSettings, Order, PluginsSettings, SignatureProfile,
+};
 use wirehook::store::Store;
 use wirehook::store::sqlite::SqliteStore;
 
@@ -121,10 +123,12 @@ impl WholePath {
                 admit: Admit::Any,
                 workers: WORKERS,
                 limits: SomeLimits::default(),
+                backlog: BacklogSettings::default(),
                 http_workers: 1,
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
+            ordered: Vec::new(),
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
             routes: Arc::clone(&routes),
@@ -206,5 +210,7 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
         concurrency: 4,
         headers: Vec::new(),
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
+        order: Order::None,
+        backlog: BacklogSettings::default(),
     })
 }

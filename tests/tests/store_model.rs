@@ -488,7 +488,11 @@ fn check_tally(path: &Path) {
         "SELECT 'dead_letter', reason, kind, count(*) FROM dead_letter GROUP BY reason, kind
          UNION ALL SELECT 'delivery', endpoint, state, count(*) FROM delivery GROUP BY endpoint, state
          UNION ALL SELECT 'event', '', iif(run_count > 0, 'routed', 'unrouted'), count(*) FROM event GROUP BY run_count > 0
-         UNION ALL SELECT 'run', plugin, state, count(*) FROM run GROUP BY plugin, state ORDER BY 1, 2, 3",
+         UNION ALL SELECT 'run', plugin, state, count(*) FROM run GROUP BY plugin, state
+         UNION ALL SELECT 'run_bytes', plugin, 'open', sum(bytes) FROM run
+           WHERE state IN ('pending', 'retrying', 'parked') GROUP BY plugin
+         UNION ALL SELECT 'delivery_bytes', endpoint, 'open', sum(bytes) FROM delivery
+           WHERE state IN ('pending', 'retrying') GROUP BY endpoint ORDER BY 1, 2, 3",
     );
     let kept = list("SELECT kind, name, state, count FROM tally WHERE count <> 0 ORDER BY 1, 2, 3");
     assert_eq!(kept, counted);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, Timestamp};
+use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -13,9 +14,9 @@ use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
-use crate::settings::RetentionSettings;
+use crate::settings::{BacklogSettings, PluginsSettings, RetentionSettings};
 use crate::source::SourceState;
-use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::store::{Backlog, DeliveryState, Redriven, Retention, Store, StoreError};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -110,6 +111,10 @@ pub(super) struct Housekeeping {
     pub(super) store: Arc<dyn Store>,
     pub(super) registry: Arc<Registry>,
     pub(super) retention: RetentionSettings,
+    /// Says what may wait for a plugin.
+    pub(super) plugins: PluginsSettings,
+    /// What may wait for each endpoint.
+    pub(super) backlogs: Vec<(Arc<str>, BacklogSettings)>,
     pub(super) endpoints: Vec<Arc<str>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
@@ -135,6 +140,7 @@ impl Housekeeping {
             tokio::task::yield_now().await;
         }
         self.registry.settle().await?;
+        self.expire(now).await?;
         let status = self.store.status(now).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
         for endpoint in &self.endpoints {
@@ -142,6 +148,24 @@ impl Housekeeping {
             let rows = status.deliveries.iter().filter(|row| *row.endpoint == **endpoint && waiting(row.state));
             let backlog: u64 = rows.map(|row| row.count).sum();
             self.metrics.endpoint(endpoint).backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+}
+
+impl Housekeeping {
+    /// Makes dead letters of what has waited for too long.
+    async fn expire(&self, now: Timestamp) -> Result<(), StoreError> {
+        let plugins = self.registry.statuses().into_iter();
+        let runs = plugins.map(|(name, _)| (self.plugins.backlog_of(&name).age, Backlog::Runs(name)));
+        let deliveries = self.backlogs.iter().map(|(name, of)| (of.age, Backlog::Deliveries(Arc::clone(name))));
+        for (age, backlog) in runs.chain(deliveries) {
+            let expired = self.store.expire(backlog.clone(), now.minus(age), now).await?;
+            if expired > 0 {
+                let reason = Reason::BacklogFull;
+                tracing::error!(?backlog, expired, %reason, "what waited for longer than `[backlog] age` is dead letters");
+                self.metrics.dead_letters(reason, expired);
+            }
         }
         Ok(())
     }

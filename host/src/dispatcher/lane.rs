@@ -14,8 +14,8 @@ use crate::delivery::{AttemptResult, Outcome, RetryPolicy, decide};
 use crate::endpoint::Endpoint;
 use crate::handover::Handover;
 use crate::metrics::EndpointMetrics;
-use crate::settings::EndpointSettings;
-use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq};
+use crate::settings::{EndpointSettings, Order};
+use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq, DeliveryTerms};
 use crate::sync::lock;
 
 /// The weight of one lane's deliveries in memory at most, see [`crate::handover::weight`]; the rest wait in the store.
@@ -34,6 +34,8 @@ pub struct Attempted {
 pub struct Lane {
     /// Counts its attempts.
     pub metrics: EndpointMetrics,
+    /// On what terms it takes new deliveries.
+    pub terms: DeliveryTerms,
     endpoint: Arc<Endpoint>,
     retry: RetryPolicy,
     concurrency: usize,
@@ -69,6 +71,7 @@ impl Lane {
         };
         Arc::new(Self {
             metrics,
+            terms: DeliveryTerms { ordered: settings.order == Order::Entity, backlog: settings.backlog.bounds },
             endpoint,
             retry: settings.retry.clone(),
             concurrency: settings.concurrency.max(1),

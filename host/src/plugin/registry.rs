@@ -16,7 +16,7 @@ use crate::plugin::scan::{Kept, Making, scan_with};
 use crate::plugin::{Engine, Folder, Plugin, PluginError, Scanned, Stamp};
 use crate::routes::{Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
-use crate::store::{DeadLetterFilter, KnownPlugin, Store, StoreError};
+use crate::store::{BacklogBounds, DeadLetterFilter, KnownPlugin, Store, StoreError};
 use crate::sync::lock;
 
 /// The plugins of one host.
@@ -36,6 +36,8 @@ pub struct RegistryParts {
     pub settings: PluginsSettings,
     /// The configured endpoints' names.
     pub endpoints: Vec<Arc<str>>,
+    /// Of these, the ones that ask for order.
+    pub ordered: Vec<Arc<str>>,
     /// Remembers plugins, and parks their runs.
     pub store: Arc<dyn Store>,
     /// Calls plugins.
@@ -127,9 +129,19 @@ impl Registry {
         }
         self.mark_missing(&known);
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
-        self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
+        let routes = Routes::new(&known, |name| self.is_serving(name));
+        self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
         lock(&self.plugins).values_mut().for_each(Entry::tell);
         self.settle_in_turn().await
+    }
+
+    /// Whether a plugin has anything to keep in order, and what may wait for it. What a plugin that does not serve will
+    /// send, nobody knows yet.
+    fn terms(&self, name: &str) -> (bool, BacklogBounds) {
+        let serving = lock(&self.plugins).get(name).and_then(|entry| entry.status.serving.clone());
+        let reaches = |plugin: Arc<Plugin>| plugin.manifest.endpoints.iter().any(|it| self.parts.ordered.contains(it));
+        let ordered = serving.map_or(!self.parts.ordered.is_empty(), reaches);
+        (ordered, self.parts.settings.backlog_of(name).bounds)
     }
 
     /// Writes down which build serves, where that is another one than before. Returns how it stands.

@@ -9,11 +9,12 @@ use toml::Spanned;
 use toml::de::DeValue;
 use url::Url;
 
+use super::backlog::backlog;
 use super::host::Names;
 use super::kinds::{Setting, one_of, within};
 use super::section::{Reported, Section};
 use super::show::{Origin, REDACTED};
-use super::{EndpointSettings, SignatureProfile};
+use super::{BacklogSettings, EndpointSettings, Order, SignatureProfile};
 use crate::delivery::RetryPolicy;
 use crate::secret::Secret;
 
@@ -89,6 +90,8 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     let concurrency = section.integer("concurrency", CONCURRENCY, 1..=CONCURRENCY_MAX);
     let headers = headers(&section.table("headers"));
     let retry = retry(section);
+    let order = section.or_default("order", Order::None);
+    let backlog = backlog(section, &BacklogSettings::default());
     section.finish();
     let name = name?;
     let settings = EndpointSettings {
@@ -100,6 +103,8 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
         concurrency: usize::try_from(concurrency?).unwrap_or(1),
         headers: headers?,
         retry: retry?,
+        order: order?,
+        backlog: backlog?,
     };
     Ok(NamedEndpoint { name, settings })
 }

@@ -11,14 +11,15 @@ use toml::de::DeValue;
 use crate::plugin::Grant;
 use crate::plugin::limits::{LIMITS, Row, SomeLimits, Unit};
 
+use super::backlog::backlog;
 use super::endpoint::NamedEndpoint;
 use super::kinds::{Setting, one_of, within};
 use super::requests;
 use super::section::{Reported, Section};
 use super::show::Origin;
 use super::{
-    AdminSettings, Admit, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
-    StoreSettings, Synchronous,
+    AdminSettings, Admit, BacklogSettings, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings,
+    RetentionSettings, StoreSettings, Synchronous,
 };
 
 /// The default of `[store] path`.
@@ -91,14 +92,16 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let admit = section.or_default("admit", Admit::Any);
     let workers = section.integer("workers", 0, 0..=WORKERS_MAX);
     let limits = granted_limits(&section);
+    let backlog = backlog(&section, &BacklogSettings::default());
     let http_workers = section.integer("http_workers", HTTP_WORKERS, 1..=HTTP_WORKERS_MAX);
     section.finish();
-    let listed = ceilings(root, endpoints);
+    let listed = ceilings(root, endpoints, &backlog.unwrap_or_default());
     Ok(PluginsSettings {
         dir: section.context.path(&dir?),
         admit: admit?,
         workers: usize::try_from(workers?).unwrap_or_default(),
         limits: limits?,
+        backlog: backlog?,
         http_workers: usize::try_from(http_workers?).unwrap_or_default(),
         listed: listed?,
     })
@@ -143,10 +146,14 @@ impl Section<'_> {
     }
 }
 
-fn ceilings(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -> Result<Vec<PluginCeiling>, Reported> {
+fn ceilings(
+    root: &Section<'_>,
+    endpoints: Option<&[NamedEndpoint]>,
+    waiting: &BacklogSettings,
+) -> Result<Vec<PluginCeiling>, Reported> {
     let mut names = Names::default();
     let ceilings: Vec<_> =
-        root.tables("plugin")?.iter().map(|section| ceiling(section, &mut names, endpoints)).collect();
+        root.tables("plugin")?.iter().map(|section| ceiling(section, &mut names, endpoints, waiting)).collect();
     ceilings.into_iter().collect()
 }
 
@@ -154,12 +161,14 @@ fn ceiling(
     section: &Section<'_>,
     names: &mut Names,
     endpoints: Option<&[NamedEndpoint]>,
+    waiting: &BacklogSettings,
 ) -> Result<PluginCeiling, Reported> {
     let name = names.read(section);
     let sha256 = section.optional::<HexDigest>("sha256");
     let granted = section.list::<Name>("endpoints");
     let grants = section.list::<Grant>("grants");
     let limits = granted_limits(section);
+    let backlog = backlog(section, waiting);
     let configured = |name: &Name| endpoints.is_none_or(|all| all.iter().any(|endpoint| endpoint.name == name.0));
     for unknown in granted.iter().flatten().filter(|name| !configured(name)) {
         let offset = section.get("endpoints").map_or(section.offset, |value| value.span().start);
@@ -174,6 +183,7 @@ fn ceiling(
         endpoints: granted?.into_iter().map(|name| name.0).collect(),
         grants: grants?.into_iter().collect(),
         limits: limits?,
+        backlog: backlog?,
         http: http?,
     })
 }

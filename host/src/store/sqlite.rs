@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file, one thread that writes, commits shared by whatever waits.
 
 mod accept;
+mod backlog;
 mod checkpoint;
 mod claims;
 mod dead_letters;
@@ -8,6 +9,7 @@ mod deliveries;
 mod group;
 mod lock;
 mod open;
+mod order;
 mod plugin_state;
 mod queries;
 mod queue;
@@ -38,7 +40,7 @@ use self::queue::Queue;
 use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
 use super::{
-    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
+    Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
     KnownPlugin, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError,
     StoreStatus,
@@ -211,10 +213,10 @@ impl Store for SqliteStore {
         arrivals: Vec<Arrival>,
         cursor: Option<SourceCursor>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Accepted, StoreError>> {
         let bytes = accept::bytes(&arrivals) + cursor.as_ref().map_or(0, |cursor| cursor.value.len());
         let accept = move |group: &mut Group<'_>| group.accept(&arrivals, cursor.as_ref(), now);
-        async move { Ok(self.write(bytes, accept).await?.acceptances) }.boxed()
+        async move { Ok(self.write(bytes, accept).await?.accepted) }.boxed()
     }
 
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {
@@ -252,8 +254,12 @@ impl Store for SqliteStore {
         self.write(SMALL, move |group| group.claim_deliveries(&endpoint, limit, now)).boxed()
     }
 
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>> {
         self.write(deliveries::bytes(&records), move |group| group.record_attempts(&records)).boxed()
+    }
+
+    fn expire(&self, backlog: Backlog, before: Timestamp, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.move_all(move |group| group.expire_some(&backlog, before, now)).boxed()
     }
 
     fn release(

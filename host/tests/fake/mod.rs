@@ -12,7 +12,7 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::DeliveryId;
 use wirehook::store::{
-    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
+    Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary,
     EventSeq, KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue,
     Store, StoreError, StoreStatus,
@@ -91,7 +91,7 @@ fn no<'a, T: Send + 'a>() -> Answer<'a, T> {
 }
 
 impl Store for FakeStore {
-    fn accept_at(&self, _: Vec<Arrival>, _: Option<SourceCursor>, _: Timestamp) -> Answer<'_, Vec<Acceptance>> {
+    fn accept_at(&self, _: Vec<Arrival>, _: Option<SourceCursor>, _: Timestamp) -> Answer<'_, Accepted> {
         no()
     }
     fn cursor(&self, _: Arc<str>) -> Answer<'_, Option<Bytes>> {
@@ -112,7 +112,10 @@ impl Store for FakeStore {
     fn claim_deliveries(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedDelivery>> {
         no()
     }
-    fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, ()> {
+    fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, Vec<ClaimedDelivery>> {
+        no()
+    }
+    fn expire(&self, _: Backlog, _: Timestamp, _: Timestamp) -> Answer<'_, u64> {
         no()
     }
     fn release(&self, _: Vec<(EventSeq, Arc<str>)>, _: Vec<DeliverySeq>) -> Answer<'_, ()> {

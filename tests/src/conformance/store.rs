@@ -8,6 +8,8 @@ mod cursors;
 mod runs;
 mod deliveries;
 mod dead_letters;
+mod order;
+mod backlog;
 mod state;
 mod whole;
 
@@ -20,14 +22,18 @@ use wirehook::dead_letter::Reason;
 use wirehook::delivery::{DeliveryId, Distinct, Transition};
 use wirehook::event::{Event, EventKey};
 use wirehook::store::{
-    Acceptance, Arrival, AttemptRecord, Claim, ClaimedDelivery, DeadMessage, DeliverySeq, DeliveryState, EventSeq,
-    NewDelivery, NewRun, RunCompletion, RunOutcome, RunStart, Store, StoreStatus,
+    Acceptance, Arrival, AttemptRecord, Claim, ClaimedDelivery, DeadMessage, DeliverySeq, DeliveryState, DeliveryTerms,
+    EventSeq, NewDelivery, NewRun, RunCompletion, RunOutcome, RunStart, RunTerms, Store, StoreStatus,
 };
 
 pub use self::accept::{
     accepts_a_key_once, accepts_all_or_none_of_a_call_in_order, gives_an_event_back_as_it_came,
     gives_up_claims_of_a_caller_that_left, keeps_a_conflict_once, keeps_a_dead_message_once,
     tells_a_conflict_from_a_duplicate,
+};
+pub use self::backlog::{
+    a_backlog_is_bounded_in_bytes, a_backlog_is_bounded_in_number, a_redrive_counts_in_the_backlog,
+    what_is_due_for_too_long_expires,
 };
 pub use self::cursors::{
     cursor_of, keeps_a_cursor_without_fresh_events, keeps_cursors_in_the_order_of_calls,
@@ -40,6 +46,11 @@ pub use self::dead_letters::{
 pub use self::deliveries::{
     claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came, lists_newest_first_within_the_limit,
     records_an_attempt_once,
+};
+pub use self::order::{
+    a_dead_letter_frees_its_key, a_delivery_waits_for_earlier_runs, a_delivery_waits_for_the_one_before_it,
+    a_parked_run_holds_its_key, a_redrive_is_out_of_order, one_made_due_early_waits_all_the_same,
+    the_order_outlives_its_host, webhooks_of_one_event_keep_the_plugins_order, what_keeps_no_order_waits_for_nothing,
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
@@ -89,6 +100,19 @@ macro_rules! for_each_store_property {
             claims_deliveries_earliest_due_first,
             records_an_attempt_once,
             a_dead_delivery_is_a_dead_letter,
+            a_delivery_waits_for_the_one_before_it,
+            a_delivery_waits_for_earlier_runs,
+            a_dead_letter_frees_its_key,
+            a_parked_run_holds_its_key,
+            a_redrive_is_out_of_order,
+            one_made_due_early_waits_all_the_same,
+            the_order_outlives_its_host,
+            webhooks_of_one_event_keep_the_plugins_order,
+            what_keeps_no_order_waits_for_nothing,
+            a_backlog_is_bounded_in_bytes,
+            a_backlog_is_bounded_in_number,
+            a_redrive_counts_in_the_backlog,
+            what_is_due_for_too_long_expires,
             redrives_with_a_new_budget,
             refuses_to_redrive_messages,
             redrives_and_discards_what_the_filter_means,
@@ -140,7 +164,8 @@ pub fn event_with_body(id: &str, body: &str) -> Event {
 
 /// `event` arriving, with a run of each plugin.
 pub fn arrival(event: Event, plugins: &[&str], start: RunStart) -> Arrival {
-    let runs = plugins.iter().map(|plugin| NewRun { plugin: (*plugin).into(), start }).collect();
+    let runs =
+        plugins.iter().map(|plugin| NewRun { plugin: (*plugin).into(), start, terms: RunTerms::default() }).collect();
     Arrival::Event { event: Arc::new(event), runs }
 }
 
@@ -195,6 +220,7 @@ pub fn delivery(id: &str, plugin: &str, endpoint: &str, index: u32, claim: Claim
         headers: vec![("x-order".to_owned(), id.to_owned())],
         body: Bytes::from(format!("{{\"order\":\"{id}\"}}")),
         claim,
+        terms: DeliveryTerms::default(),
     }
 }
 

@@ -16,6 +16,8 @@ fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
         concurrency: 1,
         headers: own.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect(),
         retry: RetryPolicy::default(),
+        order: crate::settings::Order::None,
+        backlog: crate::settings::BacklogSettings::default(),
     };
     let signer = Signer::new(settings.signature, &settings.secrets).unwrap();
     RequestTemplate::new(&settings, signer)

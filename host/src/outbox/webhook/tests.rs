@@ -6,7 +6,7 @@ use super::*;
 use crate::plugin::Manifest;
 use crate::plugin::fixture;
 use crate::secret::Secret;
-use crate::settings::{EgressSettings, EndpointSettings, SignatureProfile};
+use crate::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureProfile};
 
 /// A plugin called `orders` that may name `shop`, its default, and `ledger`.
 fn orders() -> &'static Plugin {
@@ -31,6 +31,8 @@ fn endpoints() -> Endpoints {
         concurrency: 1,
         headers,
         retry: crate::delivery::RetryPolicy::default(),
+        order: Order::None,
+        backlog: BacklogSettings::default(),
     };
     let own = vec![("x-api-key".to_owned(), Secret::new("k"))];
     Endpoints::new(&[settings("shop", own), settings("ledger", Vec::new())], &EgressSettings::default()).unwrap()

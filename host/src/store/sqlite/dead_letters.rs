@@ -228,22 +228,27 @@ impl Group<'_> {
         self.remove_letter(letter)
     }
 
+    /// Out of order from now on: it neither waits for its entity's other deliveries nor keeps them waiting.
     fn revive_run(&mut self, letter: &Letter, now: Timestamp) -> rusqlite::Result<()> {
-        self.cached(
-            "UPDATE run SET state = 'pending', due_at = ?3, claimed_by = NULL, attempts_before_budget = attempts
-             WHERE event_seq = ?1 AND plugin = ?2",
-        )?
-        .execute((letter.event, &letter.plugin, now.0))?;
+        let bytes = self
+            .cached(
+                "UPDATE run SET state = 'pending', due_at = ?3, claimed_by = NULL, attempts_before_budget = attempts,
+                   order_key = NULL WHERE event_seq = ?1 AND plugin = ?2 RETURNING bytes",
+            )?
+            .query_row((letter.event, &letter.plugin, now.0), |row| row.get(0))?;
+        self.tally.run_bytes(letter.plugin.as_deref().unwrap_or_default(), bytes);
         self.tally_run(letter, RunState::Pending);
         Ok(())
     }
 
     fn revive_delivery(&mut self, letter: &Letter, now: Timestamp) -> rusqlite::Result<()> {
-        self.cached(
-            "UPDATE delivery SET state = 'pending', due_at = ?2, claimed_by = NULL, attempts_before_budget = attempts
-             WHERE seq = ?1",
-        )?
-        .execute((letter.delivery, now.0))?;
+        let bytes = self
+            .cached(
+                "UPDATE delivery SET state = 'pending', due_at = ?2, claimed_by = NULL, attempts_before_budget = attempts,
+                   order_key = NULL WHERE seq = ?1 RETURNING bytes",
+            )?
+            .query_row((letter.delivery, now.0), |row| row.get(0))?;
+        self.tally.delivery_bytes(letter.endpoint.as_deref().unwrap_or_default(), bytes);
         self.tally_delivery(letter, DeliveryState::Pending);
         Ok(())
     }

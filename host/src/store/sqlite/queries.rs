@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use super::dead_letters::{conditions, reason_at};
+use super::order::BEHIND;
 use super::runs::event_at;
 use super::state::{pairs_at, parse_delivery_state, parse_kind, shown_at};
 use crate::clock::Timestamp;
@@ -40,7 +41,7 @@ fn delivery_at(row: &Row<'_>) -> rusqlite::Result<DeliverySummary> {
         state,
         attempts: row.get(6)?,
         created_at: Timestamp(row.get(7)?),
-        due_at: if waits { Some(Timestamp(row.get(8)?)) } else { None },
+        due_at: Some(Timestamp(row.get(8)?)).filter(|due_at| waits && due_at.0 != BEHIND),
         last_status: row.get(9)?,
         last_error: row.get(10)?,
     })
