@@ -18,6 +18,7 @@ use crate::drain::{self, Drain, DrainHandle};
 use crate::endpoint::{Endpoints, Network};
 use crate::handover::Pressure;
 use crate::handover::refill::refill;
+use crate::inbox::gate::Gate;
 use crate::inbox::{Inbox, Intake, Once};
 use crate::metrics::Metrics;
 use crate::ops::socket::OpsSocket;
@@ -39,11 +40,16 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 mod background;
 mod error;
 mod news;
+mod space;
 
 pub use error::AppError;
 pub use news::{Called, News};
 
-use background::{Hooks, Housekeeping, Parts, beat, count_source, watch_builds, watch_plugins};
+use space::SpaceWatch;
+
+use background::{
+    Hooks, Housekeeping, Parts, beat, count_source, keep_health, watch_builds, watch_clock, watch_plugins,
+};
 
 /// The weight of work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
 /// host that is merely busy never spills.
@@ -113,7 +119,6 @@ struct Host {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     sources: Sources,
-    endpoints: Vec<Arc<str>>,
     /// Ends intake and claims.
     intake: DrainHandle,
     /// Ends commands, health and housekeeping; last.
@@ -152,6 +157,7 @@ impl Host {
         let (intake, drain) = drain::channel();
         let (service, service_drain) = drain::channel();
         let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
+        let gate = Arc::new(Gate::default());
         let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
 
         let (attempted, attempts) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
@@ -164,6 +170,8 @@ impl Host {
             Arc::clone(&metrics),
         );
         drop(attempted);
+        let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
+        dispatcher.restore(&shared.enter_endpoints(endpoint_names.clone(), clock.now()).await?);
 
         let workers = workers(&settings);
         let state: Arc<dyn StateSource> = SharedState::new(Arc::clone(&shared));
@@ -176,7 +184,6 @@ impl Host {
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
-        let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
         let registry = Arc::new(Registry::new(RegistryParts {
             engine,
             settings: settings.plugins.clone(),
@@ -199,7 +206,7 @@ impl Host {
             pool: Arc::clone(&pool),
             state,
             dispatcher: Arc::clone(&dispatcher),
-            endpoints,
+            endpoints: Arc::clone(&endpoints),
             metrics: Arc::clone(&metrics),
             plugin_metrics: HashMap::new(),
             clock: Arc::clone(&clock),
@@ -209,6 +216,7 @@ impl Host {
             pool: Arc::clone(&pool),
             dispatcher: Arc::clone(&dispatcher),
             pressure,
+            gate: Arc::clone(&gate),
             routes,
             sources: intakes(&settings.sources, &metrics),
             event_bytes_max: settings.limits.event_bytes_max,
@@ -222,16 +230,27 @@ impl Host {
         let mut services = JoinSet::new();
         services.spawn(refill(Arc::clone(&pool), Arc::clone(&clock), drain.clone()));
         services.spawn(refill(Arc::clone(&dispatcher), Arc::clone(&clock), drain.clone()));
+        let (queues, lanes) = (Arc::clone(&pool), Arc::clone(&dispatcher));
+        services.spawn(watch_clock(Arc::clone(&shared), queues, lanes, Arc::clone(&clock), drain.clone()));
         services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
         services.spawn(watch_builds(Arc::clone(&pool), Arc::clone(&registry), service_drain.clone()));
+        let space = SpaceWatch {
+            store: Arc::clone(&store),
+            gate: Arc::clone(&gate),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            free_bytes_min: settings.store.free_bytes_min,
+        };
+        services.spawn(space.run(service_drain.clone()));
         services.spawn(beat(Arc::clone(&shared), Arc::clone(&clock), service_drain.clone()));
+        services.spawn(keep_health(Arc::clone(&dispatcher), service_drain.clone()));
         let keeper = Housekeeping {
             store: Arc::clone(&shared),
             registry: Arc::clone(&registry),
             retention: settings.retention.clone(),
             plugins: settings.plugins.clone(),
             backlogs: settings.endpoints.iter().map(|it| (Arc::clone(&it.name), it.backlog)).collect(),
-            endpoints: endpoint_names.clone(),
+            endpoints: endpoint_names,
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
         };
@@ -239,15 +258,27 @@ impl Host {
         for state in &sources.states {
             services.spawn(count_source(state.clone(), Arc::clone(&metrics), service_drain.clone()));
         }
-        let parts = Arc::new(Parts { registry, states: sources.states.clone() });
+        let parts = Arc::new(Parts {
+            registry,
+            dispatcher: Arc::clone(&dispatcher),
+            states: sources.states.clone(),
+            store: Arc::clone(&store),
+            gate,
+        });
         let (readiness, counted, ended) = (Arc::clone(&parts), Arc::clone(&metrics), service_drain.begun());
         services.spawn(async move {
             if let Err(error) = admin.serve(readiness, counted, ended).await {
                 tracing::error!(%error, "the admin listener broke");
             }
         });
-        let hooks =
-            Hooks { pool: Arc::clone(&pool), dispatcher: Arc::clone(&dispatcher), parts, started_at: clock.now() };
+        let hooks = Hooks {
+            pool: Arc::clone(&pool),
+            dispatcher: Arc::clone(&dispatcher),
+            endpoints,
+            clock: Arc::clone(&clock),
+            parts,
+            started_at: clock.now(),
+        };
         let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };
         services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
 
@@ -274,7 +305,6 @@ impl Host {
             metrics,
             clock,
             sources,
-            endpoints: endpoint_names,
             intake,
             service,
             workers: threads,
@@ -311,7 +341,7 @@ impl Host {
             let sources_done =
                 self.sources.states.iter().map(SourceState::status).all(|it| it.ended || (it.connected && quiet));
             if sources_done && self.pool.is_idle() && self.dispatcher.is_idle() {
-                match self.store.is_idle(self.endpoints.clone()).await {
+                match self.store.is_idle(self.dispatcher.active()).await {
                     // Looked at in this order: what left the memory before is in the store by now.
                     Ok(idle) if idle && self.pool.is_idle() && self.dispatcher.is_idle() => return,
                     Ok(_) => {}
@@ -355,6 +385,9 @@ impl Host {
             tracing::warn!(%error, "claims could not be given back; the next start does");
         }
         while self.path.join_next().await.is_some() {}
+        if let Err(error) = self.dispatcher.keep_health().await {
+            tracing::warn!(%error, "the store did not keep how endpoints fare");
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod dead_letters;
 mod deliveries;
 mod demo;
 mod dev;
+mod endpoints;
 mod output;
 mod plugin;
 mod publish;
@@ -87,6 +88,9 @@ enum Command {
     /// Look at deliveries
     #[command(subcommand, after_help = deliveries::EXAMPLE)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Look at endpoints; test, pause, resume, disable and enable them
+    #[command(subcommand, after_help = endpoints::EXAMPLE)]
+    Endpoints(endpoints::EndpointsCommand),
     /// Look at what will not be tried again by itself; redrive or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
@@ -107,6 +111,8 @@ enum Command {
     CompilePlugin {
         /// Bytes of memory that it may use
         memory_bytes_max: u64,
+        /// Seconds of CPU that it may use
+        cpu_seconds_max: u64,
     },
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
@@ -143,9 +149,9 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 /// The whole program, given its parts: arguments, one command, an exit code.
 pub fn main(parts: &dyn Parts) -> ExitCode {
     let cli = Cli::parse();
-    if let Command::CompilePlugin { memory_bytes_max } = cli.command {
+    if let Command::CompilePlugin { memory_bytes_max, cpu_seconds_max } = cli.command {
         // Before there is a thread or a file that it does not need.
-        return compiler::run_child(memory_bytes_max);
+        return compiler::run_child(memory_bytes_max, cpu_seconds_max);
     }
     let environment = Environment::of_process();
     let mut console = Console::of_process(&environment);
@@ -189,6 +195,7 @@ impl Session<'_> {
             Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
+            Command::Endpoints(command) => endpoints::endpoints(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,
             Command::Status => status::status(self).await,

@@ -43,6 +43,57 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A wall clock that is found off by less than this runs slow or fast, and was not set.
+pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(1);
+
+/// The clocks can't be read at once; what was read with more than this between is not compared.
+const READING_MAX: Duration = Duration::from_millis(250);
+
+/// How a wall clock was set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockStep {
+    /// Back, by so much.
+    Back(Duration),
+    /// Forward, by so much.
+    Forward(Duration),
+}
+
+/// Tells a wall clock that is set from one that goes on, by a clock that only goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct StepWatch {
+    last: Option<(Timestamp, Duration)>,
+}
+
+impl StepWatch {
+    /// Begins with what both clocks show.
+    pub fn new(clock: &dyn Clock) -> Self {
+        let mut watch = Self { last: None };
+        watch.look(clock);
+        watch
+    }
+
+    /// How the wall clock was set since the last look, if it was.
+    pub fn look(&mut self, clock: &dyn Clock) -> Option<ClockStep> {
+        let (before, now, after) = (clock.monotonic(), clock.now(), clock.monotonic());
+        if after.saturating_sub(before) > READING_MAX { None } else { self.compare(now, after) }
+    }
+
+    /// Pure. Small differences are slewing, and count together once they are no longer small.
+    fn compare(&mut self, now: Timestamp, monotonic: Duration) -> Option<ClockStep> {
+        let Some((wall, origin)) = self.last else {
+            self.last = Some((now, monotonic));
+            return None;
+        };
+        let expected = wall.plus(monotonic.saturating_sub(origin));
+        let (back, forward) = (expected.since(now), now.since(expected));
+        if back.max(forward) < CLOCK_STEP_MIN {
+            return None;
+        }
+        self.last = Some((now, monotonic));
+        Some(if back > forward { ClockStep::Back(back) } else { ClockStep::Forward(forward) })
+    }
+}
+
 /// Where time comes from.
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock. May jump, forwards and backwards.
@@ -116,4 +167,29 @@ pub fn thread_cpu_time() -> Duration {
     let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     debug_assert_eq!(status, 0, "the calling thread has a CPU clock");
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_told_from_one_that_goes_on_and_one_that_runs_slow() {
+        let mut watch = StepWatch { last: None };
+        let mut check = |wall_ms: i64, passed_ms: u64, expected: Option<ClockStep>| {
+            let found = watch.compare(Timestamp(1_000_000 + wall_ms), Duration::from_millis(passed_ms));
+            assert_eq!(found, expected, "{wall_ms} after {passed_ms}");
+        };
+        let hour = Duration::from_secs(3_600);
+        check(0, 0, None);
+        check(1_000, 1_000, None);
+        check(3_602_000, 2_000, Some(ClockStep::Forward(hour)));
+        check(3_603_000, 3_000, None);
+        check(4_000, 4_000, Some(ClockStep::Back(hour)));
+        check(5_000, 5_000, None);
+        // Slow by a tenth: told once it comes to a second.
+        check(13_100, 14_000, None);
+        check(14_000, 15_000, Some(ClockStep::Back(Duration::from_secs(1))));
+        check(15_000, 16_000, None);
+    }
 }

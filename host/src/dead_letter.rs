@@ -60,6 +60,8 @@ reasons! {
     Status4xx = "status_4xx",
     /// The endpoint answered 410: it is gone.
     Status410 = "status_410",
+    /// The endpoint answered a 5xx that its settings say is final.
+    Status5xx = "status_5xx",
     /// The endpoint answered something that is no final status: 1xx.
     StatusInvalid = "status_invalid",
     /// Every attempt the retry policy allows was made.

@@ -11,6 +11,10 @@ use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::event::EventKey;
 
+pub mod statuses;
+
+use statuses::{Fate, Statuses};
+
 /// `webhook-id`: the same on every attempt, restart, redelivery and redrive. `msg_` and 32 hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -99,8 +103,12 @@ pub struct RetryPolicy {
     pub max_delay: Duration,
     /// Up to this share of the wait is added at random: it only lengthens. 0 to 1.
     pub jitter: f64,
+    /// Every wait by itself, in place of the curve; its last one is repeated. Empty means the curve.
+    pub schedule: Vec<Duration>,
     /// Which answers are final.
     pub rule: RetryRule,
+    /// What the operator says of single statuses; goes before the rule.
+    pub statuses: Statuses,
 }
 
 /// Which answers are tried again.
@@ -122,10 +130,25 @@ impl Default for RetryPolicy {
             multiplier: 2.5,
             max_delay: Duration::from_hours(12),
             jitter: 0.1,
+            schedule: Vec::new(),
             rule: RetryRule::Default,
+            statuses: Statuses::default(),
         }
     }
 }
+
+/// The waits that Standard Webhooks 1.0.0 suggests, after the first attempt.
+pub const STANDARD_WEBHOOKS: [Duration; 9] = [
+    Duration::from_secs(5),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
+    Duration::from_hours(24),
+];
 
 impl RetryPolicy {
     /// The page's `deliver_with_retry`: 3 attempts, statuses below 500 final.
@@ -133,8 +156,25 @@ impl RetryPolicy {
         Self { max_attempts: 3, rule: RetryRule::Page, ..Self::default() }
     }
 
+    /// These waits, one after each attempt but the last.
+    pub fn scheduled(schedule: Vec<Duration>) -> Self {
+        let max_attempts = u32::try_from(schedule.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let default = Self::default();
+        let max_delay = schedule.iter().copied().max().unwrap_or_default().max(default.max_delay);
+        Self { max_attempts, max_delay, schedule, ..default }
+    }
+
+    /// The schedule that Standard Webhooks suggests: 10 attempts over about 76 hours.
+    pub fn standard_webhooks() -> Self {
+        Self::scheduled(STANDARD_WEBHOOKS.to_vec())
+    }
+
     /// The wait after attempt number `attempt` (from 1), before jitter.
     pub fn delay_after(&self, attempt: u32) -> Duration {
+        if let Some(last) = self.schedule.last() {
+            let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+            return (*self.schedule.get(index).unwrap_or(last)).min(self.max_delay);
+        }
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.initial_delay.as_secs_f64() * self.multiplier.powi(exponent);
         // What is no duration (too long, infinite, not a number) lands on the longest wait.
@@ -174,7 +214,7 @@ pub fn decide(
     now: Timestamp,
     rng: &mut fastrand::Rng,
 ) -> Transition {
-    match verdict(policy.rule, &outcome.result) {
+    match verdict(policy, &outcome.result) {
         Verdict::Delivered => Transition::Delivered,
         Verdict::Final(reason) => Transition::Dead { reason },
         Verdict::Again if attempt >= policy.max_attempts => Transition::Dead { reason: Reason::AttemptsExhausted },
@@ -198,21 +238,31 @@ enum Verdict {
     Final(Reason),
 }
 
-fn verdict(rule: RetryRule, result: &AttemptResult) -> Verdict {
+fn verdict(policy: &RetryPolicy, result: &AttemptResult) -> Verdict {
     let status = match result {
         AttemptResult::Transport(_) => return Verdict::Again,
         AttemptResult::EgressDenied(_) => return Verdict::Final(Reason::EgressDenied),
         AttemptResult::Status(status) => *status,
     };
-    match (rule, status) {
-        (_, 200..=299) => Verdict::Delivered,
-        (_, 300..=399) => Verdict::Final(Reason::Status3xx),
-        (_, 410) => Verdict::Final(Reason::Status410),
+    match (policy.statuses.fate(status), policy.rule, status) {
+        (_, _, 200..=299) => Verdict::Delivered,
+        (Some(Fate::Retried), ..) => Verdict::Again,
+        (Some(Fate::Final), _, status) => Verdict::Final(reason_of(status)),
         // Statuses from 600 are invalid, and to be taken as a 5xx (RFC 9110, section 15).
-        (_, 500..) => Verdict::Again,
-        (RetryRule::Default, 401 | 403 | 404 | 408 | 425 | 429) => Verdict::Again,
-        (_, 400..=499) => Verdict::Final(Reason::Status4xx),
-        _ => Verdict::Final(Reason::StatusInvalid),
+        (None, _, 500..) => Verdict::Again,
+        (None, RetryRule::Default, 401 | 403 | 404 | 408 | 425 | 429) => Verdict::Again,
+        (None, _, status) => Verdict::Final(reason_of(status)),
+    }
+}
+
+/// The reason of a delivery that dies of `status`.
+fn reason_of(status: u16) -> Reason {
+    match status {
+        300..=399 => Reason::Status3xx,
+        410 => Reason::Status410,
+        400..=499 => Reason::Status4xx,
+        500.. => Reason::Status5xx,
+        _ => Reason::StatusInvalid,
     }
 }
 

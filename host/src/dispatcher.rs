@@ -14,7 +14,12 @@ use crate::handover::{Pressure, weight};
 use crate::metrics::Metrics;
 use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, DeliveryTerms, Store, StoreError};
 
+pub mod breaker;
+pub mod rate;
+pub mod health;
+pub mod gate;
 pub mod lane;
+pub mod endpoints;
 
 use lane::{Attempted, Lane};
 
@@ -35,6 +40,8 @@ pub struct Dispatcher {
     pressure: Arc<Pressure>,
     metrics: Arc<Metrics>,
     changed: Notify,
+    /// Changes of endpoints' states take effect in the order in which they become durable.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Dispatcher {
@@ -46,7 +53,8 @@ impl Dispatcher {
         pressure: Arc<Pressure>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { lanes, store, clock, pressure, metrics, changed: Notify::new() })
+        let (changed, changing) = (Notify::new(), tokio::sync::Mutex::default());
+        Arc::new(Self { lanes, store, clock, pressure, metrics, changed, changing })
     }
 
     /// Decides, before the commit, who will hold a new delivery to `endpoint`. One to an endpoint that is not configured
@@ -54,7 +62,13 @@ impl Dispatcher {
     pub fn offer(&self, endpoint: &str, body_bytes: usize) -> Claim {
         let Some(lane) = self.lanes.get(endpoint) else { return Claim::Open };
         let weight = weight(body_bytes);
+        let shut = lane.shut(self.clock.now()).is_some();
         lane.handover(|handover| {
+            if shut {
+                // It would only take up memory there.
+                handover.spilled();
+                return Claim::Open;
+            }
             let claim = handover.offer(weight);
             if claim == Claim::Here {
                 self.pressure.rise(weight);
@@ -107,9 +121,12 @@ impl Dispatcher {
         self.lanes.values().map(|lane| lane.handover(|handover| handover.pressing())).max().unwrap_or(0)
     }
 
-    /// Whether no delivery is in memory.
+    /// Whether no delivery is in memory that will be tried by itself.
     pub fn is_idle(&self) -> bool {
-        self.lanes.values().all(|lane| lane.handover(|handover| handover.in_memory()) == 0)
+        self.lanes
+            .values()
+            .filter(|lane| lane.is_active())
+            .all(|lane| lane.handover(|handover| handover.in_memory()) == 0)
     }
 
     /// No attempt begins from now on. Returns the deliveries that are left.
@@ -121,6 +138,10 @@ impl Dispatcher {
     pub async fn record(self: Arc<Self>, mut attempted: mpsc::Receiver<Attempted>) {
         let mut batch = Vec::with_capacity(BATCH_ATTEMPTS_MAX);
         while attempted.recv_many(&mut batch, BATCH_ATTEMPTS_MAX).await > 0 {
+            // Before the attempts that are the reason: a host that dies between the two would go on as if nothing had been.
+            if self.disable_where_told(&batch).await.is_err() {
+                return;
+            }
             let records = batch.iter().map(|attempted| attempted.record.clone()).collect();
             let Ok(next) = self.commit(records).await else { return };
             for attempted in batch.drain(..) {
@@ -153,7 +174,8 @@ impl Dispatcher {
         }
     }
 
-    fn recorded(&self, Attempted { delivery, record }: &Attempted) {
+    fn recorded(&self, Attempted { delivery, record, news }: &Attempted) {
+        self.report_news(&delivery.endpoint, *news);
         if let (Transition::Retry { due_at }, Some(lane)) = (&record.transition, self.lanes.get(&delivery.endpoint)) {
             lane.handover(|handover| handover.due(*due_at));
             self.changed.notify_one();
@@ -190,6 +212,10 @@ impl Refill for Dispatcher {
     fn wants(&self, now: Timestamp) -> Wanted {
         let mut wanted = Wanted::default();
         for (name, lane) in &self.lanes {
+            if let Some(opens_at) = lane.shut(now) {
+                wanted.add(name, None, opens_at);
+                continue;
+            }
             let (limit, next_due) = lane.handover(|handover| (handover.wants(now), handover.next_due()));
             wanted.add(name, limit, next_due);
         }
@@ -225,3 +251,5 @@ impl Refill for Dispatcher {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod simulated;

@@ -22,6 +22,7 @@ mod failure;
 mod lookup;
 mod request;
 mod response;
+mod test_webhook;
 pub mod signature;
 pub mod tls;
 
@@ -32,6 +33,7 @@ pub use lookup::{LOOKUPS_MAX, Lookup, SystemLookup};
 pub use request::{InvalidHeader, WEBHOOK_ID, is_reserved};
 pub(crate) use request::{USER_AGENT, parsed as parsed_header};
 pub use response::{RESPONSE_EXCERPT_BYTES_MAX, RESPONSE_READ_BYTES_MAX};
+pub use test_webhook::{TEST_TIMEOUT, TestReport};
 
 use client::{client, literal_address};
 use egress::Denied;

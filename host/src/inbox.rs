@@ -23,6 +23,10 @@ use crate::store::{
     StoreError,
 };
 
+pub mod gate;
+
+use self::gate::Gate;
+
 /// How much of a message over the limit is kept with its dead letter, in bytes.
 const TOO_LARGE_KEPT_BYTES: usize = 64 * 1024;
 
@@ -36,6 +40,8 @@ pub struct Inbox {
     pub dispatcher: Arc<Dispatcher>,
     /// What intake waits for.
     pub pressure: Arc<Pressure>,
+    /// What stops intake.
+    pub gate: Arc<Gate>,
     /// Who is subscribed to what.
     pub routes: Arc<SharedRoutes>,
     /// When an event was accepted.
@@ -109,6 +115,9 @@ impl Inbox {
         messages: Vec<Message>,
         cursor: Option<Bytes>,
     ) -> Result<Vec<Acceptance>, AcceptError> {
+        if let Some(bound) = self.gate.closed() {
+            return Err(AcceptError::Full { bound: bound.to_string() });
+        }
         let turn = self.turn.lock().await;
         let arrivals = self.arrivals(source, &messages).await;
         let cursor = cursor.map(|value| SourceCursor { source: Arc::clone(source), value });
@@ -228,6 +237,7 @@ impl Inbox {
                                 event: Arc::clone(&event),
                                 plugin: run.plugin,
                                 attempts_made: 0,
+                                crashes: 0,
                             }),
                             RunStart::Pending(Claim::Open) => self.pool.spilled(&run.plugin),
                             RunStart::Parked => {}

@@ -6,6 +6,7 @@ use prometheus::{
 };
 
 use crate::dead_letter::Reason;
+use crate::store::EndpointState;
 
 /// From 10 µs to 10 s: a call of a small plugin takes microseconds, a broken deadline seconds.
 const PLUGIN_SECONDS: &[f64] = &[
@@ -22,6 +23,10 @@ pub struct Metrics {
     pub event_conflicts: IntCounter,
     /// `wirehook_events_unaccounted`: events for which nothing says what became of them; must be 0.
     pub events_unaccounted: IntGauge,
+    /// `wirehook_store_free_bytes`: free on the store's disk for this process.
+    pub store_free_bytes: IntGauge,
+    /// `wirehook_intake_stopped`: 1 while the store takes no events because its disk is full.
+    pub intake_stopped: IntGauge,
     dead_letters: Vec<IntCounter>,
     events_accepted: IntCounterVec,
     events_lost: IntCounterVec,
@@ -33,6 +38,9 @@ pub struct Metrics {
     plugin_duration: HistogramVec,
     attempts: IntCounterVec,
     backlog: IntGaugeVec,
+    endpoint_state: IntGaugeVec,
+    breaker_open: IntGaugeVec,
+    breaker_opened: IntCounterVec,
 }
 
 /// One source's metrics.
@@ -80,6 +88,12 @@ pub struct EndpointMetrics {
     pub dead: IntCounter,
     /// `wirehook_backlog{endpoint}`: deliveries not yet delivered or dead.
     pub backlog: IntGauge,
+    /// `wirehook_endpoint_state{endpoint,state}`: 1 for the one it is in, in the order of [`EndpointState::ALL`].
+    pub states: [IntGauge; EndpointState::ALL.len()],
+    /// `wirehook_breaker_open{endpoint}`: 1 while its deliveries wait for the breaker, probes included.
+    pub breaker_open: IntGauge,
+    /// `wirehook_breaker_opened_total{endpoint}`
+    pub breaker_opened: IntCounter,
 }
 
 impl Metrics {
@@ -101,6 +115,10 @@ impl Metrics {
                 "Messages with a known key and another body.",
             )?,
             events_unaccounted: gauges(&registry, "events_unaccounted", "Events without an end; must be 0.", &[])?
+                .with_label_values::<&str>(&[]),
+            store_free_bytes: gauges(&registry, "store_free_bytes", "Bytes free on the store's disk.", &[])?
+                .with_label_values::<&str>(&[]),
+            intake_stopped: gauges(&registry, "intake_stopped", "1 while the store's disk is full.", &[])?
                 .with_label_values::<&str>(&[]),
             // In the order of `Reason::ALL`; each is 0 from the start, so that an alert sees the first increase.
             dead_letters: Reason::ALL.iter().map(|reason| dead_letters.with_label_values(&[reason.as_str()])).collect(),
@@ -145,6 +163,19 @@ impl Metrics {
                 &["endpoint", "outcome"],
             )?,
             backlog: gauges(&registry, "backlog", "Deliveries neither delivered nor dead.", &["endpoint"])?,
+            endpoint_state: gauges(
+                &registry,
+                "endpoint_state",
+                "1 for the state that the endpoint is in: active, paused or disabled.",
+                &["endpoint", "state"],
+            )?,
+            breaker_open: gauges(&registry, "breaker_open", "1 while deliveries wait for a breaker.", &["endpoint"])?,
+            breaker_opened: counters(
+                &registry,
+                "breaker_opened_total",
+                "Times a breaker opened, after a failed probe too.",
+                &["endpoint"],
+            )?,
             registry,
         })
     }
@@ -182,6 +213,9 @@ impl Metrics {
             retrying: outcome("retrying"),
             dead: outcome("dead"),
             backlog: self.backlog.with_label_values(&[name]),
+            states: EndpointState::ALL.map(|state| self.endpoint_state.with_label_values(&[name, state.as_str()])),
+            breaker_open: self.breaker_open.with_label_values(&[name]),
+            breaker_opened: self.breaker_opened.with_label_values(&[name]),
         }
     }
 
@@ -272,11 +306,16 @@ mod tests {
         check(r#"wirehook_plugin_duration_seconds_count{plugin="orders"} 1"#);
         check(r#"wirehook_attempts_total{endpoint="orders",outcome="delivered"} 1"#);
         check(r#"wirehook_backlog{endpoint="orders"} 7"#);
+        check(r#"wirehook_endpoint_state{endpoint="orders",state="disabled"} 0"#);
+        check(r#"wirehook_breaker_open{endpoint="orders"} 0"#);
+        check(r#"wirehook_breaker_opened_total{endpoint="orders"} 0"#);
         check(r#"wirehook_dead_letters_total{reason="attempts_exhausted"} 1"#);
         check(r#"wirehook_dead_letters_total{reason="undecodable"} 0"#);
         check("wirehook_events_unrouted_total 0");
         check("wirehook_event_conflicts_total 0");
         check("wirehook_events_unaccounted 0");
+        check("wirehook_store_free_bytes 0");
+        check("wirehook_intake_stopped 0");
         check(r#"wirehook_build_info{version="1.2.3"} 1"#);
     }
 }

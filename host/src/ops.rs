@@ -3,21 +3,27 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Part;
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::DeliveryId;
+use crate::endpoint::TestReport;
 use crate::store::{
-    DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySummary, Redriven,
-    Store, StoreError, StoreStatus,
+    DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySummary,
+    EndpointChange, EndpointChanged, Redriven, Store, StoreError, StoreStatus,
 };
 
 pub mod access;
 pub mod client;
+pub mod endpoints;
 pub mod protocol;
 pub mod server;
 pub mod socket;
+
+use endpoints::{EndpointLine, Lanes};
 
 /// What an operator asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +49,15 @@ pub enum Request {
     Redrive(DeadLetterFilter),
     /// Deletes dead letters for good.
     Discard(DeadLetterFilter),
+    /// Every endpoint, by name.
+    ListEndpoints,
+    /// Changes an endpoint's state.
+    ChangeEndpoint(EndpointChange),
+    /// Sends an endpoint a test webhook, of which nothing is recorded.
+    TestEndpoint {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// One line of an answer.
@@ -66,6 +81,12 @@ pub enum Reply {
         /// How many.
         count: u64,
     },
+    /// One of a list.
+    Endpoint(Box<EndpointLine>),
+    /// To [`Request::ChangeEndpoint`].
+    EndpointChanged(EndpointChanged),
+    /// To [`Request::TestEndpoint`].
+    EndpointTested(Box<TestReport>),
     /// What was to be shown is not there.
     NotFound,
     /// It was not done.
@@ -104,6 +125,26 @@ pub trait OpsHooks: Send + Sync + 'static {
 
     /// How the host is; `None` when there is none.
     fn host(&self) -> Option<HostStatus>;
+
+    /// The host's lanes; `None` when there is no host.
+    fn lanes(&self) -> Option<Lanes> {
+        None
+    }
+
+    /// Changes an endpoint's state, in the store and in the host.
+    fn change_endpoint<'a>(
+        &'a self,
+        store: &'a dyn Store,
+        change: EndpointChange,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<EndpointChanged, StoreError>> {
+        store.change_endpoint(change, now)
+    }
+
+    /// Sends a test webhook; `None` where the host has no such endpoint.
+    fn test_endpoint<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
+        std::future::ready(None).boxed()
+    }
 }
 
 /// No host runs: the next one finds the work in the store.
@@ -156,6 +197,17 @@ async fn answer(
             vec![Reply::Redriven(redriven)]
         }
         Request::Discard(filter) => vec![Reply::Discarded { count: store.discard(filter).await? }],
+        Request::ListEndpoints => {
+            let lines = endpoints::lines(store, hooks.lanes(), clock.now()).await?;
+            lines.into_iter().map(|line| Reply::Endpoint(Box::new(line))).collect()
+        }
+        Request::ChangeEndpoint(change) => {
+            vec![Reply::EndpointChanged(hooks.change_endpoint(store, change, clock.now()).await?)]
+        }
+        Request::TestEndpoint { name } => {
+            let report = hooks.test_endpoint(&name).await;
+            vec![report.map_or(Reply::NotFound, |report| Reply::EndpointTested(Box::new(report)))]
+        }
     })
 }
 

@@ -20,6 +20,8 @@ use crate::cli::{Exit, Failure, Failures};
 use crate::clock::{Clock, SystemClock};
 use crate::demo;
 use crate::dev;
+use crate::endpoint::{Endpoints, TestReport};
+use crate::open_files;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::{Limit, hold};
@@ -69,6 +71,9 @@ impl Parts for Program {
 
     fn run(&self, settings: Settings, options: RunOptions) -> BoxFuture<'_, Result<RunReport, Failures>> {
         Box::pin(async move {
+            if let Err(error) = open_files::allow_most() {
+                tracing::warn!(%error, "the limit on open files stays as it was");
+            }
             let stop = Signals::new()?.first_then_exit();
             let stop = async { stop.await.unwrap_or_default() };
             Ok(app::run(settings, options, self.clock(), stop).await?)
@@ -132,6 +137,19 @@ impl Parts for Program {
         progress: &'a mut (dyn FnMut(&PublishReport) + Send),
     ) -> BoxFuture<'a, Result<PublishReport, Failures>> {
         Box::pin(async move { Ok(publish::publish_all(source, &events, &self.clock, progress).await?) })
+    }
+
+    fn test_endpoint<'a>(
+        &'a self,
+        settings: &'a Settings,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TestReport>, Failures>> {
+        Box::pin(async move {
+            let meant: Vec<_> = settings.endpoints.iter().filter(|endpoint| *endpoint.name == *name).cloned().collect();
+            let endpoints = Endpoints::new(&meant, &settings.egress).map_err(AppError::Endpoint)?;
+            let Some(endpoint) = endpoints.get(name) else { return Ok(None) };
+            Ok(Some(endpoint.test(&*self.clock).await))
+        })
     }
 
     fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView {

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::delivery::RetryPolicy;
+use crate::dispatcher::gate::GatePolicy;
 use crate::plugin::Grant;
 use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
@@ -29,6 +30,8 @@ pub mod host;
 pub mod source;
 pub mod endpoint;
 pub mod backlog;
+pub mod retry;
+pub mod gate;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
@@ -69,6 +72,8 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// `synchronous`: `full` (default) or `normal`, which may lose the last commits in a power cut.
     pub synchronous: Synchronous,
+    /// `free_bytes_min`: intake stops while less is free on the store's disk, in bytes; 0 never stops it.
+    pub free_bytes_min: u64,
 }
 
 /// How often the store waits for the disk.
@@ -204,6 +209,8 @@ pub struct EndpointSettings {
     pub order: Order,
     /// `[endpoint.backlog]`
     pub backlog: BacklogSettings,
+    /// `rate`, `disable_after` and `[endpoint.breaker]`
+    pub gate: GatePolicy,
 }
 
 /// What keeps its order on the way to an endpoint.

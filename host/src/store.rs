@@ -16,9 +16,16 @@ use crate::delivery::{DeliveryId, Transition};
 use crate::event::{Event, EventKey, OrderKey};
 use crate::recorded::RecordedEvent;
 
+pub mod begun;
+mod endpoints;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod fake;
+
+pub use self::begun::Begun;
+pub use endpoints::{
+    EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EndpointVerb,
+};
 
 /// The position of an event in accept order; names its runs and deliveries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -180,6 +187,8 @@ pub struct ClaimedRun {
     pub plugin: Arc<str>,
     /// Tries before this one, within the present budget.
     pub attempts_made: u32,
+    /// Hosts that ended without stopping while it was under way. A run that has any is called with nothing beside it.
+    pub crashes: u32,
 }
 
 /// The end of one try of a run.
@@ -435,6 +444,13 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>>;
 
+    /// Notes that a call of a run that this host holds begins, by the plugin's build of `plugin_digest`; `alone` where
+    /// nothing is under way beside it. No commit: it tells the next start what was under way should this process end
+    /// without stopping. To be kept until the run's outcome is durable.
+    fn begin(&self, _run: &ClaimedRun, _plugin_digest: &str, _alone: bool) -> Begun {
+        Begun::default()
+    }
+
     /// Ends tries of claimed runs, with their deliveries and what they wrote of their plugins' state: durable together
     /// or not at all. One result for each completion, in order, which is also the order in which they are applied.
     fn complete_runs(&self, completions: Vec<RunCompletion>) -> BoxFuture<'_, Result<Vec<Completed>, StoreError>>;
@@ -508,8 +524,36 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes what is past its age, a bounded part at a time. Returns whether more remains.
     fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
 
+    /// The wall clock was set back by `by`, to `now`: what is due later by the clock before is due earlier by as much.
+    fn clock_went_back(&self, by: Duration, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Tells the store that this host is alive; its claims hold while it says so.
     fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Enters endpoints as active that are not known yet. Returns everyone known, by name.
+    fn enter_endpoints(
+        &self,
+        names: Vec<Arc<str>>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointRecord>, StoreError>>;
+
+    /// Changes an endpoint's state, if its verb leads anywhere from where it is.
+    fn change_endpoint(
+        &self,
+        change: EndpointChange,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<EndpointChanged, StoreError>>;
+
+    /// Keeps how endpoints fare, in place of what was kept before.
+    fn keep_endpoint_health(&self, healths: Vec<(Arc<str>, EndpointHealth)>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Every endpoint that is known, or that something waits for. `held` are deliveries that this host holds in memory, of which
+    /// the oldest due are to be among those looked at.
+    fn list_endpoints(
+        &self,
+        held: Vec<(Arc<str>, DeliverySeq)>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointSummary>, StoreError>>;
 }
 
 /// What is older than these moments may go.
@@ -767,6 +811,9 @@ pub struct StoreStatus {
     pub dead_letters: Vec<ReasonCount>,
     /// Events for which guarantee 2 does not hold; must be 0.
     pub events_unaccounted: u64,
+    /// Every endpoint that was ever configured.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointRecord>,
 }
 
 /// Runs of one plugin in one state: `pending`, `retrying`, `parked`, `produced`, `filtered`, `dead`, `discarded`.

@@ -16,6 +16,8 @@ use wirehook::cli::parts::{
 use wirehook::cli::{Cli, Console, Exit, Failure, Failures, Parts};
 use wirehook::clock::{Clock, ManualClock, Timestamp};
 use wirehook::dead_letter::Reason;
+use wirehook::delivery::DeliveryId;
+use wirehook::endpoint::TestReport;
 use wirehook::logging::{LogFormat, LoggingError};
 use wirehook::ops::access::{OfflineError, OpenOffline};
 use wirehook::recorded::trial::Trial;
@@ -33,6 +35,7 @@ struct FakeParts {
     received: Vec<Received>,
     statuses: Mutex<Vec<u16>>,
     published: Mutex<Vec<Routed>>,
+    tested: TestReport,
 }
 
 impl OpenOffline for FakeParts {
@@ -107,6 +110,14 @@ impl Parts for FakeParts {
         *self.published.lock().unwrap() = events;
         async { Ok(report) }.boxed()
     }
+    fn test_endpoint<'a>(
+        &'a self,
+        settings: &'a Settings,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TestReport>, Failures>> {
+        let report = settings.endpoints.iter().any(|endpoint| *endpoint.name == *name).then(|| self.tested.clone());
+        async { Ok(report) }.boxed()
+    }
     fn inspect(&self, file: &Path, _: Option<&Settings>) -> PluginView {
         PluginView { file: file.to_owned(), ..self.plugins[0].clone() }
     }
@@ -178,6 +189,19 @@ impl Bench {
             received: vec![received],
             statuses: Mutex::default(),
             published: Mutex::default(),
+            tested: TestReport {
+                endpoint: "shop".to_owned(),
+                delivered: false,
+                webhook_id: DeliveryId::from_stored("msg_test"),
+                url: "https://shop.example.com/hooks".to_owned(),
+                headers: vec![("authorization".to_owned(), "<redacted>".to_owned())],
+                body: "{\"type\":\"wirehook.test\"}".to_owned(),
+                status: Some(401),
+                error: None,
+                retry_after: None,
+                response: "who are you?".to_owned(),
+                duration_s: 0.25,
+            },
         };
         Self { folder, parts }
     }
@@ -191,6 +215,10 @@ impl Bench {
         let ended = Ended { exit, out: out.text(), err: err.text() };
         assert!(!(ended.out.clone() + &ended.err).contains("s3cret"), "{}{}", ended.out, ended.err);
         ended
+    }
+
+    fn store(&self) -> &FakeStore {
+        &self.parts.store
     }
 
     /// As `run`; checks the exit and gives every line of standard output as JSON.
@@ -225,6 +253,7 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
             "publish",
             "receive",
             "deliveries",
+            "endpoints",
             "dead-letters",
             "plugin",
             "status",
@@ -486,4 +515,84 @@ async fn the_demonstration_and_completions_end_well() {
     assert_eq!(bench.run("demo --events 5").await.exit, Exit::Failure);
     let ended = bench.run("completions bash").await;
     assert!(ended.out.contains("dead-letters"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn endpoints_are_listed_with_what_waits_for_them() {
+    let bench = Bench::new(SETTINGS);
+    let lines = bench.objects("endpoints list", Exit::Success).await;
+    let names: Vec<_> =
+        lines.iter().map(|line| (line["name"].as_str().unwrap(), line["state"].as_str().unwrap())).collect();
+    assert_eq!(names, [("ledger", "disabled"), ("shop", "active")]);
+    assert_eq!((&lines[0]["backlog"], &lines[0]["reason"]), (&7.into(), &"it answered 410".into()));
+    assert_eq!(lines[0]["configured"], serde_json::Value::Null, "no host runs that could say");
+    let ended = bench.run("endpoints list").await;
+    assert!(ended.out.contains("ledger    disabled"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn endpoints_change_their_state_or_say_what_is_meant() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("endpoints pause shop --reason maintenance").await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Success, "shop is paused, since 1970-01-01T00:00:00.005Z\n"));
+    assert_eq!(bench.store().endpoints.lock().unwrap()[1].reason, "by `wirehook endpoints pause`: maintenance");
+    let ended = bench.run("endpoints pause shop").await;
+    assert!(ended.out.starts_with("shop is paused already"), "{}", ended.out);
+    let ended = bench.run("endpoints enable shop").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.err.contains("use `wirehook endpoints resume shop`"), "{}", ended.err);
+    let resumed = bench.objects("endpoints resume shop", Exit::Success).await;
+    assert_eq!(resumed[0]["state"], "active");
+    let ended = bench.run("endpoints resume ledger").await;
+    assert!(ended.err.contains("use `wirehook endpoints enable ledger`"), "{}", ended.err);
+    assert_eq!(bench.run("endpoints enable ledger").await.exit, Exit::Success);
+    assert_eq!(bench.run("endpoints disable ledger").await.exit, Exit::Success);
+    let ended = bench.run("endpoints disable nobody").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(
+        ended.err.contains("there is no endpoint nobody") && ended.err.contains("known: ledger, shop"),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn a_test_prints_the_exchange_and_fails_unless_it_was_taken() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("endpoints test shop").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert_eq!(
+        ended.out,
+        "> POST https://shop.example.com/hooks\n> authorization: <redacted>\n>\n> {\"type\":\"wirehook.test\"}\n\n\
+         < status 401, after 0.250 s\n<\n< who are you?\n"
+    );
+    let report = bench.objects("endpoints test shop", Exit::Failure).await.remove(0);
+    assert_eq!((&report["status"], &report["webhook_id"]), (&401.into(), &"msg_test".into()));
+    let ended = bench.run("endpoints test ledger").await;
+    assert!(ended.err.contains("there is no endpoint ledger in the settings"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn check_prints_the_span_of_every_kind_of_schedule() {
+    let endpoint = |name: &str, retry: &str| {
+        format!(
+            "[[endpoint]]\nname = \"{name}\"\nurl = \"https://h/x\"\nsecret = {{ env = \"SHOP_SECRET\" }}\n{retry}\n"
+        )
+    };
+    let settings = [
+        endpoint("curve", ""),
+        endpoint("page", "retry = \"page\""),
+        endpoint("standard", "retry = \"standard-webhooks\""),
+        endpoint("own", "[endpoint.retry]\nschedule = [\"5s\", \"5m\"]"),
+    ];
+    let bench = Bench::new(&settings.concat());
+    let ended = bench.run("check").await;
+    for line in [
+        "20 attempts over 2days 17h",
+        "3 attempts over 350ms",
+        "10 attempts over 3days 3h 35m 5s",
+        "3 attempts over 5m 5s",
+    ] {
+        assert!(ended.out.contains(line), "`{line}` is not in\n{}", ended.out);
+    }
 }

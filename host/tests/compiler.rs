@@ -53,7 +53,9 @@ fn a_bomb_ends_at_the_deadline() {
             .expect("text");
     }
     let limits = CompileLimits { deadline: Duration::from_secs(1), ..CompileLimits::default() };
-    check(HOST, limits, &component(&body), &["took longer than 1 s", "smaller functions"]);
+    check(HOST, limits, &component(&body), &["took longer than 1 s,", "smaller functions"]);
+    let limits = CompileLimits { cpu_max: Duration::from_secs(1), ..CompileLimits::default() };
+    check(HOST, limits, &component(&body), &["took longer than 1 s of CPU,", "smaller functions"]);
 }
 
 #[test]

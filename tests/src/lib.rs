@@ -9,6 +9,8 @@ pub mod whole_path;
 pub mod python_verifier;
 pub mod store_file;
 pub mod store_fill;
+pub mod small_disk;
+pub mod account;
 pub mod nats_server;
 pub mod fake_inbox;
 pub mod redis_server;

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use wirehook::delivery::{DeliveryId, RetryPolicy};
+use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
@@ -157,6 +158,7 @@ pub fn settings(url: &str) -> EndpointSettings {
         retry: RetryPolicy::default(),
         order: Order::None,
         backlog: BacklogSettings::default(),
+        gate: GatePolicy::default(),
     }
 }
 

@@ -1,14 +1,21 @@
 //! Looking into a store's file from outside, as `sqlite3` would.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
+use tempfile::TempDir;
 
 /// Opens a copy of the store at `path`, as a crash left it, and lets SQLite check every page and index.
 ///
 /// The copy takes the write-ahead log along: recovery is part of what is checked, and the original stays as it is.
 pub fn check_integrity_of_copy(path: &Path) -> Result<()> {
+    let (_folder, copy) = copy(path)?;
+    check_integrity(&copy)
+}
+
+/// Copies the store at `path`, with its write-ahead log, into a folder of its own. Nobody may write to it meanwhile.
+pub fn copy(path: &Path) -> Result<(TempDir, PathBuf)> {
     let folder = tempfile::tempdir().context("a folder for the copy")?;
     let copy = folder.path().join("copy.db");
     std::fs::copy(path, &copy).with_context(|| format!("copying {}", path.display()))?;
@@ -16,7 +23,7 @@ pub fn check_integrity_of_copy(path: &Path) -> Result<()> {
     if log.exists() {
         std::fs::copy(&log, with_suffix(&copy, "-wal")).with_context(|| format!("copying {}", log.display()))?;
     }
-    check_integrity(&copy)
+    Ok((folder, copy))
 }
 
 fn check_integrity(path: &Path) -> Result<()> {
@@ -28,7 +35,7 @@ fn check_integrity(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

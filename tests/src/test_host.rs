@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, ChildStdin, Command};
 
 pub use self::command::CommandOutput;
-pub use self::folder::{HostFolder, HostFolderBuilder, PluginFile};
+pub use self::folder::{HostFolder, HostFolderBuilder, OpenFiles, PluginFile};
 pub use self::logs::Logs;
 pub use self::observe::{DeadLetter, RunCount, Status};
 use crate::wait;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use wirehook::clock::SystemClock;
 use wirehook::delivery::RetryPolicy;
+use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::dispatcher::lane::Lane;
 use wirehook::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
 use wirehook::drain::{self, DrainHandle};
@@ -156,6 +157,7 @@ impl WholePath {
             pool: Arc::clone(&pool),
             dispatcher: Arc::clone(&dispatcher),
             pressure,
+            gate: Arc::default(),
             routes,
             sources: HashMap::from([(
                 source.into(),
@@ -212,5 +214,6 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
         order: Order::None,
         backlog: BacklogSettings::default(),
+        gate: GatePolicy::default(),
     })
 }

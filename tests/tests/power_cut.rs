@@ -12,6 +12,7 @@ use wirehook::delivery::Transition;
 use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{Acceptance, Claim, Retention, RunOutcome, Store, StoreError};
+use wirehook_tests::account::Account;
 use wirehook_tests::conformance::store::{HERE, START, arrival, at, attempt, completion, delivery, event};
 use wirehook_tests::power_cut::{PowerCut, Recording, Unsynced};
 
@@ -100,6 +101,7 @@ fn lost(folder: &Path, marks: &[String]) -> Vec<String> {
     let store = SqliteStore::open(SqliteOptions::new(&path), START).expect("the store opens clean");
     drop(store);
     let connection = Connection::open(&path).unwrap();
+    Account::of(&connection).expect("the equations hold");
     let names = |sql: &str| -> HashSet<String> {
         let mut select = connection.prepare(sql).unwrap();
         select.query_map((), |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()

@@ -20,6 +20,7 @@ use wirehook::settings::Synchronous;
 use wirehook::source::{Accept, Source, SourceError, SourceState};
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{Store, StoreStatus};
+use wirehook_tests::account::Account;
 use wirehook_tests::artifacts::{example_plugin, hostile_guest};
 use wirehook_tests::events::{entity_id, order_created};
 use wirehook_tests::fake_endpoint::{Answer, Call, FakeEndpoint, Script};
@@ -181,6 +182,7 @@ fn look(folder: &Path) -> Found {
     let connection = Connection::open(&path).unwrap();
     let integrity: String = connection.query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
     assert_eq!(integrity, "ok");
+    Account::of(&connection).expect("the equations hold");
     let count = |sql: &str| -> u64 { connection.query_row(sql, (), |row| row.get::<_, i64>(0)).unwrap() as u64 };
     let mut events = connection.prepare("SELECT entity_id FROM event JOIN dedup USING (seq)").unwrap();
     let mut deliveries = connection
@@ -279,6 +281,11 @@ async fn resume(step: usize, folder: &TempDir, acked: &BTreeSet<usize>, plugins:
     feed(&path, (0..EVENTS).filter(|number| !acked.contains(number)).collect(), None).await;
     until_delivered(&*store).await;
     path.stop().await.unwrap();
+    let account = Account::of_copy(&folder.path().join("store.db")).unwrap();
+    assert!(account.is_idle() && account.dead_letters.is_empty(), "step {step}: {account:?}");
+    for plugin in ["orders", "fan_out"] {
+        assert_eq!(account.runs_of(plugin, "produced"), EVENTS as u64, "step {step}: {account:?}");
+    }
 
     let mut requests = shop.requests();
     requests.extend(ledger.requests());

@@ -96,7 +96,10 @@ async fn the_files_are_the_owners_alone() {
     let store = open(&path).unwrap();
     accept(&store, "a", &["orders"], HERE, START).await;
     store.is_idle(Vec::new()).await.unwrap();
-    assert_eq!(files_in(folder.path()), ["store.db", "store.db-shm", "store.db-wal", "store.db.lock"]);
+    assert_eq!(
+        files_in(folder.path()),
+        ["store.db", "store.db-shm", "store.db-wal", "store.db.begun", "store.db.lock"]
+    );
     for name in files_in(folder.path()) {
         let mode = std::fs::metadata(folder.path().join(&name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -106,7 +109,7 @@ async fn the_files_are_the_owners_alone() {
 }
 
 /// The version that this host writes.
-const VERSION: usize = 3;
+const VERSION: usize = 6;
 
 #[test]
 fn versions_are_minded() {
@@ -133,7 +136,10 @@ async fn a_store_of_the_first_version_is_migrated() {
     Connection::open(&path)
         .unwrap()
         .execute_batch(
-            "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage; PRAGMA user_version = 1",
+            "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage;
+             DROP TABLE suspect; DROP TABLE endpoint_state; DROP INDEX run_order; DROP INDEX delivery_order;
+             ALTER TABLE run DROP COLUMN order_key; ALTER TABLE run DROP COLUMN bytes;
+             ALTER TABLE delivery DROP COLUMN order_key; ALTER TABLE delivery DROP COLUMN bytes; PRAGMA user_version = 1",
         )
         .unwrap();
     let store = open(&path).unwrap();

@@ -65,12 +65,14 @@ const LANGUAGES: [Part; 12] = [
     Part::Clang(c::File::Builtins),
 ];
 
-const CHECKS: [Part; 5] = [
+const CHECKS: [Part; 6] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
     Part::Server("nats-server", "nats-server"),
     Part::Server("redis-server", "redis-server"),
     Part::Server("postgres", POSTGRES),
+    // Steps the clock of one process.
+    Part::Program("faketime", "faketime"),
 ];
 
 /// Whichever PostgreSQL the system has; see [`package_here`].

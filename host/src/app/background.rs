@@ -4,19 +4,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
 use crate::admin::{Part, Readiness};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
+use crate::endpoint::{Endpoints, TestReport};
+use crate::handover::refill::Refill as _;
+use crate::inbox::gate::Gate;
 use crate::metrics::Metrics;
+use crate::ops::endpoints::Lanes;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::{BacklogSettings, PluginsSettings, RetentionSettings};
 use crate::source::SourceState;
-use crate::store::{Backlog, DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Backlog, DeliveryState, EndpointChange, EndpointChanged, Redriven, Retention, Store, StoreError};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -33,6 +41,68 @@ pub(super) async fn beat(store: Arc<dyn Store>, clock: Arc<dyn Clock>, drain: Dr
     while wait(HEARTBEAT_INTERVAL, &drain).await {
         if let Err(error) = store.heartbeat(clock.now()).await {
             tracing::error!(%error, "the store did not take the heartbeat");
+        }
+    }
+}
+
+/// How often the clock is looked at.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the wall clock is set back, has what waits be due earlier by as much, so that nothing waits an hour for an
+/// instant.
+pub(super) async fn watch_clock(
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    dispatcher: Arc<Dispatcher>,
+    clock: Arc<dyn Clock>,
+    drain: Drain,
+) {
+    let mut watch = StepWatch::new(&*clock);
+    // What the store has not been told yet.
+    let mut untold = Duration::ZERO;
+    while wait(CLOCK_INTERVAL, &drain).await {
+        match watch.look(&*clock) {
+            Some(ClockStep::Back(back)) => {
+                tracing::warn!(
+                    back_s = back.as_secs_f64(),
+                    "the clock was set back; what waits is due earlier by as much"
+                );
+                untold += back;
+            }
+            Some(ClockStep::Forward(forward)) => {
+                tracing::warn!(
+                    forward_s = forward.as_secs_f64(),
+                    "the clock was set forward; what falls due by that is due"
+                );
+            }
+            None => {}
+        }
+        if untold.is_zero() {
+            continue;
+        }
+        match store.clock_went_back(untold, clock.now()).await {
+            Ok(()) => {
+                untold = Duration::ZERO;
+                pool.look_again();
+                dispatcher.look_again();
+                pool.changed().notify_one();
+                dispatcher.changed().notify_one();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not be told that the clock was set back; trying again");
+            }
+        }
+    }
+}
+
+/// How often it is kept how endpoints fare; what came after the last time is forgotten in a crash.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps how endpoints fare.
+pub(super) async fn keep_health(dispatcher: Arc<Dispatcher>, drain: Drain) {
+    while wait(HEALTH_INTERVAL, &drain).await {
+        if let Err(error) = dispatcher.keep_health().await {
+            tracing::error!(%error, "the store did not keep how endpoints fare; trying again");
         }
     }
 }
@@ -188,7 +258,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
 }
 
 /// Waits; `false` once the drain has begun.
-async fn wait(duration: Duration, drain: &Drain) -> bool {
+pub(super) async fn wait(duration: Duration, drain: &Drain) -> bool {
     tokio::select! {
         () = drain.begun() => false,
         () = tokio::time::sleep(duration) => true,
@@ -198,19 +268,38 @@ async fn wait(duration: Duration, drain: &Drain) -> bool {
 /// What `/readyz` answers.
 pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
+    pub(super) store: Arc<SqliteStore>,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Parts {
+    /// The store is ready while it commits and takes events.
+    fn store(&self) -> Part {
+        let failing =
+            self.store.failing().map(|failing| format!("it can't commit: {}; {}", failing.error, failing.advice()));
+        let stopped = self
+            .gate
+            .closed()
+            .map(|bound| format!("intake is stopped: {bound}; it goes on by itself when there is room"));
+        let said: Vec<_> = stopped.into_iter().chain(failing).collect();
+        Part { name: "store".to_owned(), ready: said.is_empty(), detail: said.join("; ") }
+    }
 }
 
 impl Readiness for Parts {
     fn parts(&self) -> Vec<Part> {
         let part = |name: String, ready, detail: String| Part { name, ready, detail };
-        // Answering at all means that the store is open and the plugins folder was read: a plugin that won't load parks
-        // its own runs and is no reason to send traffic elsewhere.
-        let mut parts = vec![part("store".to_owned(), true, String::new())];
+        // Answering at all means that the plugins folder was read: a plugin that won't load parks its own runs and is no
+        // reason to send traffic elsewhere.
+        let mut parts = vec![self.store()];
         let statuses = self.registry.statuses();
         let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
         let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
         parts.push(part("plugins".to_owned(), true, said.join("; ")));
+        // An endpoint that gets nothing keeps its own webhooks waiting and nobody else's.
+        parts.push(part("endpoints".to_owned(), true, self.dispatcher.complaints().join("; ")));
         parts.extend(self.states.iter().map(|state| {
             let status = state.status();
             let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
@@ -239,6 +328,8 @@ fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {
 pub(super) struct Hooks {
     pub(super) pool: Arc<Pool>,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) parts: Arc<Parts>,
     pub(super) started_at: Timestamp,
 }
@@ -256,5 +347,22 @@ impl OpsHooks for Hooks {
             started_at: self.started_at,
             parts: self.parts.parts(),
         })
+    }
+
+    fn lanes(&self) -> Option<Lanes> {
+        Some(Lanes { views: self.dispatcher.views(), next_up: self.dispatcher.next_up() })
+    }
+
+    fn change_endpoint<'a>(
+        &'a self,
+        _: &'a dyn Store,
+        change: EndpointChange,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<EndpointChanged, StoreError>> {
+        self.dispatcher.change_endpoint(change).boxed()
+    }
+
+    fn test_endpoint<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
+        async move { Some(self.endpoints.get(name)?.test(&*self.clock).await) }.boxed()
     }
 }

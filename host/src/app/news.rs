@@ -43,7 +43,7 @@ pub struct Called {
 }
 
 impl From<&Ran> for Called {
-    fn from(Ran { run, plugin, report, conflicts: _ }: &Ran) -> Self {
+    fn from(Ran { run, plugin, report, .. }: &Ran) -> Self {
         Self {
             plugin: Arc::clone(&run.plugin),
             plugin_digest: Arc::clone(&plugin.digest),
@@ -93,7 +93,8 @@ pub(super) async fn tell_attempts(
     watcher: mpsc::Sender<News>,
 ) {
     while let Some(attempted) = attempts.recv().await {
-        let copy = Attempted { delivery: attempted.delivery.clone(), record: attempted.record.clone() };
+        let copy =
+            Attempted { delivery: attempted.delivery.clone(), record: attempted.record.clone(), news: attempted.news };
         let _ = watcher.send(News::Attempted(Box::new(copy))).await;
         // Fails only when the store has closed: the claim is released at the next start.
         if passed.send(attempted).await.is_err() {

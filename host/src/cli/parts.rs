@@ -12,6 +12,7 @@ use super::failure::{Failure, Failures};
 pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
 pub use crate::dev::{Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, SourceArguments};
+use crate::endpoint::TestReport;
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;
 pub use crate::publish::{Report as PublishReport, Routed};
@@ -63,6 +64,13 @@ pub trait Parts: Send + Sync {
         events: Vec<Routed>,
         progress: &'a mut (dyn FnMut(&PublishReport) + Send),
     ) -> BoxFuture<'a, Result<PublishReport, Failures>>;
+
+    /// Sends a test webhook from this process; `None` where the settings have no such endpoint.
+    fn test_endpoint<'a>(
+        &'a self,
+        settings: &'a Settings,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TestReport>, Failures>>;
 
     /// Looks at one plugin's file: at what it asks for, or with `settings` at what it gets.
     fn inspect(&self, file: &Path, settings: Option<&Settings>) -> PluginView;

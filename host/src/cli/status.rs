@@ -6,7 +6,7 @@ use super::deliveries::state_look;
 use super::failure::{Exit, Failures};
 use super::table::{Table, counted, plain, printable};
 use crate::ops::{HostStatus, Reply, Request, Status};
-use crate::store::StoreStatus;
+use crate::store::{EndpointRecord, EndpointState, StoreStatus};
 
 pub(super) const EXAMPLE: &str = "\
 Example:
@@ -49,6 +49,12 @@ fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Resul
     if store.events_unaccounted > 0 {
         let events = counted(store.events_unaccounted, "event is", "events are");
         let text = format!("{events} unaccounted for: please report this");
+        let text = Look::Bad.paint(&text, console.coloured());
+        console.line(text)?;
+    }
+    for endpoint in store.endpoints.iter().filter(|endpoint| endpoint.state != EndpointState::Active) {
+        let EndpointRecord { name, state, since, reason, .. } = endpoint;
+        let text = format!("endpoint {name} is {} since {since}: {}", state.as_str(), printable(reason));
         let text = Look::Bad.paint(&text, console.coloured());
         console.line(text)?;
     }

@@ -89,6 +89,41 @@ fn the_default_continues_the_page_for_65_hours() {
 }
 
 #[test]
+fn standard_webhooks_suggests_ten_attempts_over_three_days() {
+    let policy = RetryPolicy::standard_webhooks();
+    let minutes: Vec<_> = waits_ms(&policy).iter().map(|wait_ms| wait_ms / 60_000).collect();
+    assert_eq!(minutes, [0, 5, 30, 120, 300, 600, 840, 1_200, 1_440]);
+    assert_eq!((policy.max_attempts, policy.delay_after(1)), (10, Duration::from_secs(5)));
+    assert_eq!(policy.span(), Duration::from_hours(75) + Duration::from_mins(35) + Duration::from_secs(5));
+    assert_eq!(policy.max_delay, Duration::from_hours(24));
+}
+
+#[test]
+fn a_schedule_has_its_own_waits_and_attempts() {
+    let policy = RetryPolicy::scheduled(vec![Duration::from_secs(5), Duration::from_mins(5)]);
+    assert_eq!((policy.max_attempts, waits_ms(&policy)), (3, vec![5_000, 300_000]));
+    assert_eq!(policy.max_delay, Duration::from_hours(12), "an endpoint may ask for more than the schedule has");
+    assert_eq!(policy.delay_after(1_000), Duration::from_mins(5));
+}
+
+#[test]
+fn what_the_operator_says_of_a_status_goes_before_the_rule() {
+    let patterns = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let statuses = Statuses::new(patterns(&["409", "3xx", "410"]), patterns(&["5xx", "404"])).unwrap();
+    for page in [RetryPolicy::page(), RetryPolicy::default()] {
+        let policy = RetryPolicy { statuses: statuses.clone(), ..page };
+        check(&policy, [409, 410], "retry");
+        check(&policy, 300..=399, "retry");
+        check(&policy, [404], "status_4xx");
+        check(&policy, 500..=999, "status_5xx");
+        check(&policy, 200..=299, "delivered");
+        check(&policy, [400, 422], "status_4xx");
+    }
+    let gone = Statuses::new(Vec::new(), patterns(&["4xx"])).unwrap();
+    check(&RetryPolicy { statuses: gone, ..RetryPolicy::default() }, [410], "status_410");
+}
+
+#[test]
 fn the_last_attempt_allowed_is_the_last() {
     let policy = RetryPolicy::default();
     let mut rng = fastrand::Rng::with_seed(1);
@@ -144,6 +179,7 @@ fn policies() -> impl Strategy<Value = RetryPolicy> {
             max_delay: Duration::from_millis(max_ms),
             jitter,
             rule: if page { RetryRule::Page } else { RetryRule::Default },
+            ..RetryPolicy::default()
         },
     )
 }

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::breaker::{Pass, Phase, Sign, Ticket};
+use super::gate::{Ended, Gate, GateNews};
 use crate::clock::{Clock, Timestamp};
-use crate::delivery::{AttemptResult, Outcome, RetryPolicy, decide};
+use crate::delivery::{AttemptResult, Outcome, RetryPolicy, Transition, decide};
 use crate::endpoint::Endpoint;
 use crate::handover::Handover;
 use crate::metrics::EndpointMetrics;
 use crate::settings::{EndpointSettings, Order};
-use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq, DeliveryTerms};
+use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq, DeliveryTerms, EndpointState};
 use crate::sync::lock;
 
 /// The weight of one lane's deliveries in memory at most, see [`crate::handover::weight`]; the rest wait in the store.
@@ -28,6 +31,30 @@ pub struct Attempted {
     pub delivery: ClaimedDelivery,
     /// What to record.
     pub record: AttemptRecord,
+    /// What it changed for all that wait.
+    pub news: Option<GateNews>,
+}
+
+/// Makes attempts: an [`Endpoint`], or what a simulation has in its place.
+pub trait Attempts: Send + Sync + 'static {
+    /// As [`Endpoint::attempt`].
+    fn attempt<'a>(
+        &'a self,
+        delivery: &'a ClaimedDelivery,
+        now: Timestamp,
+        clock: &'a dyn Clock,
+    ) -> BoxFuture<'a, Outcome>;
+}
+
+impl Attempts for Endpoint {
+    fn attempt<'a>(
+        &'a self,
+        delivery: &'a ClaimedDelivery,
+        now: Timestamp,
+        clock: &'a dyn Clock,
+    ) -> BoxFuture<'a, Outcome> {
+        self.attempt(delivery, now, clock).boxed()
+    }
 }
 
 /// One endpoint's queue. Workers come with the work, up to the endpoint's concurrency, and go when there is none.
@@ -36,7 +63,7 @@ pub struct Lane {
     pub metrics: EndpointMetrics,
     /// On what terms it takes new deliveries.
     pub terms: DeliveryTerms,
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<dyn Attempts>,
     retry: RetryPolicy,
     concurrency: usize,
     state: Mutex<State>,
@@ -47,6 +74,11 @@ struct State {
     waiting: VecDeque<ClaimedDelivery>,
     workers: usize,
     handover: Handover,
+    gate: Gate,
+    // The gate let nothing pass when it was asked last; who opens it calls `wake`.
+    held: bool,
+    // When the timer runs out that does so by itself.
+    wakes_at: Option<Duration>,
     rng: fastrand::Rng,
     // None once the lane is stopping; workers that are under way hold the last ones.
     attempted: Option<mpsc::Sender<Attempted>>,
@@ -55,7 +87,7 @@ struct State {
 impl Lane {
     /// A lane without work. `rng` gives the jitter.
     pub fn new(
-        endpoint: Arc<Endpoint>,
+        endpoint: Arc<impl Attempts>,
         settings: &EndpointSettings,
         metrics: EndpointMetrics,
         clock: Arc<dyn Clock>,
@@ -66,6 +98,9 @@ impl Lane {
             waiting: VecDeque::new(),
             workers: 0,
             handover: Handover::new(DELIVERIES_IN_MEMORY_MAX),
+            gate: Gate::new(settings.gate.clone()),
+            held: false,
+            wakes_at: None,
             rng,
             attempted: Some(attempted),
         };
@@ -83,19 +118,94 @@ impl Lane {
     /// Takes deliveries that this host holds; starts workers for them.
     pub fn enqueue(self: &Arc<Self>, deliveries: impl IntoIterator<Item = ClaimedDelivery>) {
         let mut state = lock(&self.state);
-        let Some(attempted) = state.attempted.clone() else { return };
+        if state.attempted.is_none() {
+            return;
+        }
         for delivery in deliveries {
             state.waiting.push_back(delivery);
-            if state.workers < self.concurrency {
-                state.workers += 1;
-                tokio::spawn(Arc::clone(self).work(attempted.clone()));
-            }
+            self.start_worker(&mut state);
+        }
+    }
+
+    /// One worker more, where there is room for one; it ends at once where there is nothing to do.
+    fn start_worker(self: &Arc<Self>, state: &mut State) {
+        if let Some(attempted) = state.attempted.clone()
+            && state.workers < self.concurrency
+            && !state.held
+        {
+            state.workers += 1;
+            tokio::spawn(Arc::clone(self).work(attempted));
         }
     }
 
     /// Applies `change` to the lane's handover.
     pub fn handover<T>(&self, change: impl FnOnce(&mut Handover) -> T) -> T {
         change(&mut lock(&self.state).handover)
+    }
+
+    /// Applies `change` to the lane's gate, at this moment of the clock that never goes back. What it lets pass begins.
+    pub fn gate<T>(self: &Arc<Self>, change: impl FnOnce(&mut Gate, Duration) -> T) -> T {
+        let mut state = lock(&self.state);
+        let changed = change(&mut state.gate, self.clock.monotonic());
+        self.wake(&mut state);
+        changed
+    }
+
+    /// Looks at the gate, with both clocks; nothing begins by it.
+    pub(super) fn gate_look<T>(&self, look: impl FnOnce(&mut Gate, Duration, Timestamp) -> T) -> T {
+        look(&mut lock(&self.state).gate, self.clock.monotonic(), self.clock.now())
+    }
+
+    /// As [`Gate::shut`], with the moment on the wall clock until when; `None` where it is not shut.
+    pub fn shut(&self, now: Timestamp) -> Option<Option<Timestamp>> {
+        let monotonic = self.clock.monotonic();
+        match lock(&self.state).gate.shut(monotonic) {
+            Pass::Now => None,
+            Pass::At(at) => Some(Some(now.plus(at.saturating_sub(monotonic)))),
+            Pass::WhenTold => Some(None),
+        }
+    }
+
+    /// Whether attempts are made, now or later, without anybody's doing.
+    pub fn is_active(&self) -> bool {
+        lock(&self.state).gate.state() == EndpointState::Active
+    }
+
+    /// The delivery that is tried next.
+    pub fn next_up(&self) -> Option<DeliverySeq> {
+        lock(&self.state).waiting.front().map(|delivery| delivery.seq)
+    }
+
+    /// Gives up what waits in memory, for the store to keep. What is under way ends as ever.
+    pub fn give_up(&self) -> Vec<ClaimedDelivery> {
+        lock(&self.state).waiting.drain(..).collect()
+    }
+
+    /// The gate may let something pass: whatever it lets pass starts more.
+    fn wake(self: &Arc<Self>, state: &mut State) {
+        state.held = false;
+        if !state.waiting.is_empty() {
+            self.start_worker(state);
+        }
+    }
+
+    /// Nothing passes before `pass`.
+    fn hold(self: &Arc<Self>, state: &mut State, pass: Pass, now: Duration) {
+        state.held = true;
+        if let Pass::At(at) = pass
+            && state.wakes_at.is_none_or(|wakes_at| at < wakes_at)
+        {
+            state.wakes_at = Some(at);
+            let lane = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(at.saturating_sub(now)).await;
+                let mut state = lock(&lane.state);
+                if state.wakes_at == Some(at) {
+                    state.wakes_at = None;
+                }
+                lane.wake(&mut state);
+            });
+        }
     }
 
     /// No attempt begins from now on; the channel closes once those under way are over. Returns the deliveries that are
@@ -107,8 +217,8 @@ impl Lane {
     }
 
     async fn work(self: Arc<Self>, attempted: mpsc::Sender<Attempted>) {
-        while let Some(delivery) = self.next() {
-            let attempt = self.attempt(delivery).await;
+        while let Some((delivery, ticket)) = self.next() {
+            let attempt = self.attempt(delivery, ticket).await;
             // Fails only when the store has closed: the claim is released at the next start.
             if attempted.send(attempt).await.is_err() {
                 return;
@@ -116,25 +226,65 @@ impl Lane {
         }
     }
 
-    fn next(&self) -> Option<ClaimedDelivery> {
+    /// The next delivery that the gate lets pass. Without one the worker ends: waiting takes none.
+    fn next(self: &Arc<Self>) -> Option<(ClaimedDelivery, Ticket)> {
         let mut state = lock(&self.state);
-        let next = state.waiting.pop_front();
-        state.workers -= usize::from(next.is_none());
+        let now = self.clock.monotonic();
+        let passed = if state.waiting.is_empty() { None } else { Some(state.gate.pass(now)) };
+        let next = match passed {
+            Some(Ok(ticket)) => state.waiting.pop_front().map(|delivery| (delivery, ticket)),
+            Some(Err(pass)) => {
+                self.hold(&mut state, pass, now);
+                None
+            }
+            None => None,
+        };
+        if next.is_none() {
+            state.workers -= 1;
+        } else if !state.waiting.is_empty() {
+            self.start_worker(&mut state);
+        }
         next
     }
 
-    async fn attempt(&self, delivery: ClaimedDelivery) -> Attempted {
+    async fn attempt(self: &Arc<Self>, delivery: ClaimedDelivery, ticket: Ticket) -> Attempted {
         let started_at = self.clock.now();
         // A panic of the host's own code on one delivery must not cost the lane a worker.
-        let attempt = AssertUnwindSafe(self.endpoint.attempt(&delivery, started_at, &*self.clock)).catch_unwind().await;
-        let outcome = attempt.unwrap_or_else(|_| Outcome {
+        let attempt = AssertUnwindSafe(async { self.endpoint.attempt(&delivery, started_at, &*self.clock).await });
+        let outcome = attempt.catch_unwind().await.unwrap_or_else(|_| Outcome {
             result: AttemptResult::Transport("the host panicked during the attempt; please report this".to_owned()),
             retry_after: None,
             response: Bytes::new(),
             duration: Duration::ZERO,
         });
+        let retry_after = outcome.retry_after;
         let record = self.record(&delivery, started_at, outcome);
-        Attempted { delivery, record }
+        let news = self.ended(ticket, &record.transition, retry_after);
+        Attempted { delivery, record, news }
+    }
+
+    /// Tells the gate what the attempt came to.
+    fn ended(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        transition: &Transition,
+        retry_after: Option<Timestamp>,
+    ) -> Option<GateNews> {
+        let at = self.clock.now();
+        let sign = match transition {
+            Transition::Delivered => Sign::Well,
+            Transition::Retry { .. } | Transition::Dead { .. } => {
+                Sign::Ill { asked: retry_after.map(|retry_after| retry_after.since(at)) }
+            }
+        };
+        let mut state = lock(&self.state);
+        let now = self.clock.monotonic();
+        let (before, news) = (state.gate.phase(), state.gate.ended(ticket, Ended { sign, transition }, at, now));
+        // A probe that is over makes room for the next.
+        if matches!(before, Some(Phase::Probing { .. })) {
+            self.wake(&mut state);
+        }
+        news
     }
 
     fn record(&self, delivery: &ClaimedDelivery, started_at: Timestamp, outcome: Outcome) -> AttemptRecord {

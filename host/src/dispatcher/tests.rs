@@ -5,14 +5,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use futures::FutureExt as _;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::lane::Attempts;
 use super::*;
 use crate::clock::SystemClock;
-use crate::delivery::RetryPolicy;
+use crate::delivery::{Outcome, RetryPolicy};
 use crate::drain::{self, DrainHandle};
-use crate::endpoint::Endpoints;
+use crate::endpoint::{Endpoint, Endpoints};
 use crate::handover::refill::refill;
 use crate::secret::Secret;
 use crate::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureProfile};
@@ -27,7 +29,23 @@ pub(crate) fn lane(
     clock: &Arc<dyn Clock>,
     attempted: mpsc::Sender<Attempted>,
 ) -> Arc<Lane> {
-    let settings = EndpointSettings {
+    let settings = settings(name, url, concurrency);
+    let endpoint = endpoint(&settings);
+    Lane::new(endpoint, &settings, counts(name), Arc::clone(clock), fastrand::Rng::with_seed(1), attempted)
+}
+
+fn counts(name: &str) -> crate::metrics::EndpointMetrics {
+    Metrics::new("test").unwrap().endpoint(name)
+}
+
+fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
+    let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+    let endpoints = Endpoints::new(std::slice::from_ref(settings), &egress).unwrap();
+    Arc::clone(endpoints.get(&settings.name).unwrap())
+}
+
+pub(crate) fn settings(name: &str, url: &str, concurrency: usize) -> EndpointSettings {
+    EndpointSettings {
         name: name.into(),
         url: url.parse().unwrap(),
         secrets: vec![Secret::new("s")],
@@ -38,12 +56,8 @@ pub(crate) fn lane(
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
         order: Order::None,
         backlog: BacklogSettings::default(),
-    };
-    let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse().unwrap()] };
-    let endpoints = Endpoints::new(std::slice::from_ref(&settings), &egress).unwrap();
-    let endpoint = Arc::clone(endpoints.get(name).unwrap());
-    let metrics = Metrics::new("test").unwrap().endpoint(name);
-    Lane::new(endpoint, &settings, metrics, Arc::clone(clock), fastrand::Rng::with_seed(1), attempted)
+        gate: gate::GatePolicy::default(),
+    }
 }
 
 /// A receiver that lets requests wait at a gate.
@@ -96,12 +110,19 @@ struct Scene {
     _tasks: JoinSet<()>,
 }
 
+/// `open` requests pass the gate; the first of each id is answered `first`.
 async fn scene(concurrency: usize, open: usize, first: StatusCode) -> Scene {
-    scene_on(SystemClock::shared(), concurrency, open, first).await
+    scene_of(|endpoint| endpoint, concurrency, open, first).await
 }
 
-/// `open` requests pass the gate; the first of each id is answered `first`.
-async fn scene_on(clock: Arc<dyn Clock>, concurrency: usize, open: usize, first: StatusCode) -> Scene {
+/// As [`scene`], with something around the endpoint.
+async fn scene_of<A: Attempts>(
+    around: impl FnOnce(Arc<Endpoint>) -> Arc<A>,
+    concurrency: usize,
+    open: usize,
+    first: StatusCode,
+) -> Scene {
+    let clock = SystemClock::shared();
     let receiver = Arc::new(Receiver {
         gate: Semaphore::new(open),
         under_way: AtomicUsize::new(0),
@@ -119,7 +140,10 @@ async fn scene_on(clock: Arc<dyn Clock>, concurrency: usize, open: usize, first:
     let store = FakeStore::new();
     let pressure = Arc::new(Pressure::new(1024));
     let (attempted, attempts) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
-    let lanes = HashMap::from([("shop".into(), lane("shop", &url, concurrency, &clock, attempted))]);
+    let settings = settings("shop", &url, concurrency);
+    let (endpoint, rng) = (around(endpoint(&settings)), fastrand::Rng::with_seed(1));
+    let lane = Lane::new(endpoint, &settings, counts("shop"), Arc::clone(&clock), rng, attempted);
+    let lanes = HashMap::from([("shop".into(), lane)]);
     let metrics = Arc::new(Metrics::new("test").unwrap());
     let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
     let dispatcher = Dispatcher::new(lanes, shared, Arc::clone(&clock), Arc::clone(&pressure), metrics);
@@ -293,27 +317,30 @@ async fn a_lane_that_is_shed_presses_nobody_and_takes_nothing_directly() {
 }
 
 /// Panics once, in the middle of an attempt.
-struct FaultyClock {
-    clock: Arc<dyn Clock>,
+struct Faulty {
+    endpoint: Arc<Endpoint>,
     faulty: AtomicBool,
 }
 
-impl Clock for FaultyClock {
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        assert!(!self.faulty.swap(false, Ordering::SeqCst), "a fault of the host's own");
-        self.clock.monotonic()
+impl Attempts for Faulty {
+    fn attempt<'a>(
+        &'a self,
+        delivery: &'a ClaimedDelivery,
+        now: Timestamp,
+        clock: &'a dyn Clock,
+    ) -> BoxFuture<'a, Outcome> {
+        async move {
+            assert!(!self.faulty.swap(false, Ordering::SeqCst), "a fault of the host's own");
+            self.endpoint.attempt(delivery, now, clock).await
+        }
+        .boxed()
     }
 }
 
 #[tokio::test]
 async fn a_panic_during_an_attempt_is_an_attempt_that_failed_and_costs_no_worker() {
-    let clock = Arc::new(FaultyClock { clock: SystemClock::shared(), faulty: AtomicBool::new(false) });
-    let scene = scene_on(clock.clone(), 1, 10, StatusCode::OK).await;
-    clock.faulty.store(true, Ordering::SeqCst);
+    let faulty = |endpoint| Arc::new(Faulty { endpoint, faulty: AtomicBool::new(true) });
+    let scene = scene_of(faulty, 1, 10, StatusCode::OK).await;
     scene.hand_over(1);
     scene.hand_over(2);
     scene.store.wait_for("three attempts", |seen| seen.attempts.len() == 3).await;

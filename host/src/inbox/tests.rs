@@ -58,6 +58,7 @@ async fn scene() -> Scene {
         pool,
         dispatcher,
         pressure,
+        gate: Arc::default(),
         routes,
         clock,
         metrics,

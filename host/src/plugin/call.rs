@@ -205,6 +205,9 @@ fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFai
         let crossing_bytes_max = state.limits.crossing_bytes_max();
         return CallFailure::Output(format!("more than {crossing_bytes_max} bytes handed to the host at once"));
     }
+    if let Some(refused) = refused_by_system(error) {
+        return CallFailure::Host(detail(&refused));
+    }
     let mut text = describe(error);
     if !output.trim().is_empty() {
         // A panic's own words: all that tells a stripped plugin's author anything.
@@ -213,6 +216,15 @@ fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFai
         text.push_str(output[tail..].trim());
     }
     CallFailure::Trap(detail(&text))
+}
+
+/// What the operating system refused that a call needs, such as memory for the sandbox or a file of the process's own: no
+/// plugin's fault, for plugins reach no system call. The runtime gives it in types of its own; what they have in common is
+/// how they end.
+fn refused_by_system(error: &wasmtime::Error) -> Option<String> {
+    let text = error.root_cause().to_string();
+    let is_the_guests = error.downcast_ref::<Trap>().is_some() || error.downcast_ref::<I32Exit>().is_some();
+    (!is_the_guests && text.contains("(os error ")).then(|| format!("the system refused what a call needs: {text}"))
 }
 
 fn describe(error: &wasmtime::Error) -> String {

@@ -84,12 +84,14 @@ pub enum LoadError {
     },
     /// The compiler took longer than it may.
     #[error(
-        "compiling this file took longer than {} s, which is all that it may: build it with smaller functions, or with fewer dependencies",
+        "compiling this file took longer than {} s{of}, which is all that it may: build it with smaller functions, or with fewer dependencies",
         deadline.as_secs()
     )]
     CompilerDeadline {
         /// How long it may take.
         deadline: Duration,
+        /// Of what: nothing is said of the wall clock's.
+        of: &'static str,
     },
     /// No process to compile in.
     #[error(

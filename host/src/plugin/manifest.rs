@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::grant::{Grant, as_toml};
 use super::limits::{Limit, Limits, SomeLimits};
-use crate::delivery::{RetryPolicy, RetryRule};
+use crate::delivery::RetryPolicy;
 use crate::settings::PluginCeiling;
 
 /// The largest sidecar, in bytes.
@@ -128,7 +128,7 @@ impl Default for Manifest {
                 multiplier: 2.0,
                 max_delay: Duration::from_mins(5),
                 jitter: 0.1,
-                rule: RetryRule::Default,
+                ..RetryPolicy::default()
             },
         }
     }

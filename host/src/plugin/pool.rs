@@ -1,5 +1,6 @@
 //! Worker threads that call plugins, shared fairly by consumed time.
 
+mod alone;
 mod crew;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,9 +19,10 @@ use crate::handover::{Handover, Pressure, weight};
 use crate::plugin::fair::{Share, is_long, may_join, may_start};
 use crate::plugin::rollback::{Outcome, Standing, Verdict};
 use crate::plugin::{CallFailure, CallReport, Plugin, Services};
-use crate::store::{Claim, ClaimedRun, EventSeq, StateVersion, Store};
+use crate::store::{Begun, Claim, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
 
+use self::alone::{Alone, Turn};
 use self::crew::Crew;
 pub use self::crew::Workers;
 
@@ -45,6 +47,8 @@ pub struct Ran {
     pub plugin: Arc<Plugin>,
     /// What it returned.
     pub report: CallReport,
+    /// That it is under way until its outcome is durable.
+    pub begun: Begun,
 }
 
 /// The plugins that can be called, their waiting runs, and the threads that call them.
@@ -70,6 +74,8 @@ struct State {
     long_running: [usize; 2],
     /// Builds that are to be taken from work.
     condemned: Vec<Arc<Plugin>>,
+    /// Whether a run has the host for itself.
+    alone: Alone,
     stopping: bool,
 }
 
@@ -79,6 +85,8 @@ struct Queue {
     /// Who calls it.
     crew: Crew,
     waiting: VecDeque<Waiting>,
+    /// Runs that were under way when a host ended: called while nothing else is, those with the fewest such ends first.
+    suspects: Vec<Waiting>,
     /// Calls begun whose outcome is not durable yet.
     unfinished: usize,
     /// Whether the one call under way keeps the others waiting.
@@ -142,6 +150,7 @@ impl Pool {
             None => {
                 let queue = Queue {
                     waiting: VecDeque::new(),
+                    suspects: Vec::new(),
                     unfinished: 0,
                     alone: false,
                     standing: Standing::default(),
@@ -191,7 +200,7 @@ impl Pool {
         queue.plugin = None;
         let mut relief = 0;
         let mut left = Vec::with_capacity(queue.waiting.len());
-        for Waiting { run, .. } in queue.waiting.drain(..) {
+        for Waiting { run, .. } in queue.waiting.drain(..).chain(queue.suspects.drain(..)) {
             relief += queue.handover.left(weight(run.event.content_bytes()));
             left.push((run.seq, run.plugin));
         }
@@ -222,8 +231,8 @@ impl Pool {
             if !queue.is_active() {
                 queue.share.join(turn_at);
             }
-            queue.waiting.push_back(Waiting { run, conflicts: 0 });
             added[queue.crew as usize] += 1;
+            queue.put(Waiting { run, conflicts: 0 });
         }
         drop(state);
         for (work, added) in self.work.iter().zip(added) {
@@ -253,7 +262,7 @@ impl Pool {
 
     /// The outcome of a run that was called is durable: it leaves the memory.
     pub fn done(&self, plugin: &str, event: &Event) {
-        let freed = lock(&self.state).queues.get_mut(plugin).is_some_and(Queue::end_call);
+        let freed = lock(&self.state).end_call(plugin, || self.clock.monotonic());
         if freed {
             self.wake_all();
         }
@@ -263,10 +272,12 @@ impl Pool {
     /// The outcome of a run could not be kept, because the state that the call had read has changed: it is called again
     /// before all others. What a pool that is stopping leaves behind, the next start claims.
     pub fn run_again(&self, run: ClaimedRun, conflicts: u32) {
-        if let Some(queue) = lock(&self.state).queues.get_mut(&run.plugin) {
-            queue.end_call();
-            queue.waiting.push_front(Waiting { run, conflicts });
+        let mut state = lock(&self.state);
+        state.end_call(&run.plugin, || self.clock.monotonic());
+        if let Some(queue) = state.queues.get_mut(&run.plugin) {
+            queue.put_first(Waiting { run, conflicts });
         }
+        drop(state);
         self.wake_all();
     }
 
@@ -302,7 +313,7 @@ impl Pool {
     pub fn stop(&self) -> Vec<(EventSeq, Arc<str>)> {
         let mut state = lock(&self.state);
         state.stopping = true;
-        let left = state.queues.values_mut().flat_map(|queue| queue.waiting.drain(..));
+        let left = state.queues.values_mut().flat_map(|queue| queue.waiting.drain(..).chain(queue.suspects.drain(..)));
         let left = left.map(|waiting| (waiting.run.seq, waiting.run.plugin)).collect();
         drop(state);
         self.wake_all();
@@ -321,6 +332,7 @@ impl Pool {
     fn work(&self, crew: Crew, ran: &mpsc::Sender<Ran>) {
         while let Some((Waiting { run, conflicts }, plugin, charge)) = self.next(crew) {
             let attempt = run.attempts_made.saturating_add(1);
+            let begun = self.store.begin(&run, &plugin.digest, run.crashes > 0);
             // A panic of the host's own code on one event must cost neither the worker nor the run.
             let report = catch_unwind(AssertUnwindSafe(|| plugin.call_with(&run.event, attempt, &self.services)))
                 .unwrap_or_else(|_| panicked());
@@ -331,7 +343,7 @@ impl Pool {
             self.finish(crew, &plugin, charge, &report);
             // A plugin that had to leave a worker free may have a turn for it now.
             self.work[crew as usize].notify_one();
-            if ran.blocking_send(Ran { run, conflicts, plugin, report }).is_err() {
+            if ran.blocking_send(Ran { run, conflicts, plugin, report, begun }).is_err() {
                 return;
             }
         }
@@ -357,23 +369,48 @@ impl Pool {
             if state.stopping {
                 return None;
             }
-            let (long_running, workers) = (state.long_running[crew as usize], self.workers.of(crew));
-            let ready = state.queues.values_mut().filter(|queue| queue.crew == crew && queue.is_ready());
-            let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
-            if let Some(queue) = ready.min_by_key(|queue| queue.share.consumed())
-                && let Some(plugin) = queue.plugin.clone()
-                && let Some(waiting) = queue.waiting.pop_front()
-            {
-                queue.unfinished += 1;
-                queue.alone = waiting.must_be_alone();
-                let turn_at = queue.share.consumed();
-                let charge = queue.share.start();
-                state.turn_at = state.turn_at.max(turn_at);
-                state.long_running[crew as usize] += usize::from(is_long(charge));
-                return Some((waiting, plugin, charge));
+            let next = match state.turn(|| self.clock.monotonic()) {
+                Turn::Everyone => state.take_next(crew, self.workers.of(crew)),
+                Turn::Suspect(name) => state.take_suspect(crew, &name, self.clock.monotonic()),
+                Turn::Nobody => None,
+            };
+            if next.is_some() {
+                return next;
             }
             state = self.work[crew as usize].wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl State {
+    /// Takes the run of `crew` whose turn it is.
+    fn take_next(&mut self, crew: Crew, workers: usize) -> Option<(Waiting, Arc<Plugin>, Duration)> {
+        let long_running = self.long_running[crew as usize];
+        let ready = self.queues.values_mut().filter(|queue| queue.crew == crew && queue.is_ready());
+        let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
+        let queue = ready.min_by_key(|queue| queue.share.consumed())?;
+        let (plugin, waiting) = (queue.plugin.clone()?, queue.waiting.pop_front()?);
+        queue.alone = waiting.must_be_alone();
+        let name = Arc::clone(&plugin.name);
+        let charge = self.begin_call(crew, &name)?;
+        Some((waiting, plugin, charge))
+    }
+
+    /// A call of `plugin` begins. Returns what it is charged beforehand.
+    fn begin_call(&mut self, crew: Crew, plugin: &str) -> Option<Duration> {
+        let queue = self.queues.get_mut(plugin)?;
+        queue.unfinished += 1;
+        let turn_at = queue.share.consumed();
+        let charge = queue.share.start();
+        self.turn_at = self.turn_at.max(turn_at);
+        self.long_running[crew as usize] += usize::from(is_long(charge));
+        Some(charge)
+    }
+
+    /// A call's outcome was dealt with. Whether runs that had to wait for it may be called now.
+    fn end_call(&mut self, plugin: &str, now: impl FnOnce() -> Duration) -> bool {
+        let waited_for = self.alone.end(now) || self.alone.is_waiting();
+        self.queues.get_mut(plugin).is_some_and(Queue::end_call) || waited_for
     }
 }
 
@@ -426,8 +463,18 @@ impl Queue {
         was_alone || (self.unfinished == 0 && !self.waiting.is_empty())
     }
 
+    /// Puts a run where it waits for its turn.
+    fn put(&mut self, waiting: Waiting) {
+        if waiting.run.crashes == 0 { self.waiting.push_back(waiting) } else { self.suspects.push(waiting) }
+    }
+
+    /// As [`Self::put`], before all others.
+    fn put_first(&mut self, waiting: Waiting) {
+        if waiting.run.crashes == 0 { self.waiting.push_front(waiting) } else { self.suspects.push(waiting) }
+    }
+
     fn is_active(&self) -> bool {
-        !self.waiting.is_empty() || self.share.running() > 0
+        !self.waiting.is_empty() || !self.suspects.is_empty() || self.share.running() > 0
     }
 }
 

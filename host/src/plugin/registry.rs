@@ -1,6 +1,6 @@
 //! Which plugins are known, and which of them can be called: keeps the pool, the routes and the store agreed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use futures::future::try_join_all;
@@ -24,9 +24,14 @@ pub struct Registry {
     parts: RegistryParts,
     plugins: Mutex<BTreeMap<Arc<str>, Entry>>,
     histories: Mutex<BTreeMap<Arc<str>, History>>,
+    /// Builds that are not called any more, by plugin and digest: see [`HOST_CRASHES_MAX`].
+    crashers: Mutex<Option<Crashers>>,
     /// One change of what is at work at a time.
     turn: tokio::sync::Mutex<()>,
 }
+
+/// Builds by plugin and digest.
+type Crashers = BTreeSet<(Arc<str>, Arc<str>)>;
 
 /// What a registry stands on.
 pub struct RegistryParts {
@@ -85,6 +90,10 @@ struct Entry {
 /// writing it.
 const LOOKS_CUT_MAX: u32 = 15;
 
+/// A build with so many dead letters `host_crash` at the start is not called any more: it takes the host down with whatever
+/// event it has. Only a start finds such dead letters, so they are counted there.
+pub const HOST_CRASHES_MAX: usize = 3;
+
 /// How often what a rolled back build killed is looked for.
 const REDRIVES: u32 = 4;
 
@@ -104,6 +113,7 @@ impl Registry {
             histories: Mutex::new(parts.builds.histories()),
             parts,
             plugins: Mutex::default(),
+            crashers: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -114,6 +124,7 @@ impl Registry {
         let _turn = self.turn.lock().await;
         let look = self.load().await;
         self.load_last_good().await;
+        self.refuse_crashers().await?;
         self.put_to_work().await?;
         Ok(look)
     }
@@ -178,6 +189,9 @@ impl Registry {
     async fn load_last_good(&self) {
         for (name, status) in self.statuses() {
             let (None, Some(Fault::Refused(_))) = (&status.serving, &status.fault) else { continue };
+            if lock(&self.crashers).iter().flatten().any(|(crasher, _)| *crasher == name) {
+                continue;
+            }
             let Some(build) = self.change_history(&name, |_| {}).serving else { continue };
             match self.load_kept(&name, build).await {
                 Ok(plugin) => {
@@ -189,6 +203,48 @@ impl Registry {
                 Err(error) => tracing::error!(plugin = %name, error, "the plugin's last good build can't be used"),
             }
         }
+    }
+
+    /// Takes builds from work that took the host down with one event after the other; their runs are parked.
+    async fn refuse_crashers(&self) -> Result<(), StoreError> {
+        let known = lock(&self.crashers).clone();
+        let crashers = match known {
+            Some(known) => known,
+            None => {
+                let found = self.find_crashers().await?;
+                lock(&self.crashers).insert(found).clone()
+            }
+        };
+        for plugin in self.serving() {
+            if crashers.contains(&(Arc::clone(&plugin.name), Arc::clone(&plugin.digest)))
+                && let Some(entry) = lock(&self.plugins).get_mut(&plugin.name)
+            {
+                entry.status.serving = None;
+                entry.untold = None;
+                entry.refuse(&plugin.name, &PluginError::HostCrashes(HOST_CRASHES_MAX).to_string());
+            }
+        }
+        Ok(())
+    }
+
+    async fn find_crashers(&self) -> Result<Crashers, StoreError> {
+        let crashes = DeadLetterFilter { reason: Some(Reason::HostCrash), ..DeadLetterFilter::default() };
+        let letters = self.parts.store.list_dead_letters(crashes.clone()).await?;
+        let mut crashers = BTreeSet::new();
+        for plugin in self.serving() {
+            if !letters.iter().any(|letter| letter.plugin.as_deref() == Some(&*plugin.name)) {
+                continue;
+            }
+            let by_build = DeadLetterFilter {
+                plugin: Some(plugin.name.to_string()),
+                plugin_digest: Some(plugin.digest.to_string()),
+                ..crashes.clone()
+            };
+            if self.parts.store.list_dead_letters(by_build).await?.len() >= HOST_CRASHES_MAX {
+                crashers.insert((Arc::clone(&plugin.name), Arc::clone(&plugin.digest)));
+            }
+        }
+        Ok(crashers)
     }
 
     async fn load_kept(&self, name: &Arc<str>, build: String) -> Result<Arc<Plugin>, String> {

@@ -160,6 +160,11 @@ pub enum PluginError {
         "this build was rolled back, because it failed so much more often than the one before it; put another build there"
     )]
     RolledBack,
+    /// It took the host down with one event after the other.
+    #[error(
+        "this build took the host down with {0} events (dead letters `host_crash`); put another build there, or discard those dead letters and restart"
+    )]
+    HostCrashes(usize),
     /// It does not load.
     #[error(transparent)]
     Load(#[from] LoadError),

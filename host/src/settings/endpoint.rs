@@ -10,12 +10,13 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::backlog::backlog;
+use super::gate::gate;
 use super::host::Names;
 use super::kinds::{Setting, one_of, within};
+use super::retry::retry;
 use super::section::{Reported, Section};
-use super::show::{Origin, REDACTED};
+use super::show::REDACTED;
 use super::{BacklogSettings, EndpointSettings, Order, SignatureProfile};
-use crate::delivery::RetryPolicy;
 use crate::secret::Secret;
 
 /// The default of `timeout`.
@@ -32,12 +33,6 @@ pub const ENDPOINTS_MAX: usize = 1024;
 pub const SECRETS_MAX: usize = 8;
 /// The most headers of one endpoint.
 pub const HEADERS_MAX: usize = 32;
-/// The most of `max_attempts`.
-pub const ATTEMPTS_MAX: u64 = 1000;
-/// The most of `multiplier`.
-pub const MULTIPLIER_MAX: f64 = 100.0;
-/// The most of `max_delay`.
-pub const DELAY_MAX: Duration = Duration::from_hours(24 * 7);
 
 /// Headers that belong to the connection or to the host; endpoints can't set them.
 pub const HEADERS_RESERVED: &[&str] = &[
@@ -92,6 +87,7 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     let retry = retry(section);
     let order = section.or_default("order", Order::None);
     let backlog = backlog(section, &BacklogSettings::default());
+    let gate = gate(section);
     section.finish();
     let name = name?;
     let settings = EndpointSettings {
@@ -105,6 +101,7 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
         retry: retry?,
         order: order?,
         backlog: backlog?,
+        gate: gate?,
     };
     Ok(NamedEndpoint { name, settings })
 }
@@ -183,50 +180,6 @@ fn header<'a>(
 fn holds_secret(name: &str) -> bool {
     matches!(name, "authorization" | "cookie")
         || ["api-key", "apikey", "auth", "password", "secret", "token"].iter().any(|part| name.contains(part))
-}
-
-fn retry(section: &Section<'_>) -> Result<RetryPolicy, Reported> {
-    let Some(value) = section.get("retry") else { return retry_table(&section.table("retry")) };
-    match value.get_ref() {
-        DeValue::String(text) if text == "page" => {
-            let origin = Origin::Settings(section.context.at_line(value.span().start));
-            section.show("retry", Value::from("page"), origin);
-            Ok(RetryPolicy::page())
-        }
-        DeValue::Table(_) => retry_table(&section.table("retry")),
-        _ => Err(section.refuse(
-            "retry",
-            value.span().start,
-            "is neither \"page\" nor a table",
-            "write retry = \"page\" for the rule of FraiseQL's page, or an [endpoint.retry] table",
-        )),
-    }
-}
-
-fn retry_table(section: &Section<'_>) -> Result<RetryPolicy, Reported> {
-    let default = RetryPolicy::default();
-    let least = Duration::from_millis(1);
-    let max_attempts = section.integer("max_attempts", u64::from(default.max_attempts), 1..=ATTEMPTS_MAX);
-    let initial_delay = section.or_default_if("initial_delay", default.initial_delay, within(least, DELAY_MAX));
-    let multiplier = section.float("multiplier", default.multiplier, 1.0..=MULTIPLIER_MAX);
-    let max_delay = section.or_default_if("max_delay", default.max_delay, within(least, DELAY_MAX));
-    let jitter = section.float("jitter", default.jitter, 0.0..=1.0);
-    section.finish();
-    let policy = RetryPolicy {
-        max_attempts: u32::try_from(max_attempts?).unwrap_or(u32::MAX),
-        initial_delay: initial_delay?,
-        multiplier: multiplier?,
-        max_delay: max_delay?,
-        jitter: jitter?,
-        rule: default.rule,
-    };
-    if policy.initial_delay > policy.max_delay {
-        let offset = section.get("initial_delay").map_or(section.offset, |value| value.span().start);
-        let message =
-            format!("is {}, longer than `max_delay`, {}", policy.initial_delay.show(), policy.max_delay.show());
-        return Err(section.refuse("initial_delay", offset, message, "make one of them fit the other"));
-    }
-    Ok(policy)
 }
 
 /// A URL without credentials, which would end up in logs.

@@ -24,6 +24,10 @@ use super::{
 
 /// The default of `[store] path`.
 pub const STORE_PATH: &str = "wirehook.db";
+/// The default of `[store] free_bytes_min`.
+pub const FREE_BYTES_MIN: ByteSize = ByteSize::mib(256);
+/// The least and the most of `[store] free_bytes_min`.
+pub const FREE_BYTES_MIN_BOUNDS: (ByteSize, ByteSize) = (ByteSize::b(0), ByteSize::tib(1));
 /// The default of `[plugins] dir`.
 pub const PLUGINS_DIR: &str = "plugins";
 /// The default of `[admin] listen`.
@@ -50,8 +54,17 @@ const NAME_LEN_MAX: usize = 64;
 pub(super) fn store(section: &Section<'_>) -> Result<StoreSettings, Reported> {
     let path = section.or_default("path", STORE_PATH.to_owned());
     let synchronous = section.or_default("synchronous", Synchronous::Full);
+    let free_bytes_min = section.or_default_if(
+        "free_bytes_min",
+        FREE_BYTES_MIN,
+        within(FREE_BYTES_MIN_BOUNDS.0, FREE_BYTES_MIN_BOUNDS.1),
+    );
     section.finish();
-    Ok(StoreSettings { path: section.context.path(&path?), synchronous: synchronous? })
+    Ok(StoreSettings {
+        path: section.context.path(&path?),
+        synchronous: synchronous?,
+        free_bytes_min: free_bytes_min?.as_u64(),
+    })
 }
 
 pub(super) fn retention(section: &Section<'_>) -> Result<RetentionSettings, Reported> {

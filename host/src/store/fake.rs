@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use super::{
     Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Claim, Claimed, ClaimedDelivery, ClaimedRun, Completed,
     DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq,
-    DeliverySummary, EventSeq, KnownPlugin, NewDelivery, Place, Redriven, Retention, RunCompletion, RunOutcome,
-    RunStart, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Written,
+    DeliverySummary, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq,
+    KnownPlugin, NewDelivery, Place, Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor,
+    StateUsage, StateValue, Store, StoreError, StoreStatus, Written,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -70,6 +71,12 @@ pub(crate) struct Seen {
     pub(crate) expired: Vec<(Backlog, Timestamp)>,
     /// The cursor last kept for each source.
     pub(crate) cursors: HashMap<Arc<str>, Bytes>,
+    /// Changes of endpoints that were made durable.
+    pub(crate) changes: Vec<EndpointChange>,
+    /// How endpoints fared when that was kept last.
+    pub(crate) healths: HashMap<Arc<str>, EndpointHealth>,
+    /// Deliveries whose claims were given up.
+    pub(crate) released: Vec<DeliverySeq>,
     known: HashMap<EventKey, [u8; 16]>,
     claimed: HashMap<DeliverySeq, ClaimedDelivery>,
     next: i64,
@@ -172,7 +179,7 @@ impl Seen {
         refused.extend(full.map(|run| (seq, Arc::clone(&run.plugin))));
         for run in runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Open)) {
             let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
-            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0 }));
+            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 }));
         }
         Acceptance::Fresh(seq)
     }
@@ -288,8 +295,14 @@ impl Store for FakeStore {
             0
         })
     }
-    fn release(&self, _: Vec<(EventSeq, Arc<str>)>, _: Vec<DeliverySeq>) -> Answer<'_, ()> {
-        self.answer("release", |_| ())
+    fn release(&self, _: Vec<(EventSeq, Arc<str>)>, deliveries: Vec<DeliverySeq>) -> Answer<'_, ()> {
+        self.answer("release", |seen| {
+            for seq in deliveries {
+                let held = seen.claimed.remove(&seq);
+                seen.deliveries.extend(held.map(|delivery| (Timestamp(0), delivery)));
+                seen.released.push(seq);
+            }
+        })
     }
     fn known_plugins(&self) -> Answer<'_, Vec<KnownPlugin>> {
         self.answer("known_plugins", |seen| seen.plugins.clone())
@@ -334,7 +347,38 @@ impl Store for FakeStore {
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         self.answer("sweep", |_| false)
     }
+    fn clock_went_back(&self, _: Duration, _: Timestamp) -> Answer<'_, ()> {
+        self.answer("clock_went_back", |_| ())
+    }
     fn heartbeat(&self, _: Timestamp) -> Answer<'_, ()> {
         self.answer("heartbeat", |_| ())
     }
+    fn enter_endpoints(&self, _: Vec<Arc<str>>, _: Timestamp) -> Answer<'_, Vec<EndpointRecord>> {
+        self.answer("enter_endpoints", |_| Vec::new())
+    }
+    fn change_endpoint(&self, change: EndpointChange, now: Timestamp) -> Answer<'_, EndpointChanged> {
+        self.answer("change_endpoint", move |seen| {
+            let known = seen.changes.iter().rev().find(|known| known.name == change.name);
+            let before = known.and_then(|known| known.verb.apply(Default::default()).ok()).unwrap_or_default();
+            match change.verb.apply(before) {
+                Err(meant) => EndpointChanged::Refused { record: record(&change, before, now), meant },
+                Ok(state) => {
+                    let record = record(&change, state, now);
+                    seen.changes.push(change);
+                    EndpointChanged::Done(record)
+                }
+            }
+        })
+    }
+    fn keep_endpoint_health(&self, healths: Vec<(Arc<str>, EndpointHealth)>) -> Answer<'_, ()> {
+        self.answer("keep_endpoint_health", |seen| seen.healths.extend(healths))
+    }
+    fn list_endpoints(&self, _: Vec<(Arc<str>, DeliverySeq)>, _: Timestamp) -> Answer<'_, Vec<EndpointSummary>> {
+        self.answer("list_endpoints", |_| Vec::new())
+    }
+}
+
+fn record(change: &EndpointChange, state: super::EndpointState, now: Timestamp) -> EndpointRecord {
+    let (name, reason) = (change.name.to_string(), change.reason.clone());
+    EndpointRecord { name, state, since: now, reason, health: EndpointHealth::default() }
 }

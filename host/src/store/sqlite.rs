@@ -6,7 +6,11 @@ mod checkpoint;
 mod claims;
 mod dead_letters;
 mod deliveries;
+mod due;
+mod endpoints;
 mod group;
+mod health;
+mod integrity;
 mod lock;
 mod open;
 mod order;
@@ -17,33 +21,39 @@ mod reader;
 mod runs;
 mod state;
 mod status;
+mod suspects;
 mod sweep;
 mod tally;
 mod writer;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
+pub use self::health::{Failing, FailingKind};
 pub use self::open::{OpenError, SqliteOptions};
 
 use self::checkpoint::Checkpoints;
 use self::claims::Release;
 use self::dead_letters::{Chunk, Range};
 use self::group::Group;
+use self::health::Health;
 use self::queue::Queue;
 use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
+use super::begun::{self, Begun, BegunFile};
 use super::{
     Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
-    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EventSeq,
-    KnownPlugin, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError,
-    StoreStatus,
+    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Redriven, Retention,
+    RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -58,6 +68,9 @@ pub struct SqliteStore {
     /// Readers of their own for calls under way, which an operator's long list must not hold up.
     state_readers: Arc<Readers>,
     counters: Arc<Counters>,
+    begun: Arc<BegunFile>,
+    health: Arc<Health>,
+    folder: PathBuf,
     closed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -79,19 +92,23 @@ impl SqliteStore {
         let opened = open::open(options)?;
         let options = opened.options;
         let path = options.path.clone();
-        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let sqlite = |source| OpenError::of_sqlite(&path, source);
+        let left_behind = begun::left_behind(&path);
         // This commit also makes durable what a crash left in the log: a redelivery of it is answered without another.
-        let host = claims::enter_host(&opened.connection, now).map_err(sqlite)?;
+        let host = claims::enter_host(&opened.connection, &left_behind, now).map_err(sqlite)?;
+        // What the file before it said is counted by now.
+        let begun = BegunFile::create(&path, host);
         let anchor = open::open_anchor(&options).map_err(sqlite)?;
         let thread_error = |source| OpenError::Io { action: "start the threads of", path: path.clone(), source };
         let checkpoints = Checkpoints::start(options.clone()).map_err(thread_error)?;
         let (queue, receiver) = Queue::new();
-        let counters = Arc::new(Counters::default());
+        let (counters, health) = (Arc::new(Counters::default()), Arc::new(Health::default()));
         let writer = Writer {
             options: options.clone(),
             host,
             receiver,
             counters: Arc::clone(&counters),
+            health: Arc::clone(&health),
             checkpoints,
             anchor,
             lock: opened.lock,
@@ -109,6 +126,9 @@ impl SqliteStore {
             readers: Readers::new(options.clone()),
             state_readers: Readers::new(options),
             counters,
+            begun,
+            health,
+            folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
             closed: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
         })
@@ -120,6 +140,7 @@ impl SqliteStore {
         if let Some(done) = self.begin_close() {
             // The writer drops the other end if it has ended already.
             let _ended = done.await;
+            self.begun.remove();
         }
     }
 
@@ -130,6 +151,16 @@ impl SqliteStore {
             failed: self.counters.commits_failed.load(Ordering::Relaxed),
             commands: self.counters.commands.load(Ordering::Relaxed),
         }
+    }
+
+    /// Why it can't commit at present; none where the last commit succeeded.
+    pub fn failing(&self) -> Option<Failing> {
+        self.health.failing()
+    }
+
+    /// The folder that its files are in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn begin_close(&self) -> Option<oneshot::Receiver<()>> {
@@ -230,6 +261,10 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>> {
         self.write(SMALL, move |group| group.claim_runs(&plugin, limit, now)).boxed()
+    }
+
+    fn begin(&self, run: &ClaimedRun, plugin_digest: &str, alone: bool) -> Begun {
+        self.begun.begin(run, plugin_digest, alone)
     }
 
     fn complete_runs(&self, completions: Vec<RunCompletion>) -> BoxFuture<'_, Result<Vec<Completed>, StoreError>> {
@@ -336,7 +371,52 @@ impl Store for SqliteStore {
         self.write(SMALL, move |group| group.sweep(before)).boxed()
     }
 
+    fn clock_went_back(&self, by: Duration, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            for queue in self.write(SMALL, |group| group.open_queues()).await? {
+                let mut place = due::beginning(now);
+                loop {
+                    let queue = queue.clone();
+                    match self.write(SMALL, move |group| group.move_due_some(&queue, place, by, now)).await? {
+                        Some(next) => place = next,
+                        None => break,
+                    }
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn heartbeat(&self, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(SMALL, move |group| group.heartbeat(now)).boxed()
+    }
+
+    fn enter_endpoints(
+        &self,
+        names: Vec<Arc<str>>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointRecord>, StoreError>> {
+        self.write(SMALL, move |group| group.enter_endpoints(&names, now)).boxed()
+    }
+
+    fn change_endpoint(
+        &self,
+        change: EndpointChange,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<EndpointChanged, StoreError>> {
+        self.write(SMALL, move |group| group.change_endpoint(&change, now)).boxed()
+    }
+
+    fn keep_endpoint_health(&self, healths: Vec<(Arc<str>, EndpointHealth)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(SMALL, move |group| group.keep_endpoint_health(&healths)).boxed()
+    }
+
+    fn list_endpoints(
+        &self,
+        held: Vec<(Arc<str>, DeliverySeq)>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<EndpointSummary>, StoreError>> {
+        self.readers.read(move |connection| endpoints::summaries(connection, &held, now)).boxed()
     }
 }

@@ -14,14 +14,27 @@ use wirehook::delivery::DeliveryId;
 use wirehook::store::{
     Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary,
-    EventSeq, KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue,
-    Store, StoreError, StoreStatus,
+    EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EventSeq,
+    KnownPlugin, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store,
+    StoreError, StoreStatus,
 };
 
 #[derive(Default)]
 pub(crate) struct FakeStore {
     pub(crate) letters: Mutex<Vec<DeadLetterDetail>>,
     pub(crate) redriven_at: Mutex<Vec<Timestamp>>,
+    pub(crate) endpoints: Mutex<Vec<EndpointRecord>>,
+}
+
+pub(crate) fn endpoint(name: &str, state: EndpointState, reason: &str) -> EndpointRecord {
+    let health = EndpointHealth { last_success_at: Some(Timestamp(1_772_460_000_000)), ..EndpointHealth::default() };
+    EndpointRecord {
+        name: name.to_owned(),
+        state,
+        since: Timestamp(1_772_460_000_001),
+        reason: reason.to_owned(),
+        health,
+    }
 }
 
 pub(crate) fn letter(
@@ -60,7 +73,11 @@ impl FakeStore {
             letter(3, DeadLetterKind::Delivery, Reason::AttemptsExhausted, "ledger", Some("shop")),
             letter(4, DeadLetterKind::Message, Reason::Undecodable, "", None),
         ];
-        Arc::new(Self { letters: Mutex::new(letters), ..Self::default() })
+        let endpoints = vec![
+            endpoint("ledger", EndpointState::Disabled, "it answered 410"),
+            endpoint("shop", EndpointState::Active, "new in the settings"),
+        ];
+        Arc::new(Self { letters: Mutex::new(letters), endpoints: Mutex::new(endpoints), ..Self::default() })
     }
 
     pub(crate) fn ids(&self) -> Vec<i64> {
@@ -175,7 +192,41 @@ impl Store for FakeStore {
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         no()
     }
+    fn clock_went_back(&self, _: std::time::Duration, _: Timestamp) -> Answer<'_, ()> {
+        no()
+    }
     fn heartbeat(&self, _: Timestamp) -> Answer<'_, ()> {
         no()
+    }
+    fn enter_endpoints(&self, _: Vec<Arc<str>>, _: Timestamp) -> Answer<'_, Vec<EndpointRecord>> {
+        no()
+    }
+    fn change_endpoint(&self, change: EndpointChange, now: Timestamp) -> Answer<'_, EndpointChanged> {
+        let mut endpoints = self.endpoints.lock().unwrap();
+        let known = endpoints.iter().map(|record| record.name.clone()).collect();
+        let Some(record) = endpoints.iter_mut().find(|record| *record.name == *change.name) else {
+            return async { Ok(EndpointChanged::Unknown { known }) }.boxed();
+        };
+        let changed = match change.verb.apply(record.state) {
+            Err(meant) => EndpointChanged::Refused { record: record.clone(), meant },
+            Ok(state) if state == record.state => EndpointChanged::Already(record.clone()),
+            Ok(state) => {
+                *record = EndpointRecord { state, since: now, reason: change.reason, ..record.clone() };
+                EndpointChanged::Done(record.clone())
+            }
+        };
+        async { Ok(changed) }.boxed()
+    }
+    fn keep_endpoint_health(&self, _: Vec<(Arc<str>, EndpointHealth)>) -> Answer<'_, ()> {
+        no()
+    }
+    fn list_endpoints(&self, _: Vec<(Arc<str>, DeliverySeq)>, _: Timestamp) -> Answer<'_, Vec<EndpointSummary>> {
+        let summary = |record: &EndpointRecord| EndpointSummary {
+            record: record.clone(),
+            backlog: 7,
+            oldest_due_at: Some(Timestamp(1_772_460_000_002)),
+        };
+        let summaries = self.endpoints.lock().unwrap().iter().map(summary).collect();
+        async { Ok(summaries) }.boxed()
     }
 }

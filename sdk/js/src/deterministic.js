@@ -3,23 +3,38 @@
 export const RANDOM_BYTES_MAX = 65536;
 
 const RealDate = globalThis.Date;
-let now = 0;
-let next = generator("");
+let event = { key: "", timestamp: undefined };
+/** Known once it was asked for: most calls ask for neither. */
+let time;
+let generate;
 
 /** The event's time and seed hold from here on; without a readable timestamp the time is 1970. */
-export function begin(event) {
-  const time = RealDate.parse(event.timestamp ?? "");
-  now = Number.isNaN(time) ? 0 : time;
-  next = generator(event.key);
+export function begin(given) {
+  event = given;
+  time = undefined;
+  generate = undefined;
+}
+
+function now() {
+  if (time === undefined) {
+    const parsed = RealDate.parse(event.timestamp ?? "");
+    time = Number.isNaN(parsed) ? 0 : parsed;
+  }
+  return time;
+}
+
+function next() {
+  generate ??= generator(event.key);
+  return generate();
 }
 
 function PluginDate(...parts) {
-  if (!new.target) return new RealDate(now).toString();
-  return Reflect.construct(RealDate, parts.length ? parts : [now], new.target);
+  if (!new.target) return new RealDate(now()).toString();
+  return Reflect.construct(RealDate, parts.length ? parts : [now()], new.target);
 }
 Object.setPrototypeOf(PluginDate, RealDate);
 PluginDate.prototype = Object.create(RealDate.prototype, { constructor: { value: PluginDate, writable: true } });
-PluginDate.now = () => now;
+PluginDate.now = now;
 PluginDate.parse = RealDate.parse;
 PluginDate.UTC = RealDate.UTC;
 Object.defineProperty(PluginDate, "length", { value: 7 });
@@ -27,6 +42,14 @@ Object.defineProperty(PluginDate, "name", { value: "Date" });
 Object.defineProperty(PluginDate, Symbol.hasInstance, { value: (value) => RealDate.prototype.isPrototypeOf(value) });
 
 export { PluginDate as Date };
+
+/** No time passes within a call. */
+export const performance = {
+  now: () => 0,
+  get timeOrigin() {
+    return now();
+  },
+};
 
 export const random = () => next() / 2 ** 32;
 

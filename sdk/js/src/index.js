@@ -4,6 +4,10 @@ import { JsonNumber, parseExact, stringify } from "./numbers.js";
 
 export { JsonNumber };
 
+// Made once: making one takes as long as using it.
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
 /** A failure that the host is told of: an operator reads its message. */
 export class Failure extends Error {
   constructor(tag, message) {
@@ -21,8 +25,14 @@ export class Event {
   #previous;
 
   constructor(raw) {
-    for (const name of ["key", "subject", "entityType", "operation", "attempt"]) this[name] = raw[name];
-    for (const name of ["entityId", "tenantId", "timestamp"]) this[name] = raw[name] ?? undefined;
+    this.key = raw.key;
+    this.subject = raw.subject;
+    this.entityType = raw.entityType;
+    this.operation = raw.operation;
+    this.entityId = raw.entityId ?? undefined;
+    this.tenantId = raw.tenantId ?? undefined;
+    this.timestamp = raw.timestamp ?? undefined;
+    this.attempt = raw.attempt;
     this.attributes = raw.attributes;
     this.#entity = raw.entity ?? undefined;
     this.#previous = raw.previous ?? undefined;
@@ -49,7 +59,7 @@ export class Event {
   }
 
   entityText() {
-    return this.#entity === undefined ? undefined : new TextDecoder().decode(this.#entity);
+    return this.#entity === undefined ? undefined : decoder.decode(this.#entity);
   }
 
   entityBytes() {
@@ -72,7 +82,7 @@ export class Event {
 
 function parse(what, bytes, read) {
   try {
-    return read(new TextDecoder().decode(bytes));
+    return read(decoder.decode(bytes));
   } catch (error) {
     throw reject(`the event's ${what} is not JSON: ${error.message}`);
   }
@@ -85,7 +95,7 @@ export const webhook = {
     return webhook.bytes(text, options);
   },
   bytes(body, options = {}) {
-    const bytes = typeof body === "string" ? new TextEncoder().encode(body) : body;
+    const bytes = typeof body === "string" ? encoder.encode(body) : body;
     if (!(bytes instanceof Uint8Array)) throw new TypeError("webhook.bytes: the body must be a string or a Uint8Array");
     const headers = Object.entries(options.headers ?? {}).map(([name, value]) => [name, String(value)]);
     const { endpoint = null, key = null, contentType = null } = options;

@@ -1,11 +1,14 @@
-// JSON whose numbers keep their digits. A number becomes a text that begins with a mark, JSON's own functions do the
-// work, and the mark is taken off again; texts that begin with the mark's first character are marked as texts.
+// JSON whose numbers keep their digits. QuickJS has what this takes: the source of a number as it is read, and raw JSON
+// as it is written. Where an engine lacks them, as Node 20 does, a number becomes a text that begins with a mark, JSON's
+// own functions do the work, and the mark is taken off again; texts that begin with the mark's first character are marked
+// as texts.
 
 const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
 const TEXT = /"(?:[^"\\]|\\.)*"/g;
 const ESCAPED = "\\u0000";
 const CHARACTER = "\0";
 const MARKED = /^"(?:\\u0000|\0)/;
+const IS_NATIVE = typeof JSON.rawJSON === "function";
 const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 
 /** Set where a value that is being written has a number with its digits. */
@@ -28,6 +31,7 @@ export class JsonNumber {
   }
 
   toJSON() {
+    if (IS_NATIVE) return JSON.rawJSON(this.text);
     isExact = true;
     return `${CHARACTER}n${this.text}`;
   }
@@ -35,6 +39,9 @@ export class JsonNumber {
 
 /** As `JSON.parse`, with every number a `JsonNumber`. */
 export function parseExact(text) {
+  if (IS_NATIVE) {
+    return JSON.parse(text, (_, value, { source }) => (typeof value === "number" ? new JsonNumber(source) : value));
+  }
   JSON.parse(text);
   const marked = text.replace(TEXT_OR_NUMBER, (token) => {
     if (token[0] !== '"') return `"${ESCAPED}n${token}"`;
@@ -48,6 +55,7 @@ export function parseExact(text) {
 
 /** As `JSON.stringify`, with every `JsonNumber` as it is written. */
 export function stringify(value) {
+  if (IS_NATIVE) return JSON.stringify(value);
   isExact = false;
   const text = JSON.stringify(value);
   if (!isExact) return text;

@@ -1,7 +1,7 @@
 // From a plugin's source to a component: esbuild bundles it, componentize-qjs puts QuickJS around it.
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { PACKAGES, TOOLS, require } from "./packages.js";
@@ -12,6 +12,12 @@ const { TraceMap, decodedMappings } = require("@jridgewell/trace-mapping");
 const SDK = path.dirname(TOOLS);
 const ENTRIES = ["src/plugin.ts", "src/plugin.js"];
 const ENTRY_NAME = "wirehook-entry.js";
+/** What QuickJS lacks, and where it is. It is large, and a fresh sandbox pays for its memory: who names it has it. */
+const POLYFILLS = {
+  structuredClone: "core-js/actual/structured-clone",
+  URL: "core-js/actual/url",
+  URLSearchParams: "core-js/actual/url-search-params",
+};
 
 /** Builds the plugin in `folder` into `output`, by the contract in the file `wit`. */
 export async function build(folder, output, wit) {
@@ -19,8 +25,7 @@ export async function build(folder, output, wit) {
   if (!entry) throw new Error(`${folder} has no ${ENTRIES.join(" or ")}: put the plugin's onEvent there`);
   await mkdir(path.dirname(output), { recursive: true });
   const script = output.replace(/(\.wasm)?$/, ".js");
-  const result = await esbuild.build({
-    stdin: { contents: wrapper(entry), resolveDir: folder, sourcefile: ENTRY_NAME },
+  const options = {
     absWorkingDir: folder,
     bundle: true,
     write: false,
@@ -34,11 +39,16 @@ export async function build(folder, output, wit) {
     external: ["wirehook:plugin/*"],
     nodePaths: [PACKAGES],
     plugins: [sdk({ "wirehook": "src/index.js", "wirehook/state": "tools/state.js" })],
-    sourcemap: "external",
     sourcesContent: false,
     outfile: script,
-    logLevel: "warning",
-  });
+  };
+  const bundle = (polyfills, more) => {
+    const stdin = { contents: wrapper(entry, polyfills), resolveDir: folder, sourcefile: ENTRY_NAME };
+    return esbuild.build({ ...options, stdin, ...more });
+  };
+  const looked = await bundle([], { logLevel: "silent" });
+  const polyfills = await named(Object.keys(POLYFILLS), Object.keys(looked.metafile.inputs), folder);
+  const result = await bundle(polyfills, { sourcemap: "external", logLevel: "warning" });
   const text = (suffix) => result.outputFiles.find((file) => file.path.endsWith(suffix)).text;
   // After the code, so that it moves no line of it.
   const map = compact(JSON.parse(text(".js.map")), path.dirname(script), folder);
@@ -79,8 +89,22 @@ export async function test(folder) {
   }
 }
 
-const wrapper = (entry) => `
+/** Those of `names` that the plugin's sources or its libraries have anywhere. */
+async function named(names, inputs, folder) {
+  const files = inputs.map((input) => path.resolve(folder, input)).filter((file) => existsSync(file) && !isOurs(file));
+  const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
+  return names.filter((name) => texts.some((text) => new RegExp(`\\b${name}\\b`).test(text)));
+}
+
+/** Whether it is the SDK's, or one of the packages that a build needs. */
+function isOurs(file) {
+  const isWithin = (parent) => file.startsWith(parent + path.sep);
+  return path.basename(file) === ENTRY_NAME || isWithin(SDK) || isWithin(PACKAGES);
+}
+
+const wrapper = (entry, polyfills) => `
 import ${JSON.stringify(path.join(TOOLS, "globals.js"))};
+${polyfills.map((name) => `import ${JSON.stringify(POLYFILLS[name])};`).join("\n")}
 import * as plugin from ${JSON.stringify(entry)};
 import { handler as make } from ${JSON.stringify(path.join(TOOLS, "guest.js"))};
 export const handler = make(plugin.onEvent);
@@ -102,11 +126,9 @@ function sdk(files) {
 
 /** What `stack.js` reads: the lines that are the author's, told from the project's folder. */
 function compact(map, from, folder) {
-  const isWithin = (file, parent) => file.startsWith(parent + path.sep);
   const sources = map.sources.map((source) => {
     const file = path.resolve(from, source);
-    const isSdks = path.basename(file) === ENTRY_NAME || isWithin(file, SDK) || isWithin(file, PACKAGES);
-    return isSdks ? null : path.relative(folder, file).split(path.sep).join("/");
+    return isOurs(file) ? null : path.relative(folder, file).split(path.sep).join("/");
   });
   const lines = {};
   decodedMappings(new TraceMap(map)).forEach((segments, line) => {

@@ -10,6 +10,7 @@ mod deliveries;
 mod dead_letters;
 mod order;
 mod backlog;
+mod endpoints;
 mod state;
 mod whole;
 
@@ -46,6 +47,10 @@ pub use self::dead_letters::{
 pub use self::deliveries::{
     claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came, lists_newest_first_within_the_limit,
     records_an_attempt_once,
+};
+pub use self::endpoints::{
+    changes_an_endpoint_s_state_once, keeps_how_endpoints_fare, knows_endpoints_from_when_they_were_entered,
+    lists_what_waits_for_each_endpoint,
 };
 pub use self::order::{
     a_dead_letter_frees_its_key, a_delivery_waits_for_earlier_runs, a_delivery_waits_for_the_one_before_it,
@@ -123,6 +128,10 @@ macro_rules! for_each_store_property {
             forgets_keys_by_their_own_age,
             lists_newest_first_within_the_limit,
             remembers_plugins,
+            knows_endpoints_from_when_they_were_entered,
+            changes_an_endpoint_s_state_once,
+            keeps_how_endpoints_fare,
+            lists_what_waits_for_each_endpoint,
         );
     };
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -79,6 +80,17 @@ pub struct HostFolderBuilder {
     variables: BTreeMap<String, String>,
     plugins: Vec<PluginFile>,
     parent: Option<PathBuf>,
+    store_settings: String,
+    open_files: Option<OpenFiles>,
+}
+
+/// The limit on open files that a host starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFiles {
+    /// What holds at first.
+    pub soft: u64,
+    /// The most that it may ask for.
+    pub hard: u64,
 }
 
 impl HostFolderBuilder {
@@ -86,6 +98,19 @@ impl HostFolderBuilder {
     pub fn settings(mut self, text: &str) -> Self {
         self.sections.push_str(text);
         self.sections.push('\n');
+        self
+    }
+
+    /// More of `[store]`.
+    pub fn store_settings(mut self, text: &str) -> Self {
+        self.store_settings.push_str(text);
+        self.store_settings.push('\n');
+        self
+    }
+
+    /// Starts every command with this limit on open files.
+    pub fn open_files(mut self, limit: OpenFiles) -> Self {
+        self.open_files = Some(limit);
         self
     }
 
@@ -167,10 +192,12 @@ impl HostFolderBuilder {
     fn build_folder(self) -> Result<HostFolder> {
         let parent = self.parent.unwrap_or_else(std::env::temp_dir);
         let root = tempfile::Builder::new().prefix("wirehook-").tempdir_in(parent)?;
-        let folder = HostFolder { admin_port: port::free()?, variables: self.variables, root };
+        let folder =
+            HostFolder { admin_port: port::free()?, variables: self.variables, open_files: self.open_files, root };
         std::fs::create_dir(folder.plugins())?;
         let mut settings = String::new();
-        write!(settings, "[store]\npath = {STORE:?}\n[plugins]\ndir = {PLUGINS:?}\n{}", self.plugin_settings)?;
+        write!(settings, "[store]\npath = {STORE:?}\n{}", self.store_settings)?;
+        write!(settings, "[plugins]\ndir = {PLUGINS:?}\n{}", self.plugin_settings)?;
         write!(settings, "[admin]\nlisten = \"127.0.0.1:{}\"\n", folder.admin_port)?;
         write!(settings, "[egress]\nallow = [\"127.0.0.0/8\"]\n[limits]\n{}{}", self.limits, self.sections)?;
         folder.write_settings(&settings)?;
@@ -187,6 +214,7 @@ pub struct HostFolder {
     root: TempDir,
     admin_port: u16,
     variables: BTreeMap<String, String>,
+    open_files: Option<OpenFiles>,
 }
 
 impl HostFolder {
@@ -196,6 +224,9 @@ impl HostFolder {
         command.args(arguments).current_dir(self.root.path());
         command.env("WIREHOOK_CONFIG", self.settings_path()).env(SECRET_VARIABLE, SECRET).env("NO_COLOR", "1");
         command.envs(&self.variables);
+        if let Some(limit) = self.open_files {
+            limit.hold(&mut command);
+        }
         Ok(command)
     }
 
@@ -253,5 +284,20 @@ impl HostFolder {
     /// The plugins folder.
     pub fn plugins(&self) -> PathBuf {
         self.root.path().join(PLUGINS)
+    }
+}
+
+impl OpenFiles {
+    fn hold(self, command: &mut Command) {
+        let limit = libc::rlimit { rlim_cur: self.soft, rlim_max: self.hard };
+        let set = move || {
+            // SAFETY: `limit` is a whole `rlimit`, which the call only reads.
+            match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec, `set` makes one system call, and allocates nothing.
+        unsafe { command.pre_exec(set) };
     }
 }

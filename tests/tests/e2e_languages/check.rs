@@ -9,11 +9,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::process::Command;
 use wirehook::project::{Language, Project};
-use wirehook_tests::artifacts;
 use wirehook_tests::events::{order_created, page_event};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::publisher::HttpPublisher;
 use wirehook_tests::test_host::{PluginFile, TestHost};
+
+use crate::readme;
 
 /// For a webhook; a machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -26,41 +27,46 @@ pub(crate) async fn example(name: &str) -> Result<()> {
     whole_path(PluginFile::example(name)?).await
 }
 
-/// The commands of the README, one after the other: `plugin new`, the project's own tests, `plugin build`,
-/// `plugin inspect`, `plugin test`, and the whole path with what was built. `variables` are the commands' environment.
+/// The lines by which the README makes a plugin, in another language: `plugin new`, the project's own tests as it says
+/// itself, `plugin build`, `plugin test`, `plugin inspect`; then the whole path with what was built. `variables` are the
+/// commands' environment.
 pub(crate) async fn new_project(lang: &str, variables: &[(&str, OsString)]) -> Result<()> {
     let root = tempfile::tempdir()?;
-    let wirehook = artifacts::host_binary()?;
     // Also a name with a hyphen has to do for every toolchain.
-    let folder = root.path().join("order-mails");
-    run(Command::new(&wirehook).args(["plugin", "new", "order-mails", "--lang", lang]), root.path(), variables).await?;
+    let name = "order-mails";
+    let folder = root.path().join(name);
+    let mut variables = variables.to_vec();
+    let path = variables.iter().position(|(name, _)| *name == "PATH").map(|at| variables.remove(at).1);
+    let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    variables.push(("PATH", readme::with_wirehook(&path)?));
+
+    let mut next = Vec::new();
+    let mut ran = 0;
+    for line in readme::plugin_lines()? {
+        let line = line.replace("greeter", name).replace("--lang rust", &format!("--lang {lang}"));
+        if line.starts_with("wirehook plugin new") {
+            next = said_next(&shell(&line, root.path(), &variables).await?);
+        } else if line.starts_with("cargo test") {
+            for line in &next {
+                shell(line, &folder, &variables).await?;
+            }
+        } else if !line.starts_with("cd ") {
+            shell(&line, &folder, &variables).await?;
+        }
+        ran += 1;
+    }
+    ensure!(ran == 6 && !next.is_empty(), "{ran} lines, and {next:?} for the project's own tests");
 
     let project = Project::open(&folder)?;
     ensure!(project.language.name == Language::find(lang).context("the language")?.name, "it is {project:?}");
-    for step in (project.language.test)(&project) {
-        // As a person would, who was shown this line.
-        run(Command::new("sh").args(["-c", &step.to_string()]), &folder, variables).await?;
-    }
-
-    run(Command::new(&wirehook).args(["plugin", "build"]), &folder, variables).await?;
-    let inspected =
-        run(Command::new(&wirehook).args(["plugin", "inspect", "--json"]).arg(project.output()), &folder, variables)
-            .await?;
-    let inspected: Value = serde_json::from_str(&inspected)?;
+    let inspected = format!("wirehook plugin inspect --json dist/{name}.wasm");
+    let inspected: Value = serde_json::from_str(&shell(&inspected, &folder, &variables).await?)?;
     ensure!(inspected["ok"] == true, "it would not run: {inspected}");
     let imports = inspected["imports"].as_array().context("imports")?;
     ensure!(
         imports.iter().all(|import| import.as_str().is_some_and(|name| name.starts_with("wirehook:plugin/"))),
         "it imports more than the contract: {imports:?}"
     );
-
-    run(
-        Command::new(&wirehook).args(["plugin", "test", "--events", "events"]).arg(project.output()),
-        &folder,
-        variables,
-    )
-    .await?;
-
     let wasm = std::fs::read(project.output())?;
     whole_path(PluginFile::of_bytes("order-mails", &wasm).with_sidecar(&std::fs::read_to_string(project.sidecar())?))
         .await
@@ -95,14 +101,21 @@ pub(crate) async fn whole_path(plugin: PluginFile) -> Result<()> {
     host.expect_all_accounted().await
 }
 
-/// Runs a command to success and returns its standard output.
-async fn run(command: &mut Command, folder: &Path, variables: &[(&str, OsString)]) -> Result<String> {
-    command.current_dir(folder).envs(variables.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let line = format!("{:?}", command.as_std());
+/// What `plugin new` says to run next, between entering the project and building it.
+fn said_next(printed: &str) -> Vec<String> {
+    let lines = printed.lines().map(str::trim).skip_while(|line| !line.starts_with("cd ")).skip(1);
+    lines.take_while(|line| *line != "wirehook plugin build").map(str::to_owned).collect()
+}
+
+/// Runs a line as a person would who was shown it, to success, and returns its standard output.
+async fn shell(line: &str, folder: &Path, variables: &[(&str, OsString)]) -> Result<String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(folder).kill_on_drop(true);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = tokio::time::timeout(BUILD_DEADLINE, command.output()).await;
-    let output = output.with_context(|| format!("{line} runs on after {BUILD_DEADLINE:?}"))??;
+    let output = output.with_context(|| format!("`{line}` runs on after {BUILD_DEADLINE:?}"))??;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{line} ended with {}\nstdout: {stdout}\nstderr: {stderr}", output.status);
+    ensure!(output.status.success(), "`{line}` ended with {}\nstdout: {stdout}\nstderr: {stderr}", output.status);
     Ok(stdout.into_owned())
 }

@@ -59,6 +59,7 @@ fn what_libraries_expect_is_there_and_time_and_chance_are_the_events() -> Result
     assert_eq!(first["url"], json!(["https://user@example.com:8443/b?x=1&y=%C3%B6#z", "8443", "ö"]));
     assert_eq!(first["copied"], true);
     assert_eq!(first["base64"], json!(["aGVsbG8=", "hello"]));
+    assert_eq!(first["elapsed"], 0);
     assert_eq!(first["nodeThings"], json!(["undefined", "undefined"]));
     assert_eq!(first["currency"], "EUR");
     assert_eq!(first["libraries"], json!({"issues": [], "tags": [], "due": "2026-04-01 Wednesday"}));
@@ -72,6 +73,26 @@ fn what_libraries_expect_is_there_and_time_and_chance_are_the_events() -> Result
     }
     assert_eq!(other["calls"], 1, "each event has an instance of its own");
     assert_eq!(other["libraries"]["issues"], json!(["email", "total"]));
+    Ok(())
+}
+
+#[test]
+fn numbers_and_texts_arrive_as_they_were_sent() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let probe = probe(folder.path())?;
+    let body = |operation, entity: &[u8]| -> Result<Bytes> {
+        let event = Event { entity: Some(Bytes::copy_from_slice(entity)), ..event(1, operation, "") };
+        Ok(probe.call(&event, 1).result?.first().context("a webhook")?.body.clone())
+    };
+    let exact = r#"{"a":12345678901234567890.10,"b":[1.0,-2e3,0],"c":"\u0000n1","d":"x\"\u0000n7","e":"ö€😀"}"#;
+    assert_eq!(body("exact", exact.as_bytes())?, exact);
+    let long = "ä%".repeat(5000);
+    let well_formed = ["", "plain", "ö€😀\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}", &long].map(str::as_bytes);
+    let broken: [&[u8]; 6] =
+        [b"a\xff", b"\xc3(", b"\xe2\x82z", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80%41"];
+    for bytes in well_formed.into_iter().chain(broken) {
+        assert_eq!(String::from_utf8(body("text", bytes)?.to_vec())?, String::from_utf8_lossy(bytes));
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 mod c;
 mod check;
+mod readme;
 mod go;
 mod go_guest;
 mod python;

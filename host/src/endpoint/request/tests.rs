@@ -18,6 +18,7 @@ fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
         retry: RetryPolicy::default(),
         order: crate::settings::Order::None,
         backlog: crate::settings::BacklogSettings::default(),
+        gate: crate::dispatcher::gate::GatePolicy::default(),
     };
     let signer = Signer::new(settings.signature, &settings.secrets).unwrap();
     RequestTemplate::new(&settings, signer)

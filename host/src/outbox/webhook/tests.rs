@@ -33,6 +33,7 @@ fn endpoints() -> Endpoints {
         retry: crate::delivery::RetryPolicy::default(),
         order: Order::None,
         backlog: BacklogSettings::default(),
+        gate: crate::dispatcher::gate::GatePolicy::default(),
     };
     let own = vec![("x-api-key".to_owned(), Secret::new("k"))];
     Endpoints::new(&[settings("shop", own), settings("ledger", Vec::new())], &EgressSettings::default()).unwrap()

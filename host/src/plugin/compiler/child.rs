@@ -5,16 +5,17 @@ use std::process::ExitCode;
 
 use super::super::engine;
 use super::super::loader::{FILE_BYTES_MAX, kind};
-use super::{CPU_SECONDS_MAX, Refusal, compile};
+use super::{Refusal, compile};
 
 /// Its standard output is code.
 const COMPILED: u8 = 0;
 /// Its standard output is a [`Refusal`].
 pub(super) const REFUSED: u8 = 3;
 
-/// Compiles what is on standard input within `memory_bytes_max` bytes. What it refuses is no failure of its own.
-pub fn run(memory_bytes_max: u64) -> ExitCode {
-    let limited = limit(memory_bytes_max).map_err(|error| {
+/// Compiles what is on standard input within `memory_bytes_max` bytes and `cpu_seconds_max` seconds of CPU. What it refuses
+/// is no failure of its own.
+pub fn run(memory_bytes_max: u64, cpu_seconds_max: u64) -> ExitCode {
+    let limited = limit(memory_bytes_max, cpu_seconds_max).map_err(|error| {
         format!("its limits could not be set: {error}; a service has to allow it setrlimit and prctl")
     });
     match limited.and_then(|()| answer().map_err(|error| error.to_string())) {
@@ -50,15 +51,16 @@ fn answer() -> io::Result<u8> {
 }
 
 /// How much a compilation stands behind the events of the plugins at work, in steps of about a fifth. Not the most there is: on
-/// a machine that is always busy a compilation must still end before its deadline.
+/// a machine that is always busy a compilation must still end.
 const NICENESS: libc::c_int = 5;
 
 /// Holds this process, and so whatever the input makes of its compiler, to its bounds.
-fn limit(memory_bytes_max: u64) -> io::Result<()> {
-    set(libc::RLIMIT_DATA, memory_bytes_max)?;
-    set(libc::RLIMIT_CPU, CPU_SECONDS_MAX)?;
-    set(libc::RLIMIT_FSIZE, 0)?;
-    set(libc::RLIMIT_CORE, 0)?;
+fn limit(memory_bytes_max: u64, cpu_seconds_max: u64) -> io::Result<()> {
+    set(libc::RLIMIT_DATA, memory_bytes_max, memory_bytes_max)?;
+    // The signal of the soft limit says what it was for; that of the hard one could be anybody's.
+    set(libc::RLIMIT_CPU, cpu_seconds_max, cpu_seconds_max.saturating_add(1))?;
+    set(libc::RLIMIT_FSIZE, 0, 0)?;
+    set(libc::RLIMIT_CORE, 0, 0)?;
     // A service that forbids it compiles all the same: this is manners, no bound.
     // SAFETY: it takes numbers and touches no memory. Threads that begin later are as this one.
     let _forbidden = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
@@ -80,8 +82,8 @@ type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_os = "linux"))]
 type Resource = libc::c_int;
 
-fn set(resource: Resource, bound: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: bound, rlim_max: bound };
+fn set(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the pointer is to a value that outlives the call, which only reads it.
     if unsafe { libc::setrlimit(resource, &raw const limit) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -36,14 +36,14 @@ pub(super) fn compile(program: &Path, limits: CompileLimits, wasm: &[u8]) -> Res
     let status = child.wait().map_err(unavailable)?;
     match ended.map_err(unavailable)? {
         Some((output, words)) => understand(limits, Ended { status, output, words }),
-        None => Err(LoadError::CompilerDeadline { deadline: limits.deadline }),
+        None => Err(LoadError::CompilerDeadline { deadline: limits.deadline, of: "" }),
     }
 }
 
 fn start(program: &Path, limits: CompileLimits) -> io::Result<Child> {
     Command::new(program)
         .arg(COMMAND)
-        .arg(limits.memory_bytes_max.to_string())
+        .args([limits.memory_bytes_max, limits.cpu_max.as_secs().max(1)].map(|limit| limit.to_string()))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
@@ -98,7 +98,7 @@ fn understand(limits: CompileLimits, ended: Ended) -> Result<Vec<u8>, LoadError>
         (Some(0), _) => Ok(output),
         (Some(code), _) if code == i32::from(REFUSED) => Err(serde_json::from_slice::<Refusal>(&output)
             .map_or_else(|error| LoadError::CompilerPanicked { detail: error.to_string() }, LoadError::from)),
-        (_, Some(libc::SIGXCPU)) => Err(LoadError::CompilerDeadline { deadline: limits.deadline }),
+        (_, Some(libc::SIGXCPU)) => Err(LoadError::CompilerDeadline { deadline: limits.cpu_max, of: " of CPU" }),
         _ if words.contains(ALLOCATION_FAILED) => Err(LoadError::CompilerMemory { bytes_max: limits.memory_bytes_max }),
         _ => {
             let words = words.trim();

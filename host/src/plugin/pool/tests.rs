@@ -74,7 +74,7 @@ fn event() -> Event {
 
 fn run(plugin: &str, seq: i64) -> ClaimedRun {
     let event = Arc::new(event());
-    ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 0 }
+    ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 0, crashes: 0 }
 }
 
 async fn next(reports: &mut mpsc::Receiver<Ran>) -> Ran {
@@ -306,4 +306,69 @@ async fn a_run_that_met_changed_state_twice_is_called_alone() {
     assert_eq!(rest, [EventSeq(2), EventSeq(3)]);
     scene.pool.stop();
     join(threads).await;
+}
+
+/// What may have taken a host down is called with nothing beside it, in any plugin, until its outcome is durable.
+#[tokio::test]
+async fn suspects_are_called_alone_one_by_one_and_the_others_between_them() {
+    let scene = scene(2);
+    scene.install("quick", QUICK);
+    scene.install("other", QUICK);
+    scene.look().await;
+    let suspect = |plugin, seq, crashes| ClaimedRun { crashes, ..run(plugin, seq) };
+    for plugin in ["quick", "other"] {
+        assert_eq!(scene.pool.offer(plugin, &event()), Claim::Here);
+    }
+    // In the store's order the one that ended two hosts comes first.
+    scene.pool.enqueue([suspect("quick", 1, 2), suspect("other", 2, 1)]);
+    scene.hand_over("other", 100..103);
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+
+    let first = next(&mut reports).await;
+    assert_eq!((first.run.seq, first.run.crashes), (EventSeq(2), 1), "who ended fewer hosts is called first");
+    idle_for_a_while(&mut reports).await;
+    scene.clock.advance(Duration::from_secs(3));
+    scene.pool.done("other", &first.run.event);
+    // The others have as long as they waited; the suspect comes when they have nothing left to do, or after that.
+    let mut between = Vec::new();
+    for _ in 0..3 {
+        between.push(next(&mut reports).await);
+    }
+    assert!(between.iter().all(|ran| ran.run.crashes == 0));
+    idle_for_a_while(&mut reports).await;
+    for ran in between {
+        scene.pool.done("other", &ran.run.event);
+    }
+    let second = next(&mut reports).await;
+    assert_eq!((second.run.seq, second.run.crashes), (EventSeq(1), 2));
+    scene.hand_over("other", 103..104);
+    idle_for_a_while(&mut reports).await;
+    scene.pool.done("quick", &second.run.event);
+    assert_eq!(next(&mut reports).await.run.seq, EventSeq(103));
+    scene.pool.stop();
+    join(threads).await;
+}
+
+/// No call ends, and so none was begun: these calls take microseconds, and the workers have their turns.
+async fn idle_for_a_while(reports: &mut mpsc::Receiver<Ran>) {
+    for _ in 0..2_000 {
+        assert!(reports.try_recv().is_err(), "a call was made beside one that was to be alone");
+        tokio::task::yield_now().await;
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn a_suspect_whose_plugin_is_taken_from_work_or_that_is_not_called_before_a_stop_is_given_back() {
+    let scene = scene(1);
+    scene.install("quick", QUICK);
+    scene.install("other", QUICK);
+    scene.look().await;
+    for plugin in ["quick", "other"] {
+        assert_eq!(scene.pool.offer(plugin, &event()), Claim::Here);
+        scene.pool.enqueue([ClaimedRun { crashes: 1, ..run(plugin, 7) }]);
+    }
+    assert_eq!(scene.pool.remove("quick"), [(EventSeq(7), "quick".into())]);
+    assert_eq!(scene.pool.stop(), [(EventSeq(7), "other".into())]);
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::due;
 use super::group::Group;
-use crate::clock::Timestamp;
+use crate::clock::{CLOCK_STEP_MIN, Timestamp};
+use crate::store::begun::BegunRun;
 use crate::store::{DeliverySeq, EventSeq};
 
 /// A host that was not seen for this long is gone, and its claims are open.
@@ -25,16 +27,61 @@ impl Release {
     }
 }
 
-/// Enters this host, alone: whoever holds the store's lock is, so that earlier hosts' claims are nobody's.
-pub(super) fn enter_host(connection: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
-    let transaction = connection.unchecked_transaction()?;
+/// Enters this host, alone: whoever holds the store's lock is, so that earlier hosts' claims are nobody's. What was under
+/// way in them, `begun`, is counted against it in the same commit, once.
+pub(super) fn enter_host(connection: &Connection, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<i64> {
+    let mut group = Group::new(connection, NO_HOST)?;
+    group.begin()?;
+    match enter(&mut group, begun, now).and_then(|host| group.commit().map(|()| host)) {
+        Ok(host) => Ok(host),
+        Err(error) => {
+            group.roll_back();
+            Err(error)
+        }
+    }
+}
+
+/// Claims nothing.
+const NO_HOST: i64 = 0;
+
+fn enter(group: &mut Group<'_>, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<i64> {
+    group.suspect_all(begun, now)?;
+    // Written at once: what is open is counted by it.
+    group.tally.write(group.connection())?;
+    let seen = group.last_seen()?;
+    let host = take_over(group.connection(), now)?;
+    move_due(group, seen, now)?;
+    Ok(host)
+}
+
+/// Where the clock shows less than an earlier host has seen, it was set back while none ran, by as much at least.
+fn move_due(group: &mut Group<'_>, seen: Option<Timestamp>, now: Timestamp) -> rusqlite::Result<()> {
+    let back = seen.map_or(Duration::ZERO, |seen| seen.since(now));
+    if back < CLOCK_STEP_MIN {
+        return Ok(());
+    }
+    tracing::warn!(
+        back_s = back.as_secs_f64(),
+        "the clock was set back since the last start; what waits is due earlier by as much"
+    );
+    for queue in group.open_queues()? {
+        let mut place = due::beginning(now);
+        while let Some(next) = group.move_due_some(&queue, place, back, now)? {
+            place = next;
+        }
+    }
+    Ok(())
+}
+
+/// Opens the claims of earlier hosts, and takes their place.
+fn take_over(connection: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
     let claimed = |kind: &str, free: &str| -> rusqlite::Result<i64> {
-        let open: i64 = transaction.query_row(
+        let open: i64 = connection.query_row(
             "SELECT coalesce(sum(count), 0) FROM tally WHERE kind = ?1 AND state IN ('pending', 'retrying')",
             [kind],
             |row| row.get(0),
         )?;
-        Ok(open - transaction.query_row(free, (), |row| row.get::<_, i64>(0))?)
+        Ok(open - connection.query_row(free, (), |row| row.get::<_, i64>(0))?)
     };
     let runs = claimed(
         "run",
@@ -46,22 +93,20 @@ pub(super) fn enter_host(connection: &Connection, now: Timestamp) -> rusqlite::R
          WHERE claimed_by IS NULL AND state IN ('pending', 'retrying')",
     )?;
     // How many there are is known, and they are among the newest as a rule: looking back ends early in a long history.
-    transaction.execute(
+    connection.execute(
         "UPDATE run SET claimed_by = NULL WHERE (event_seq, plugin) IN
            (SELECT event_seq, plugin FROM run WHERE claimed_by IS NOT NULL ORDER BY event_seq DESC LIMIT ?1)",
         [runs],
     )?;
-    transaction.execute(
+    connection.execute(
         "UPDATE delivery SET claimed_by = NULL WHERE seq IN
            (SELECT seq FROM delivery WHERE claimed_by IS NOT NULL ORDER BY seq DESC LIMIT ?1)",
         [deliveries],
     )?;
-    transaction.execute("DELETE FROM host", ())?;
-    transaction
+    connection.execute("DELETE FROM host", ())?;
+    connection
         .execute("INSERT INTO host (pid, started_at, seen_at) VALUES (?1, ?2, ?2)", (std::process::id(), now.0))?;
-    let host = transaction.last_insert_rowid();
-    transaction.commit()?;
-    Ok(host)
+    Ok(connection.last_insert_rowid())
 }
 
 impl Group<'_> {

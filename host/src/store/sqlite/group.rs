@@ -2,6 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement};
 
+use super::suspects::{Suspects, suspects};
 use super::tally::Tally;
 use crate::store::{DeliverySeq, EventSeq};
 
@@ -15,6 +16,7 @@ pub(super) struct Group<'c> {
     pub(super) tally: Tally,
     /// Up to which event the sweep under way has come.
     pub(super) swept_to: i64,
+    pub(super) suspects: Suspects,
     event_last: i64,
     delivery_last: i64,
 }
@@ -95,7 +97,8 @@ impl<'c> Group<'c> {
         let delivery_last = last(
             "SELECT max(last, coalesce((SELECT max(seq) FROM delivery), 0)) FROM sequence WHERE name = 'delivery'",
         )?;
-        Ok(Self { connection, host, hot, tally: Tally::default(), swept_to: 0, event_last, delivery_last })
+        let suspects = suspects(connection)?;
+        Ok(Self { connection, host, hot, tally: Tally::default(), swept_to: 0, suspects, event_last, delivery_last })
     }
 
     pub(super) fn begin(&mut self) -> rusqlite::Result<()> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::integrity::{self, CHECK_DURATION_MAX};
 use super::lock::{LockError, LockFile};
 use crate::settings::Synchronous;
 
@@ -19,7 +20,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_initial.sql"),
     include_str!("../../../migrations/0002_source_cursor.sql"),
     include_str!("../../../migrations/0003_plugin_state.sql"),
+    include_str!("../../../migrations/0004_endpoint_state.sql"),
     include_str!("../../../migrations/0005_order.sql"),
+    include_str!("../../../migrations/0008_suspect.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
@@ -135,14 +138,35 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+    /// Its content is damaged.
+    #[error(
+        "the store {path} is damaged and was left as it is: {damage}; restore it from a backup, or save what can be read with `sqlite3 {path} .recover` (docs/lifecycle.md)"
+    )]
+    Damaged {
+        /// The store's path.
+        path: PathBuf,
+        /// The first thing found.
+        damage: String,
+    },
     /// SQLite refused.
-    #[error("can't open the store {path}: {source}; if the file is damaged, restore it from a backup")]
+    #[error(
+        "can't open the store {path}: {source}; Wirehook must be able to write to it, its folder and its disk, which needs room"
+    )]
     Sqlite {
         /// The store's path.
         path: PathBuf,
         /// Why not.
         source: rusqlite::Error,
     },
+}
+
+impl OpenError {
+    pub(super) fn of_sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        if integrity::is_damage(&source) {
+            return Self::Damaged { path: path.to_owned(), damage: source.to_string() };
+        }
+        Self::Sqlite { path: path.to_owned(), source }
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {
@@ -172,11 +196,15 @@ pub(super) fn open(mut options: SqliteOptions) -> Result<Opened, OpenError> {
     })?;
     let found = inspect(&path)?;
     found.usable(&path, options.create)?;
-    let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+    let sqlite = |source| OpenError::of_sqlite(&path, source);
+    let was_left_open = integrity::was_left_open(&path);
     if !matches!(found, Found::Store) {
         create(&options)?;
     }
     let connection = connect(&options, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
+    if was_left_open && let Some(damage) = integrity::damage(&connection, CHECK_DURATION_MAX).map_err(sqlite)? {
+        return Err(OpenError::Damaged { path, damage });
+    }
     let version = version_of(&connection, &options)?;
     configure_writer(&connection, options.synchronous).map_err(sqlite)?;
     migrate(&connection, version).map_err(sqlite)?;
@@ -190,7 +218,8 @@ pub(super) fn open(mut options: SqliteOptions) -> Result<Opened, OpenError> {
 pub(super) fn reopen_writer(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     let connection = connect(options, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure_writer(&connection, options.synchronous)?;
-    connection.execute("UPDATE sequence SET last = last WHERE name = 'event'", ())?;
+    // A value that stays the same would write nothing. The position skipped is a harmless gap.
+    connection.execute("UPDATE sequence SET last = last + 1 WHERE name = 'event'", ())?;
     Ok(connection)
 }
 
@@ -337,7 +366,7 @@ fn create(options: &SqliteOptions) -> Result<(), OpenError> {
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&building.path);
     let file = file.map_err(io("create", &building.path))?;
-    build(&building).map_err(|source| OpenError::Sqlite { path: building.path.clone(), source })?;
+    build(&building).map_err(|source| OpenError::of_sqlite(&building.path, source))?;
     file.sync_all().map_err(io("sync", &building.path))?;
     fs::rename(&building.path, path).map_err(io("create", path))?;
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -364,7 +393,7 @@ fn version_of(connection: &Connection, options: &SqliteOptions) -> Result<usize,
     let path = || options.path.clone();
     let version: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|source| OpenError::Sqlite { path: path(), source })?;
+        .map_err(|source| OpenError::of_sqlite(&path(), source))?;
     let known = MIGRATIONS.len();
     match usize::try_from(version) {
         Err(_) => Err(OpenError::NotAStore { path: path() }),

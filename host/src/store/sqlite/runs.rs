@@ -111,7 +111,8 @@ impl Group<'_> {
     fn due_runs(&self, plugin: &Arc<str>, limit: usize, now: Timestamp) -> rusqlite::Result<Vec<ClaimedRun>> {
         let mut select = self.cached(
             "SELECT r.event_seq, r.attempts - r.attempts_before_budget, e.key, e.source, e.subject, e.entity_type,
-               e.operation, e.entity_id, e.tenant_id, e.timestamp, e.body_digest, e.attributes, e.entity, e.previous
+               e.operation, e.entity_id, e.tenant_id, e.timestamp, e.body_digest, e.attributes, e.entity, e.previous,
+               (SELECT crashes FROM suspect s WHERE s.event_seq = r.event_seq AND s.plugin = r.plugin)
              FROM run r INDEXED BY run_claimable CROSS JOIN event e ON e.seq = r.event_seq
              WHERE r.plugin = ?1 AND r.claimed_by IS NULL AND r.state IN ('pending', 'retrying') AND r.due_at <= ?2
              ORDER BY r.due_at, r.event_seq LIMIT ?3",
@@ -130,6 +131,7 @@ impl Group<'_> {
                 event,
                 plugin: Arc::clone(plugin),
                 attempts_made: row.get(1)?,
+                crashes: row.get::<_, Option<u32>>(14)?.unwrap_or(0),
             });
         }
         Ok(work)
@@ -197,6 +199,9 @@ impl Group<'_> {
             }
             RunOutcome::Parked => RunEnd::new(RunState::Parked, open.attempts, None),
         };
+        if !matches!(completion.outcome, RunOutcome::Parked) {
+            self.acquit(completion.seq, &completion.plugin)?;
+        }
         self.end_run(completion, &open, &end)?;
         if let (Some(key), false) = (open.order, end.state.is_open()) {
             written.freed = self.free_behind_run(key)?;

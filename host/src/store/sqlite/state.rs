@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::Row;
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 
-use crate::store::{DeadLetterKind, DeliveryState};
+use crate::store::{DeadLetterKind, DeliveryState, EndpointState};
 
 /// Where a run is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +58,14 @@ pub(super) fn parse_kind(name: &str) -> rusqlite::Result<DeadLetterKind> {
         .copied()
         .find(|kind| kind.as_str() == name)
         .ok_or_else(|| unknown("dead letter kind", name))
+}
+
+pub(super) fn parse_endpoint_state(name: &str) -> rusqlite::Result<EndpointState> {
+    EndpointState::ALL
+        .iter()
+        .copied()
+        .find(|state| state.as_str() == name)
+        .ok_or_else(|| unknown("endpoint state", name))
 }
 
 /// A word that this program does not know: somebody else wrote the row.

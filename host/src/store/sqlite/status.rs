@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::dead_letters::reason_at;
+use super::endpoints;
 use super::state::{parse_delivery_state, unsigned};
 use crate::store::{DeliveryCount, ReasonCount, RunCount, StoreStatus};
 
@@ -68,6 +69,7 @@ pub(super) fn status(connection: &Connection) -> rusqlite::Result<StoreStatus> {
     let unmatched: i64 = connection.prepare_cached(DEATHS_UNMATCHED)?.query_row((), |row| row.get(0))?;
     // Both may see the same event; the greater of them is right then, and neither hides the other.
     status.events_unaccounted = unsigned(audited.max(unmatched));
+    status.endpoints = endpoints::records(connection)?;
     Ok(status)
 }
 

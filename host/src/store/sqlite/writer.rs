@@ -11,7 +11,9 @@ use tokio::sync::oneshot;
 
 use super::checkpoint::Checkpoints;
 use super::claims::Release;
+use super::due::{Place, Queue};
 use super::group::Group;
+use super::health::Health;
 use super::lock::LockFile;
 use super::open::{self, SqliteOptions};
 use super::queue::{Item, Job, Queued};
@@ -52,7 +54,7 @@ macro_rules! claimless {
         })+
     };
 }
-claimless!((), u64, bool);
+claimless!((), u64, bool, Vec<Queue>, Option<Place>);
 
 /// A command and its waiter.
 pub(super) struct Task<T, F> {
@@ -89,6 +91,7 @@ pub(super) struct Writer {
     pub(super) host: i64,
     pub(super) receiver: Receiver<Item>,
     pub(super) counters: Arc<Counters>,
+    pub(super) health: Arc<Health>,
     pub(super) checkpoints: Checkpoints,
     /// See [`open::open_anchor`].
     pub(super) anchor: Connection,
@@ -137,7 +140,7 @@ impl Writer {
         }
         let mut group = match Group::new(connection, self.host) {
             Ok(group) => group,
-            Err(error) => return self.fail(&error.to_string()),
+            Err(error) => return self.fail_with(&error),
         };
         loop {
             let committed = catch_unwind(AssertUnwindSafe(|| perform(&mut group, &mut self.pending)));
@@ -145,11 +148,13 @@ impl Writer {
                 Ok(Ok(())) => self.succeed(),
                 Ok(Err(error)) => {
                     group.roll_back();
-                    return self.fail(&error.to_string());
+                    return self.fail_with(&error);
                 }
                 Err(_panic) => {
                     group.roll_back();
-                    return self.fail("a command panicked; this is a defect of the program, please report it");
+                    let error = "a command panicked; this is a defect of the program, please report it";
+                    tracing::error!(path = %self.options.path.display(), error, "a commit failed; the store reopens");
+                    return self.fail(error);
                 }
             }
             self.checkpoints.after_commit(connection, wal_pages.load(Ordering::Relaxed));
@@ -161,6 +166,9 @@ impl Writer {
 
     fn succeed(&mut self) {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if self.health.succeeded() {
+            tracing::info!(path = %self.options.path.display(), "the store commits again");
+        }
         self.counters.commands.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
         let unwanted: Vec<_> = self.pending.drain(..).filter_map(|queued| queued.job.answer(Ok(()))).collect();
         for release in unwanted {
@@ -169,11 +177,19 @@ impl Writer {
         }
     }
 
+    fn fail_with(&mut self, error: &rusqlite::Error) -> End {
+        let path = self.options.path.display();
+        // A disk that stays full fails several commits a second; one line says it.
+        if self.health.failed(error) {
+            tracing::error!(%path, %error, commands = self.pending.len(), "a commit failed; the store reopens");
+        } else {
+            tracing::debug!(%path, %error, commands = self.pending.len(), "a commit failed again; the store reopens");
+        }
+        self.fail(&error.to_string())
+    }
+
     fn fail(&mut self, error: &str) -> End {
         self.counters.commits_failed.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(
-            path = %self.options.path.display(), error, commands = self.pending.len(), "a commit failed; the store reopens"
-        );
         self.answer_failed(error);
         End::Broken
     }
@@ -210,7 +226,9 @@ impl Writer {
             match open::reopen_writer(&self.options) {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
-                    tracing::error!(path = %self.options.path.display(), %error, "the store could not be reopened");
+                    if self.health.failed(&error) {
+                        tracing::error!(path = %self.options.path.display(), %error, "the store could not be reopened");
+                    }
                     self.answer_failed(&format!("the store could not be reopened: {error}"));
                 }
             }

@@ -1,7 +1,8 @@
 """Clock and random numbers of a component: the event's time, and a seed from its key.
 
 A component has no clock and no randomness of its own, and a run must give the same result when it is run again. What is
-replaced is replaced before the plugin's module is read, so that ``from datetime import datetime`` finds it too.
+replaced is replaced before the plugin's module is read, so that ``from datetime import datetime`` finds it too. Nothing is
+made of the event before it is asked for: most calls ask for neither.
 """
 
 from __future__ import annotations
@@ -14,11 +15,19 @@ from typing import Any
 
 from .event import EPOCH, Event
 
-_now: _datetime.datetime = EPOCH
+_event = Event(key="", subject="")
+_moment: _datetime.datetime | None = EPOCH
+_calls = 0
 _looks = 0
-_bytes = random.Random(0)
 _Real = _datetime.datetime
 _RealDate = _datetime.date
+
+
+def _now() -> _datetime.datetime:
+    global _moment
+    if _moment is None:
+        _moment = _event.now.astimezone(_datetime.timezone.utc)
+    return _moment
 
 
 class _AsReal(type):
@@ -31,7 +40,7 @@ class _AsReal(type):
 class _Datetime(_Real, metaclass=_AsReal):
     @classmethod
     def now(cls, tz: Any = None) -> Any:
-        moment = _now.astimezone(tz or _datetime.timezone.utc)
+        moment = _now().astimezone(tz or _datetime.timezone.utc)
         moment = moment if tz else moment.replace(tzinfo=None)
         return cls.combine(moment.date(), moment.timetz())
 
@@ -47,7 +56,8 @@ class _Datetime(_Real, metaclass=_AsReal):
 class _Date(_RealDate, metaclass=_AsReal):
     @classmethod
     def today(cls) -> Any:
-        return cls(_now.year, _now.month, _now.day)
+        now = _now()
+        return cls(now.year, now.month, now.day)
 
 
 class _Random(random.Random):
@@ -57,12 +67,59 @@ class _Random(random.Random):
         super().seed(_urandom(32) if a is None else a, version)
 
 
+class _PerEvent(random.Random):
+    """Seeded from the event's key by its first use in a call, unless the plugin seeds it."""
+
+    _seeded_in = 0
+
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+        super().__init__(0)
+
+    def seed(self, a: Any = None, version: int = 2) -> None:
+        self._seeded_in = _calls
+        super().seed(_urandom(32) if a is None else a, version)
+
+    def random(self) -> float:
+        self._begin()
+        return super().random()
+
+    def getrandbits(self, k: int, /) -> int:
+        self._begin()
+        return super().getrandbits(k)
+
+    def gauss(self, mu: float = 0.0, sigma: float = 1.0) -> float:
+        # It keeps every other result for the next call of it, which must not be another event's.
+        self._begin()
+        return super().gauss(mu, sigma)
+
+    def getstate(self) -> tuple[Any, ...]:
+        self._begin()
+        return super().getstate()
+
+    def _begin(self) -> None:
+        if self._seeded_in != _calls:
+            self.seed(_event.key + self._suffix)
+
+
+_bytes = _PerEvent("/bytes")
+
+
 def _urandom(size: int) -> bytes:
     return _bytes.randbytes(size)
 
 
+def _replace_generator() -> None:
+    """The functions of ``random`` are methods of one hidden generator."""
+    hidden, ours = random._inst, _PerEvent("")  # type: ignore[attr-defined]
+    for name, value in list(vars(random).items()):
+        if getattr(value, "__self__", None) is hidden:
+            setattr(random, name, getattr(ours, name))
+    random._inst = ours  # type: ignore[attr-defined]
+
+
 def _microseconds() -> int:
-    return (_now - EPOCH) // _datetime.timedelta(microseconds=1)
+    return (_now() - EPOCH) // _datetime.timedelta(microseconds=1)
 
 
 def _elapsed() -> int:
@@ -99,12 +156,11 @@ def install() -> None:
     os.urandom = _urandom
     random._urandom = _urandom  # type: ignore[attr-defined]
     random.Random = _Random  # type: ignore[misc]
+    _replace_generator()
 
 
 def begin(event: Event) -> None:
-    """Sets the clock and the seeds for one call."""
-    global _now, _looks
-    _now = event.now.astimezone(_datetime.timezone.utc)
-    _looks = 0
-    _bytes.seed(f"{event.key}/bytes")
-    random.seed(event.key)
+    """The clock and the seeds are the event's from here on."""
+    global _event, _moment, _calls, _looks
+    _event, _moment, _looks = event, None, 0
+    _calls += 1

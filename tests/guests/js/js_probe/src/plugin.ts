@@ -21,6 +21,7 @@ function globals() {
     text: new TextDecoder().decode(new TextEncoder().encode("ö€😀")),
     url: [url.href, url.port, url.searchParams.get("y")],
     copied: copy.map !== nested.map && copy.map.get("a")?.[1] === 2 && copy.when.getTime() === 0,
+    elapsed: performance.now(),
     base64: [btoa("hello"), atob("aGVsbG8=")],
     nodeThings: [typeof globalThis.process, typeof globalThis.require],
     calls: ++calls,
@@ -48,6 +49,10 @@ export function onEvent(event: Event): Webhook[] {
       throw retry("not yet");
     case "deleted":
       return [webhook.json(charge({ lines: [] }))];
+    case "exact":
+      return [webhook.json(event.entityExact())];
+    case "text":
+      return [webhook.bytes(event.entityText() ?? "")];
     default:
       throw "a text";
   }

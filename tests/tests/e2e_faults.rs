@@ -1,0 +1,234 @@
+//! A machine that lacks something: room on its disk, the right to write, open files. Nothing accepted is lost, the operator
+//! is told, and it goes on by itself once it is there again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpStream;
+use wirehook_tests::account::Account;
+use wirehook_tests::events::order_created;
+use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
+use wirehook_tests::nats_server::NatsServer;
+use wirehook_tests::publisher::{HttpPublisher, StreamPublisher};
+use wirehook_tests::small_disk::SmallDisk;
+use wirehook_tests::test_host::{OpenFiles, PluginFile, TestHost};
+use wirehook_tests::wait;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Attempts that no test uses up.
+const RETRY: &str = "[endpoint.retry]\ninitial_delay = \"100ms\"\nmultiplier = 1.0\nmax_attempts = 1000";
+
+fn orders() -> Result<PluginFile> {
+    Ok(PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders"))
+}
+
+async fn wait_not_ready(host: &TestHost, parts: &[&str]) -> Result<()> {
+    let mut last = None;
+    let waited = wait::until("/readyz to say what is wrong", DEADLINE, async || {
+        let (status, text) = last.insert(host.readiness().await?);
+        Ok((*status == 503 && parts.iter().all(|part| text.contains(part))).then_some(()))
+    })
+    .await;
+    waited.with_context(|| format!("/readyz said {last:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_nearly_full_stops_intake_only_and_it_goes_on_by_itself() -> Result<()> {
+    let Some(disk) = SmallDisk::mount(192)? else { return Ok(()) };
+    let nats = NatsServer::start().await?;
+    let (publisher, web) = (StreamPublisher::create(&nats, "EVENTS").await?, HttpPublisher::new()?);
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let core = format!(
+        "[[source]]\nname = \"core\"\nkind = \"nats\"\nurl = {:?}\nsubjects = [\"shop.order.created\"]",
+        nats.url()
+    );
+    let mut host = TestHost::builder()
+        .within(disk.path())
+        .store_settings("free_bytes_min = \"48MiB\"")
+        .jetstream(&nats, "EVENTS")
+        .settings(&core)
+        .http(web.port, "")
+        .endpoint("orders", &endpoint, RETRY)
+        .plugin(orders()?)
+        .build()?;
+    host.start().await?;
+    ensure!(host.metric("wirehook_store_free_bytes", "").await? > 48.0 * 1024.0 * 1024.0, "there is room at first");
+    // Ten that are retried while the disk fills up.
+    endpoint.set_script(Script::always(Answer::status(503)));
+    web.publish_orders(0..10).await?;
+    endpoint.wait_for("the first attempts", DEADLINE, |log| log.ids() == 10).await?;
+
+    disk.fill(40 << 20)?;
+    host.wait_metric("wirehook_intake_stopped", "", 1.0, DEADLINE).await?;
+    wait_not_ready(&host, &["intake is stopped", "free_bytes_min"]).await?;
+    let status = host.command(&["status"]).await?.expect_code(0)?.stdout;
+    ensure!(status.contains("intake is stopped"), "status said: {status}");
+    let refused = web.request(order_created(10).body).send().await?;
+    ensure!(refused.status() == 503 && refused.headers().contains_key("retry-after"), "{refused:?}");
+    let said = refused.text().await?;
+    ensure!(said.contains("are free in"), "it said: {said}");
+    publisher.publish_orders(20..40).await?;
+    let client = nats.client().await?;
+    for _ in 0..5 {
+        client.publish("shop.order.created", "{}".into()).await?;
+    }
+    client.flush().await?;
+    // What can't wait is counted; what was accepted is worked off all the same.
+    host.wait_metric("wirehook_events_lost_total", "source=\"core\"", 5.0, DEADLINE).await?;
+    endpoint.set_script(Script::ok());
+    host.wait_metric("wirehook_attempts_total", "endpoint=\"orders\",outcome=\"delivered\"", 10.0, DEADLINE).await?;
+    ensure!(endpoint.look(|log| log.ids()) == 10, "something came in");
+    ensure!(publisher.unacked("EVENTS", "wirehook-bus").await? == 20, "the bus has them still");
+
+    disk.make_room()?;
+    host.wait_ready().await?;
+    ensure!(host.metric("wirehook_intake_stopped", "").await? == 0.0, "intake goes on");
+    web.publish_orders(10..20).await?;
+    endpoint.wait_for("every webhook", DEADLINE, |log| log.ids() == 40).await?;
+    host.logs().wait_for("intake goes on", DEADLINE).await?;
+    ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
+    host.stop().await?;
+    Account::of_copy(&host.store_path()).map(drop)
+}
+
+/// Without a bound of its own the store meets the end of the disk in the middle of a commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_fails_commits_and_loses_nothing() -> Result<()> {
+    let Some(disk) = SmallDisk::mount(128)? else { return Ok(()) };
+    let nats = NatsServer::start().await?;
+    let (publisher, web) = (StreamPublisher::create(&nats, "EVENTS").await?, HttpPublisher::new()?);
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .within(disk.path())
+        .store_settings("free_bytes_min = \"0B\"")
+        .jetstream(&nats, "EVENTS")
+        .http(web.port, "")
+        .endpoint("orders", &endpoint, RETRY)
+        .plugin(orders()?)
+        .build()?;
+    host.start().await?;
+    disk.fill(0)?;
+    // The write-ahead log has some room left within its file; then commits fail.
+    let mut accepted = 0;
+    let said = loop {
+        let (status, text) = web.post(order_created(accepted).body).await?;
+        if status != 202 {
+            break format!("{status}: {text}");
+        }
+        accepted += 1;
+        ensure!(accepted < 100_000, "the disk is never full");
+    };
+    ensure!(said.contains("503") && said.contains("full"), "it said {said}");
+    publisher.publish_orders(1_000_000..1_000_050).await?;
+    wait_not_ready(&host, &["full"]).await?;
+
+    // A start on a full disk says so, and a crash there costs nothing.
+    host.kill9().await?;
+    host.spawn(&[]).await?;
+    let status = host.wait_exit(DEADLINE).await;
+    ensure!(status.as_ref().is_ok_and(|status| status.code() == Some(1)), "it ended with {status:?}");
+    let said = host.logs().tail();
+    ensure!(said.contains("full") && said.contains("room"), "it said: {said}");
+
+    disk.make_room()?;
+    host.start().await?;
+    endpoint.wait_for("every webhook", DEADLINE, |log| log.ids() >= accepted + 50).await?;
+    wait::until("every message to be acked", DEADLINE, async || {
+        Ok((publisher.unacked("EVENTS", "wirehook-bus").await? == 0).then_some(()))
+    })
+    .await?;
+    ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
+    host.stop().await?;
+    let account = Account::of_copy(&host.store_path())?;
+    ensure!(account.is_idle() && account.events >= accepted as u64 + 50, "{account:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_that_may_not_be_written_refuses_the_start_and_is_whole_afterwards() -> Result<()> {
+    let Some(disk) = SmallDisk::mount(128)? else { return Ok(()) };
+    let web = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::always(Answer::status(503))).await?;
+    let mut host = TestHost::builder()
+        .within(disk.path())
+        .store_settings("free_bytes_min = \"1MiB\"")
+        .http(web.port, "")
+        .endpoint("orders", &endpoint, RETRY)
+        .plugin(orders()?)
+        .build()?;
+    host.start().await?;
+    web.publish_orders(0..20).await?;
+    endpoint.wait_for("the first attempts", DEADLINE, |log| log.ids() == 20).await?;
+    host.kill9().await?;
+
+    disk.set_read_only(true)?;
+    host.spawn(&[]).await?;
+    let status = host.wait_exit(DEADLINE).await?;
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    let (said, path) = (host.logs().tail(), host.store_path().display().to_string());
+    ensure!(said.contains(&path) && said.contains("permissions"), "it said: {said}");
+
+    disk.set_read_only(false)?;
+    endpoint.set_script(Script::ok());
+    host.start().await?;
+    host.wait_metric("wirehook_attempts_total", "outcome=\"delivered\"", 20.0, DEADLINE).await?;
+    host.stop().await?;
+    let account = Account::of_copy(&host.store_path())?;
+    ensure!(account.deliveries_to("orders", "delivered") == 20, "{account:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_without_a_file_left_to_open_goes_on_once_it_has_some() -> Result<()> {
+    /// More than an idle host has open, and fewer than the connections below and that.
+    const OPEN_FILES: u64 = 100;
+    const CONNECTIONS: usize = 120;
+    let nats = NatsServer::start().await?;
+    let (publisher, web) = (StreamPublisher::create(&nats, "EVENTS").await?, HttpPublisher::new()?);
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .open_files(OpenFiles { soft: OPEN_FILES, hard: OPEN_FILES })
+        .jetstream(&nats, "EVENTS")
+        .http(web.port, "")
+        .endpoint("orders", &endpoint, RETRY)
+        .plugin(orders()?)
+        .build()?;
+    host.start().await?;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(TcpStream::connect(("127.0.0.1", web.port)).await?);
+    }
+    host.logs().wait_for("Too many open files", DEADLINE).await?;
+    // No connection to the endpoint can be made; the store has what it needs open already.
+    publisher.publish_orders(0..50).await?;
+    wait::until("every message to be acked", DEADLINE, async || {
+        Ok((publisher.unacked("EVENTS", "wirehook-bus").await? == 0).then_some(()))
+    })
+    .await?;
+
+    drop(connections);
+    web.publish_orders(50..60).await?;
+    endpoint.wait_for("every webhook", DEADLINE, |log| log.ids() == 60).await?;
+    ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
+    host.expect_all_accounted().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn the_host_may_have_as_many_files_open_as_it_is_allowed_to() -> Result<()> {
+    let web = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .open_files(OpenFiles { soft: 64, hard: 512 })
+        .http(web.port, "")
+        .endpoint("orders", &endpoint, "")
+        .plugin(orders()?)
+        .build()?;
+    host.start().await?;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", host.pid()?))?;
+    let limit = limits.lines().find(|line| line.starts_with("Max open files")).context("the limit")?;
+    let values: Vec<_> = limit.split_whitespace().skip(3).take(2).collect();
+    ensure!(values == ["512", "512"], "{limit}");
+    host.stop().await
+}
