@@ -243,8 +243,13 @@ impl Host {
                 tracing::error!(%error, "the admin listener broke");
             }
         });
-        let hooks =
-            Hooks { pool: Arc::clone(&pool), dispatcher: Arc::clone(&dispatcher), parts, started_at: clock.now() };
+        let hooks = Hooks {
+            pool: Arc::clone(&pool),
+            dispatcher: Arc::clone(&dispatcher),
+            parts,
+            endpoints: endpoint_names.clone(),
+            started_at: clock.now(),
+        };
         let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };
         services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
 

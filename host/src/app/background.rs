@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, Timestamp};
 use crate::dispatcher::Dispatcher;
@@ -15,7 +18,10 @@ use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
-use crate::store::{DeliveryState, Redriven, Retention, Store, StoreError};
+use crate::store::{
+    DeliveryFilter, DeliverySeq, DeliveryState, Forgotten, ParkedFate, Redriven, Retention, RunCount, Store,
+    StoreError, StoreStatus,
+};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -134,14 +140,50 @@ impl Housekeeping {
         while self.store.sweep(before).await? && !drain.is_draining() {
             tokio::task::yield_now().await;
         }
+        self.make_room(drain).await?;
+        while self.store.index_some().await? && !drain.is_draining() {
+            tokio::task::yield_now().await;
+        }
         self.registry.settle().await?;
         let status = self.store.status(now).await?;
+        self.park_strangers(&status).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
         for endpoint in &self.endpoints {
             let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
             let rows = status.deliveries.iter().filter(|row| *row.endpoint == **endpoint && waiting(row.state));
             let backlog: u64 = rows.map(|row| row.count).sum();
             self.metrics.endpoint(endpoint).backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+}
+
+impl Housekeeping {
+    /// Deletes the oldest finished events where the store is over its bound.
+    async fn make_room(&self, drain: &Drain) -> Result<(), StoreError> {
+        let bytes_max = self.retention.bytes_max;
+        while self.store.shrink(bytes_max).await? && !drain.is_draining() {
+            tokio::task::yield_now().await;
+        }
+        let bytes = self.store.bytes().await?;
+        if bytes > bytes_max {
+            tracing::warn!(
+                bytes,
+                bytes_max,
+                "the store is over [retention] max_bytes, and all that is finished is deleted: what is left waits, or is a                  dead letter"
+            );
+        }
+        Ok(())
+    }
+
+    /// Parks the open runs of plugins that are not known, such as those redriven after their plugin was forgotten.
+    async fn park_strangers(&self, status: &StoreStatus) -> Result<(), StoreError> {
+        let known = self.registry.statuses();
+        let open = |row: &&RunCount| matches!(row.state.as_str(), "pending" | "retrying");
+        for row in status.runs.iter().filter(open) {
+            if !known.iter().any(|(name, _)| **name == *row.plugin) {
+                self.store.park_runs(row.plugin.as_str().into()).await?;
+            }
         }
         Ok(())
     }
@@ -216,6 +258,7 @@ pub(super) struct Hooks {
     pub(super) pool: Arc<Pool>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) parts: Arc<Parts>,
+    pub(super) endpoints: Vec<Arc<str>>,
     pub(super) started_at: Timestamp,
 }
 
@@ -232,5 +275,17 @@ impl OpsHooks for Hooks {
             started_at: self.started_at,
             parts: self.parts.parts(),
         })
+    }
+
+    fn endpoints(&self) -> Option<Vec<Arc<str>>> {
+        Some(self.endpoints.clone())
+    }
+
+    fn give_back(&self, filter: &DeliveryFilter) -> Vec<DeliverySeq> {
+        self.dispatcher.give_back(filter)
+    }
+
+    fn forget_plugin(&self, plugin: Arc<str>, fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
+        async move { Some(self.parts.registry.forget(&plugin, fate).await.map_err(|error| error.to_string())) }.boxed()
     }
 }

@@ -8,6 +8,7 @@ mod cursors;
 mod runs;
 mod deliveries;
 mod dead_letters;
+mod history;
 mod state;
 mod whole;
 
@@ -40,6 +41,12 @@ pub use self::dead_letters::{
 pub use self::deliveries::{
     claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came, lists_newest_first_within_the_limit,
     records_an_attempt_once,
+};
+pub use self::history::{
+    a_retry_now_never_delays, a_retry_now_replaces_the_pending_one, changes_what_the_filter_means,
+    discards_what_waits_and_leaves_what_is_held, finds_dead_letters_by_what_they_are_of, finds_names_in_a_long_history,
+    forgets_a_plugin, gives_back_what_is_not_meant, moves_deliveries_to_another_endpoint, purges_an_entity,
+    redrives_at_a_pace, shrinks_by_what_is_finished, tells_numbers_apart, traces_by_every_name,
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
@@ -99,6 +106,20 @@ macro_rules! for_each_store_property {
             forgets_keys_by_their_own_age,
             lists_newest_first_within_the_limit,
             remembers_plugins,
+            a_retry_now_replaces_the_pending_one,
+            a_retry_now_never_delays,
+            discards_what_waits_and_leaves_what_is_held,
+            gives_back_what_is_not_meant,
+            changes_what_the_filter_means,
+            moves_deliveries_to_another_endpoint,
+            redrives_at_a_pace,
+            finds_dead_letters_by_what_they_are_of,
+            traces_by_every_name,
+            tells_numbers_apart,
+            finds_names_in_a_long_history,
+            forgets_a_plugin,
+            purges_an_entity,
+            shrinks_by_what_is_finished,
         );
     };
 }

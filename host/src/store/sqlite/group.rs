@@ -15,6 +15,8 @@ pub(super) struct Group<'c> {
     pub(super) tally: Tally,
     /// Up to which event the sweep under way has come.
     pub(super) swept_to: i64,
+    /// Up to which event making room has come.
+    pub(super) shrunk_to: i64,
     event_last: i64,
     delivery_last: i64,
 }
@@ -92,7 +94,16 @@ impl<'c> Group<'c> {
         let delivery_last = last(
             "SELECT max(last, coalesce((SELECT max(seq) FROM delivery), 0)) FROM sequence WHERE name = 'delivery'",
         )?;
-        Ok(Self { connection, host, hot, tally: Tally::default(), swept_to: 0, event_last, delivery_last })
+        Ok(Self {
+            connection,
+            host,
+            hot,
+            tally: Tally::default(),
+            swept_to: 0,
+            shrunk_to: 0,
+            event_last,
+            delivery_last,
+        })
     }
 
     pub(super) fn begin(&mut self) -> rusqlite::Result<()> {

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_initial.sql"),
     include_str!("../../../migrations/0002_source_cursor.sql"),
     include_str!("../../../migrations/0003_plugin_state.sql"),
+    include_str!("../../../migrations/0006_lookup.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
