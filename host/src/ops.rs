@@ -285,6 +285,13 @@ async fn redrive(
     pace: Pace,
 ) -> Result<Vec<Reply>, StoreError> {
     let redriven = store.redrive_paced(filter, pace).await?;
+    if !redriven.plugins.is_empty() {
+        let known = store.known_plugins().await?;
+        for plugin in redriven.plugins.iter().filter(|plugin| known.iter().all(|known| known.name != **plugin)) {
+            // Forgotten meanwhile: its runs wait for it as before.
+            store.park_runs(Arc::clone(plugin)).await?;
+        }
+    }
     hooks.redriven(&redriven);
     Ok(vec![Reply::Redriven(redriven)])
 }

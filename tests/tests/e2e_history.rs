@@ -335,9 +335,11 @@ async fn a_forgotten_plugin_s_runs_are_dead_letters_and_go_through_it_should_it_
     host.wait_metric("wirehook_events_unrouted_total", "", 1.0, DEADLINE).await?;
     host.expect_all_accounted().await?;
 
-    host.folder.put_plugin(&orders()?)?;
-    host.logs().wait_for("the plugin is loaded", DEADLINE).await?;
+    // Redriven before it is back, they wait for it.
     host.command(&["dead-letters", "redrive", "--plugin", "orders", "--yes"]).await?.expect_code(0)?;
+    host.wait_runs("orders", "parked", 3, DEADLINE).await?;
+    host.expect_all_accounted().await?;
+    host.folder.put_plugin(&orders()?)?;
     endpoint.wait_for("the redriven", DEADLINE, |log| log.ids() == 3).await?;
     host.wait_runs("orders", "produced", 3, DEADLINE).await?;
     ensure!(host.dead_letters().await?.is_empty());

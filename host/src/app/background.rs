@@ -19,8 +19,7 @@ use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::RetentionSettings;
 use crate::source::SourceState;
 use crate::store::{
-    DeliveryFilter, DeliverySeq, DeliveryState, Forgotten, ParkedFate, Redriven, Retention, RunCount, Store,
-    StoreError, StoreStatus,
+    DeliveryFilter, DeliverySeq, DeliveryState, Forgotten, ParkedFate, Redriven, Retention, Store, StoreError,
 };
 use crate::watch::FolderWatch;
 
@@ -29,6 +28,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often what is past its retention is deleted, and parked runs of loaded plugins are looked for.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often names are made quick to find in one housekeeping: a million events. The rest has to wait for the next.
+const INDEX_STEPS_MAX: usize = 256;
 
 /// How long until a folder that could not be watched is tried again.
 const WATCH_RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -141,12 +143,13 @@ impl Housekeeping {
             tokio::task::yield_now().await;
         }
         self.make_room(drain).await?;
-        while self.store.index_some().await? && !drain.is_draining() {
-            tokio::task::yield_now().await;
+        for _ in 0..INDEX_STEPS_MAX {
+            if drain.is_draining() || !self.store.index_some().await? {
+                break;
+            }
         }
         self.registry.settle().await?;
         let status = self.store.status(now).await?;
-        self.park_strangers(&status).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
         for endpoint in &self.endpoints {
             let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
@@ -172,18 +175,6 @@ impl Housekeeping {
                 bytes_max,
                 "the store is over [retention] max_bytes, and all that is finished is deleted: what is left waits, or is a                  dead letter"
             );
-        }
-        Ok(())
-    }
-
-    /// Parks the open runs of plugins that are not known, such as those redriven after their plugin was forgotten.
-    async fn park_strangers(&self, status: &StoreStatus) -> Result<(), StoreError> {
-        let known = self.registry.statuses();
-        let open = |row: &&RunCount| matches!(row.state.as_str(), "pending" | "retrying");
-        for row in status.runs.iter().filter(open) {
-            if !known.iter().any(|(name, _)| **name == *row.plugin) {
-                self.store.park_runs(row.plugin.as_str().into()).await?;
-            }
         }
         Ok(())
     }

@@ -14,8 +14,10 @@ use crate::store::{DeadLetterFilter, DeliveryFilter};
 pub(super) const LIST_LIMIT: u32 = 100;
 /// The store's own bound of a list.
 pub(super) const LIST_LIMIT_MAX: i64 = 10_000;
-/// The most ids on one command line.
+/// The most ids of dead letters on one command line.
 pub(super) const IDS_MAX: usize = 10_000;
+/// The most ids of deliveries on one command line; they are longer, and a request has a bound.
+pub(super) const DELIVERY_IDS_MAX: usize = 4_000;
 
 /// A moment, or how long ago it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,8 +22,8 @@ pub trait History {
     /// and did not give back, is left as it is and counted.
     fn change_deliveries(&self, change: DeliveryChange, now: Timestamp) -> BoxFuture<'_, Result<Changed, StoreError>>;
 
-    /// Puts dead runs and deliveries back to work with a new budget, from the oldest on, due at the pace's moments. Runs
-    /// of a plugin that is not known are parked. Dead messages can't be redriven: they are counted in `refused`.
+    /// Puts dead runs and deliveries back to work with a new budget, from the oldest on, due at the pace's moments. Dead
+    /// messages can't be redriven: they are counted in `refused`.
     fn redrive_paced(&self, filter: DeadLetterFilter, pace: Pace) -> BoxFuture<'_, Result<Redriven, StoreError>>;
 
     /// Deletes dead letters for good, from the oldest on.

@@ -158,6 +158,7 @@ async fn redrive_all(
     while let Some(step) = next_step(&filter, total.total(), total.last) {
         // Later steps go on at the moments where the ones before ended.
         let pace = Pace { first: pace.due(total.runs + total.deliveries), ..pace };
+        let limit = step.limit;
         let request = match rate {
             Some(_) => Request::RedrivePaced { filter: step, pace },
             None => Request::Redrive(step),
@@ -167,13 +168,13 @@ async fn redrive_all(
             _ => None,
         });
         let redriven = redriven.unwrap_or_default();
-        let (count, last) = (redriven.total(), redriven.last);
+        let count = redriven.total();
         total.add(redriven);
-        if count == 0 || last.is_none() {
-            break;
-        }
         if !steps.done(count) {
             whole = false;
+            break;
+        }
+        if limit.is_some_and(|limit| count < u64::from(limit)) {
             break;
         }
     }
@@ -209,6 +210,7 @@ async fn discard_all(session: &mut Session<'_>, filter: DeadLetterFilter, length
     let mut total = Discarded::default();
     let mut whole = true;
     while let Some(step) = next_step(&filter, total.count, total.last) {
+        let limit = step.limit;
         let replies = session.ask(Request::Discard(step)).await?;
         let discarded = replies.into_iter().find_map(|reply| match reply {
             Reply::Discarded { count, last } => Some(Discarded { count, last }),
@@ -216,11 +218,11 @@ async fn discard_all(session: &mut Session<'_>, filter: DeadLetterFilter, length
         });
         let step = discarded.unwrap_or_default();
         total = Discarded { count: total.count + step.count, last: step.last.or(total.last) };
-        if step.count == 0 || step.last.is_none() {
-            break;
-        }
         if !steps.done(step.count) {
             whole = false;
+            break;
+        }
+        if limit.is_some_and(|limit| step.count < u64::from(limit)) {
             break;
         }
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{print_list, summaries};
 use crate::cli::Session;
 use crate::cli::failure::{Exit, Failure, Failures};
-use crate::cli::filter::{FilterArgs, IDS_MAX, LIST_LIMIT_MAX};
+use crate::cli::filter::{DELIVERY_IDS_MAX, FilterArgs, LIST_LIMIT_MAX};
 use crate::cli::steps::{Steps, interrupted};
 use crate::cli::table::counted;
 use crate::delivery::DeliveryId;
@@ -77,8 +77,8 @@ async fn change(session: &mut Session<'_>, args: ChangeArgs, verb: DeliveryVerb,
         let help = "name ids, or --endpoint, --plugin, --event, --entity-id, --since, --until or --parked, or --all";
         return Err(failure.help(help).into_usage());
     }
-    if args.ids.len() > IDS_MAX {
-        let failure = Failure::new(format!("more than {IDS_MAX} ids are named"));
+    if args.ids.len() > DELIVERY_IDS_MAX {
+        let failure = Failure::new(format!("more than {DELIVERY_IDS_MAX} ids are named"));
         return Err(failure.help("use a filter, or several commands").into_usage());
     }
     let mut filter = args.filter.into_deliveries(session.now());

@@ -2,6 +2,8 @@
 //! `lookup`, written behind the path: an index of random names would cost every event more than all else that is written
 //! for it. What came since is looked for in the rows themselves.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use super::group::Group;
@@ -144,6 +146,8 @@ pub(super) fn find(
 pub(super) enum Wanted {
     /// This one.
     Exactly(Vec<u8>),
+    /// Any of these.
+    OneOf(HashSet<Vec<u8>>),
     /// Those that begin so.
     Beginning(Vec<u8>),
 }
@@ -153,6 +157,10 @@ impl Wanted {
         Self::Exactly(kept(name.as_bytes()))
     }
 
+    pub(super) fn one_of<'n>(names: impl Iterator<Item = &'n str>) -> Self {
+        Self::OneOf(names.map(|name| kept(name.as_bytes())).collect())
+    }
+
     pub(super) fn beginning(name: &str) -> Self {
         Self::Beginning(kept(name.as_bytes()))
     }
@@ -160,6 +168,7 @@ impl Wanted {
     fn fits(&self, name: &[u8]) -> bool {
         match self {
             Self::Exactly(wanted) => name == wanted,
+            Self::OneOf(wanted) => wanted.contains(name),
             Self::Beginning(wanted) => name.starts_with(wanted),
         }
     }

@@ -1,6 +1,7 @@
 //! From a filter to rows: a part of a long history at a time, so that no reader is held for long, and none of it at all
 //! that is too old or too young.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::lookup::{self, Names, Wanted};
 use crate::clock::Timestamp;
+use crate::delivery::DeliveryId;
 use crate::store::{DeadLetterFilter, DeliveryFilter, DeliveryState};
 
 /// Rows looked at in one read.
@@ -169,11 +171,8 @@ pub(super) fn deliveries(connection: &Connection, filter: &DeliveryFilter) -> ru
         selection.add(died, [reason.as_str().to_owned().into()]);
     }
     if !filter.ids.is_empty() {
-        let mut positions = Vec::new();
-        for id in &filter.ids {
-            positions.extend(delivery_named(connection, id.as_str())?);
-        }
-        selection.name(&positions);
+        let ids: Vec<&str> = filter.ids.iter().map(DeliveryId::as_str).collect();
+        selection.name(&deliveries_named(connection, &ids)?);
     }
     if let Some(events) = events_meant(connection, filter.event_key.as_deref(), filter.entity_id.as_deref())? {
         let positions = deliveries_of(connection, &events)?;
@@ -217,6 +216,19 @@ pub(super) fn letters(connection: &Connection, filter: &DeadLetterFilter) -> rus
 pub(super) fn delivery_named(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
     let is = |seq: i64| is_named(connection, "SELECT id = ?2 FROM delivery WHERE seq = ?1", seq, id);
     Ok(lookup::find(connection, Names::Deliveries, &Wanted::exactly(id), 1, is)?.pop())
+}
+
+/// For each of these ids the newest delivery, looked for all at once.
+fn deliveries_named(connection: &Connection, ids: &[&str]) -> rusqlite::Result<Vec<i64>> {
+    let mut missing: HashSet<&str> = ids.iter().copied().collect();
+    let (wanted, count) = (Wanted::one_of(ids.iter().copied()), missing.len());
+    lookup::find(connection, Names::Deliveries, &wanted, count, |seq| {
+        let id: Option<String> = connection
+            .prepare_cached("SELECT id FROM delivery WHERE seq = ?1")?
+            .query_row([seq], |row| row.get(0))
+            .optional()?;
+        Ok(id.is_some_and(|id| missing.remove(id.as_str())))
+    })
 }
 
 /// The newest events of the entity with exactly this id, newest first.
