@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
+#[path = "store_model/operators.rs"]
+mod operators;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +17,8 @@ use wirehook::delivery::Transition;
 use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{
-    Acceptance, Claim, Completed, DeadLetterFilter, DeliveryChange, DeliveryFilter, DeliverySeq, DeliveryVerb,
-    EventSeq, History, KnownPlugin, ParkedFate, Purge, Retention, RunOutcome, RunStart, Store,
+    Acceptance, Claim, Completed, DeadLetterFilter, DeliverySeq, DeliveryVerb, EventSeq, KnownPlugin, ParkedFate,
+    Retention, RunOutcome, RunStart, Store,
 };
 use wirehook_tests::conformance::store::{
     START, arrival, attempt, completion, dead_message, delivery, event_with_body,
@@ -391,89 +394,6 @@ impl Harness<'_> {
         assert_eq!(discarded, meant as u64);
         let letters: Vec<_> = self.model.letters.drain(..meant).collect();
         letters.into_iter().for_each(|letter| self.model.discard(letter));
-    }
-
-    async fn change(&mut self, verb: DeliveryVerb) {
-        let now = self.model.now;
-        let change = DeliveryChange {
-            verb: verb.clone(),
-            filter: DeliveryFilter::default(),
-            after: None,
-            given_back: Vec::new(),
-        };
-        let changed = self.store().change_deliveries(change, now).await.unwrap();
-        let mut expected = (0, 0);
-        for (_, work) in self.model.deliveries.values_mut().filter(|(_, work)| work.waits()) {
-            match verb {
-                _ if work.held => {
-                    expected.1 += 1;
-                    continue;
-                }
-                DeliveryVerb::Retry => work.due_at = work.due_at.min(now),
-                _ => work.end("discarded", now),
-            }
-            expected.0 += 1;
-        }
-        assert_eq!((changed.changed, changed.in_flight), expected);
-    }
-
-    async fn forget(&mut self, plugin: &'static str, fate: ParkedFate) {
-        let now = self.model.now;
-        let forgotten = self.store().forget_plugin(plugin.into(), fate, now).await.unwrap();
-        let model = &mut self.model;
-        let mut expected = (0, 0);
-        for (name, work) in model.runs.iter_mut().filter(|(name, _)| name.1 == plugin) {
-            match (work.state, work.held) {
-                ("pending" | "retrying", true) => expected.1 += 1,
-                ("pending" | "retrying" | "parked", _) => {
-                    expected.0 += 1;
-                    match fate {
-                        ParkedFate::Die => {
-                            work.end("dead", now);
-                            model.letters.push(Letter::Run(name.0, name.1));
-                        }
-                        ParkedFate::Discard => work.end("discarded", now),
-                    }
-                }
-                _ => {}
-            }
-        }
-        assert_eq!((forgotten.runs, forgotten.in_flight), expected);
-    }
-
-    /// Purges an entity, whose id is the event's key here, with all that waits.
-    async fn purge(&mut self, key: u8) {
-        let purge = Purge {
-            entity_id: key.to_string(),
-            entity_type: None,
-            discard_waiting: true,
-            dry_run: false,
-            given_back: Vec::new(),
-        };
-        let purged = self.store().purge(purge).await.unwrap();
-        let model = &mut self.model;
-        let Some(seq) = model.events.iter().find(|(_, (known, _))| *known == key).map(|(seq, _)| *seq) else {
-            assert_eq!(purged.events, 0);
-            return;
-        };
-        let of = |name: &RunName| name.0 == seq;
-        let held = model.runs.iter().any(|(name, work)| of(name) && work.held)
-            || model.deliveries.values().any(|(name, work)| of(name) && work.held);
-        assert_eq!((purged.done, purged.events), (!held, 1));
-        if held {
-            return;
-        }
-        let gone: BTreeSet<_> =
-            model.deliveries.iter().filter(|(_, (name, _))| of(name)).map(|(seq, _)| *seq).collect();
-        model.letters.retain(|letter| match letter {
-            Letter::Message(_, conflict) => *conflict != Some(key),
-            Letter::Run(event, _) => *event != seq,
-            Letter::Delivery(delivery) => !gone.contains(delivery),
-        });
-        model.conflicts.remove(&key);
-        model.events.remove(&seq);
-        model.runs.retain(|name, _| !of(name));
-        model.deliveries.retain(|delivery, _| !gone.contains(delivery));
     }
 
     async fn park(&mut self, plugin: &'static str) {
