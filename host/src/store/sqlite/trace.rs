@@ -57,7 +57,7 @@ fn any(connection: &Connection, text: &str) -> rusqlite::Result<Vec<Found>> {
     let numbered = text.parse().map_or(Ok(Vec::new()), |number| by_number(connection, number))?;
     match (of_entity.is_empty(), numbered.len()) {
         (false, 0) => return events(connection, of_entity),
-        (true, 1) => return Ok(numbered.into_iter().map(|(_, found)| found).flatten().collect()),
+        (true, 1) => return Ok(numbered.into_iter().flat_map(|(_, found)| found).collect()),
         (is_no_entity, 1..) => {
             let entity = (!is_no_entity).then(|| Candidate {
                 id: format!("entity:{text}"),
