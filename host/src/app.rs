@@ -250,7 +250,7 @@ impl Host {
             retention: settings.retention.clone(),
             plugins: settings.plugins.clone(),
             backlogs: settings.endpoints.iter().map(|it| (Arc::clone(&it.name), it.backlog)).collect(),
-            endpoints: endpoint_names,
+            endpoints: endpoint_names.clone(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
         };
@@ -277,6 +277,7 @@ impl Host {
             endpoints,
             clock: Arc::clone(&clock),
             parts,
+            endpoint_names,
             started_at: clock.now(),
         };
         let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };

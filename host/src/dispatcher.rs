@@ -12,7 +12,9 @@ use crate::delivery::Transition;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Pressure, weight};
 use crate::metrics::Metrics;
-use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, DeliveryTerms, Store, StoreError};
+use crate::store::{
+    AttemptRecord, Claim, ClaimedDelivery, DeliveryFilter, DeliverySeq, DeliveryTerms, Store, StoreError,
+};
 
 pub mod breaker;
 pub mod rate;
@@ -105,6 +107,26 @@ impl Dispatcher {
         if spilled {
             self.changed.notify_one();
         }
+    }
+
+    /// Takes out of memory what `filter` may mean of the deliveries that nobody has begun to send. They are still claimed,
+    /// and for the caller to release.
+    pub fn give_back(&self, filter: &DeliveryFilter) -> Vec<DeliverySeq> {
+        let wanted = |delivery: &ClaimedDelivery| {
+            filter.plugin.as_deref().is_none_or(|plugin| *plugin == *delivery.plugin)
+                && (filter.ids.is_empty() || filter.ids.contains(&delivery.id))
+        };
+        let mut given = Vec::new();
+        for (name, lane) in &self.lanes {
+            if filter.endpoint.as_deref().is_some_and(|endpoint| *endpoint != **name) {
+                continue;
+            }
+            for delivery in lane.give_back(wanted) {
+                self.left(name, delivery.body.len());
+                given.push(delivery.seq);
+            }
+        }
+        given
     }
 
     /// Makes the lanes that cause most of the pressure spill.

@@ -36,7 +36,8 @@ pub mod requests;
 
 pub use error::{Problem, SettingsError};
 pub use load::{
-    Environment, Loaded, LoadedSources, find, load, load_observed, load_plugins, load_sources, load_store, parse,
+    Environment, Loaded, LoadedSources, find, load, load_endpoint_names, load_observed, load_plugins, load_sources,
+    load_store, parse,
 };
 pub use show::{Origin, Shown};
 pub use source::{
@@ -85,7 +86,7 @@ pub enum Synchronous {
     Normal,
 }
 
-/// `[retention]`, by age.
+/// `[retention]`, by age and bytes.
 #[derive(Clone, Debug)]
 pub struct RetentionSettings {
     /// Finished events and their deliveries.
@@ -94,6 +95,8 @@ pub struct RetentionSettings {
     pub dead: Duration,
     /// Event keys.
     pub dedup: Duration,
+    /// `max_bytes`: the bytes of the store above which finished events go before their age.
+    pub bytes_max: u64,
 }
 
 /// `[plugins]` and `[[plugin]]`

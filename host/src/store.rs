@@ -18,11 +18,16 @@ use crate::recorded::RecordedEvent;
 
 pub mod begun;
 mod endpoints;
+pub mod history;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod fake;
 
 pub use self::begun::Begun;
+pub use self::history::{
+    Candidate, Changed, DeliveryChange, DeliveryTrace, DeliveryVerb, Discarded, EventTrace, Forgotten, Found, History,
+    LetterMark, Pace, ParkedFate, Purge, Purged, RunTrace, Sought,
+};
 pub use endpoints::{
     EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EndpointVerb,
 };
@@ -417,7 +422,7 @@ pub struct KnownPlugin {
 }
 
 /// A store, shared by everything on the path.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: History + Send + Sync + 'static {
     /// As [`Store::accept_at`], leaving every cursor as it is.
     fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
         let accepted = self.accept_at(arrivals, None, now);
@@ -514,12 +519,15 @@ pub trait Store: Send + Sync + 'static {
     /// One dead letter; `None` where there is none of that id.
     fn show_dead_letter(&self, id: i64) -> BoxFuture<'_, Result<Option<DeadLetterDetail>, StoreError>>;
 
-    /// Puts dead runs and deliveries back to work with a new budget, due at `now`. Dead messages can't be: they are
-    /// counted in `refused`.
-    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>>;
+    /// As [`History::redrive_paced`], all due at `now`.
+    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>> {
+        self.redrive_paced(filter, Pace::at_once(now))
+    }
 
-    /// Deletes dead letters for good. Returns how many.
-    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// As [`History::discard_from`]. Returns how many.
+    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move { Ok(self.discard_from(filter).await?.count) })
+    }
 
     /// Deletes what is past its age, a bounded part at a time. Returns whether more remains.
     fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
@@ -567,15 +575,34 @@ pub struct Retention {
     pub dedup: Timestamp,
 }
 
-/// Which deliveries to list. Empty means all.
+/// Which deliveries are meant. Empty means all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeliveryFilter {
+    /// Only these; of several with one id the newest.
+    pub ids: Vec<DeliveryId>,
     /// Only to this endpoint.
     pub endpoint: Option<String>,
     /// Only by this plugin.
     pub plugin: Option<String>,
     /// Only in this state.
     pub state: Option<DeliveryState>,
+    /// Only those that wait: pending or retrying.
+    pub waiting: bool,
+    /// Only those that wait for an endpoint which is not one of these: nobody works for it.
+    pub parked_beside: Option<Vec<String>>,
+    /// Only dead letters for this reason.
+    pub reason: Option<Reason>,
+    /// Only of the event with this key.
+    pub event_key: Option<String>,
+    /// Only of events of this entity.
+    pub entity_id: Option<String>,
+    /// Only those created then or later.
+    pub since: Option<Timestamp>,
+    /// Only those created before.
+    pub until: Option<Timestamp>,
+    /// Only those with a position below: what a list goes on from.
+    pub before: Option<DeliverySeq>,
     /// At most this many; the store's own bound is 10,000.
     pub limit: Option<u32>,
 }
@@ -594,6 +621,24 @@ pub struct DeadLetterFilter {
     pub plugin_digest: Option<String>,
     /// Only for this reason.
     pub reason: Option<Reason>,
+    /// Only of the event with this key.
+    #[serde(default)]
+    pub event_key: Option<String>,
+    /// Only of events of this entity.
+    #[serde(default)]
+    pub entity_id: Option<String>,
+    /// Only those that died then or later.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Only those that died before.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Only those with an id below: what a list goes on from.
+    #[serde(default)]
+    pub before: Option<i64>,
+    /// Only those with an id above: what a change goes on from.
+    #[serde(default)]
+    pub after: Option<i64>,
     /// At most this many; listing's own bound is 10,000.
     pub limit: Option<u32>,
 }
@@ -633,6 +678,8 @@ impl DeliveryState {
 /// A delivery in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliverySummary {
+    /// Its position, for `--before`.
+    pub seq: DeliverySeq,
     /// `webhook-id`.
     pub id: DeliveryId,
     /// The event's key.
@@ -760,6 +807,12 @@ pub struct DeadLetterDetail {
     /// The event of a run or a delivery, as a file may record it; none of a message, which never became one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<RecordedEvent>,
+    /// The digest of the plugin's file that made the delivery, or that the run died of; none of a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_digest: Option<String>,
+    /// Every attempt of a delivery, first to last.
+    #[serde(default)]
+    pub attempts_made: Vec<AttemptDetail>,
 }
 
 /// What a redrive did.
@@ -771,6 +824,9 @@ pub struct Redriven {
     pub deliveries: u64,
     /// Messages that can't be: publish them again once the cause is mended, or discard them.
     pub refused: u64,
+    /// The last dead letter looked at, to go on from; none where there was none.
+    #[serde(default)]
+    pub last: Option<i64>,
     /// The plugins whose runs are due now.
     pub plugins: Vec<Arc<str>>,
     /// The endpoints whose deliveries are due now.
@@ -788,6 +844,7 @@ impl Redriven {
         self.runs += part.runs;
         self.deliveries += part.deliveries;
         self.refused += part.refused;
+        self.last = part.last.or(self.last);
         for (names, more) in [(&mut self.plugins, part.plugins), (&mut self.endpoints, part.endpoints)] {
             names.extend(more);
             names.sort();
@@ -853,6 +910,9 @@ pub enum StoreError {
     /// The commit failed; nothing of it is durable, and the store reopens. Try again.
     #[error("the store could not commit: {0}; nothing of this was kept, try again")]
     Commit(String),
+    /// What was deleted may still be in the file.
+    #[error("what was deleted is not gone from the file yet, which could not be written anew: {0}")]
+    Rewrite(String),
     /// Reading failed.
     #[error("the store could not be read: {0}")]
     Read(String),

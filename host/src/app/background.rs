@@ -24,7 +24,10 @@ use crate::plugin::registry::{Fault, Look, Registry, Status};
 use crate::settings::{BacklogSettings, PluginsSettings, RetentionSettings};
 use crate::source::SourceState;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Backlog, DeliveryState, EndpointChange, EndpointChanged, Redriven, Retention, Store, StoreError};
+use crate::store::{
+    Backlog, DeliveryFilter, DeliverySeq, DeliveryState, EndpointChange, EndpointChanged, Forgotten, ParkedFate,
+    Redriven, Retention, Store, StoreError,
+};
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -32,6 +35,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often what is past its retention is deleted, and parked runs of loaded plugins are looked for.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often names are made quick to find in one housekeeping: a million events. The rest has to wait for the next.
+const INDEX_STEPS_MAX: usize = 256;
 
 /// How long until a folder that could not be watched is tried again.
 const WATCH_RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -209,6 +215,12 @@ impl Housekeeping {
         while self.store.sweep(before).await? && !drain.is_draining() {
             tokio::task::yield_now().await;
         }
+        self.make_room(drain).await?;
+        for _ in 0..INDEX_STEPS_MAX {
+            if drain.is_draining() || !self.store.index_some().await? {
+                break;
+            }
+        }
         self.registry.settle().await?;
         self.expire(now).await?;
         let status = self.store.status(now).await?;
@@ -236,6 +248,23 @@ impl Housekeeping {
                 tracing::error!(?backlog, expired, %reason, "what waited for longer than `[backlog] age` is dead letters");
                 self.metrics.dead_letters(reason, expired);
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest finished events where the store is over its bound.
+    async fn make_room(&self, drain: &Drain) -> Result<(), StoreError> {
+        let bytes_max = self.retention.bytes_max;
+        while self.store.shrink(bytes_max).await? && !drain.is_draining() {
+            tokio::task::yield_now().await;
+        }
+        let bytes = self.store.bytes().await?;
+        if bytes > bytes_max {
+            tracing::warn!(
+                bytes,
+                bytes_max,
+                "the store is over [retention] max_bytes, and all that is finished is deleted: what is left waits, or is a dead letter"
+            );
         }
         Ok(())
     }
@@ -331,6 +360,7 @@ pub(super) struct Hooks {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) parts: Arc<Parts>,
+    pub(super) endpoint_names: Vec<Arc<str>>,
     pub(super) started_at: Timestamp,
 }
 
@@ -364,5 +394,17 @@ impl OpsHooks for Hooks {
 
     fn test_endpoint<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
         async move { Some(self.endpoints.get(name)?.test(&*self.clock).await) }.boxed()
+    }
+
+    fn endpoints(&self) -> Option<Vec<Arc<str>>> {
+        Some(self.endpoint_names.clone())
+    }
+
+    fn give_back(&self, filter: &DeliveryFilter) -> Vec<DeliverySeq> {
+        self.dispatcher.give_back(filter)
+    }
+
+    fn forget_plugin(&self, plugin: Arc<str>, fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
+        async move { Some(self.parts.registry.forget(&plugin, fate).await.map_err(|error| error.to_string())) }.boxed()
     }
 }

@@ -2,6 +2,7 @@
 
 mod approve;
 pub(super) mod build;
+mod forget;
 mod new;
 mod test;
 
@@ -50,6 +51,9 @@ pub(super) enum PluginCommand {
     /// List the files of the plugins folder
     #[command(after_help = EXAMPLE)]
     List,
+    /// Forget a plugin that is gone for good, with its parked runs and what it kept
+    #[command(after_help = forget::EXAMPLE)]
+    Forget(forget::ForgetArgs),
 }
 
 pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Result<Exit, Failures> {
@@ -65,6 +69,7 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
             inspect(session, &session.parts.inspect(&file, settings.as_ref()))
         }
         PluginCommand::Approve(args) => approve::approve(session, &args),
+        PluginCommand::Forget(args) => forget::forget(session, args).await,
         PluginCommand::List => {
             let settings = session.load()?.settings;
             let plugins = session.parts.scan(&settings)?;

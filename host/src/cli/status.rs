@@ -14,7 +14,10 @@ Example:
 
 pub(super) async fn status(session: &mut Session<'_>) -> Result<Exit, Failures> {
     for reply in session.ask(Request::Status).await? {
-        let Reply::Status(status) = reply else { continue };
+        let Reply::Status(mut status) = reply else { continue };
+        if status.host.is_none() {
+            status.park_beside(&session.endpoint_names()?);
+        }
         if session.console.json { session.console.object(&status)? } else { print(session, &status)? }
     }
     Ok(Exit::Success)
@@ -25,7 +28,14 @@ fn print(session: &mut Session<'_>, status: &Status) -> std::io::Result<()> {
         Some(host) => print_host(session, host)?,
         None => session.console.line("no host runs on this store")?,
     }
-    print_store(session, &status.store)
+    print_store(session, &status.store)?;
+    for parked in &status.parked {
+        let waits = counted(parked.count, "delivery waits", "deliveries wait");
+        let text = format!("{waits} for the endpoint `{}`, which is not configured", printable(&parked.endpoint));
+        let text = Look::Uneasy.paint(&text, session.console.coloured());
+        session.console.line(format_args!("\n{text}\n  wirehook deliveries list --state parked"))?;
+    }
+    Ok(())
 }
 
 fn print_host(session: &mut Session<'_>, host: &HostStatus) -> std::io::Result<()> {

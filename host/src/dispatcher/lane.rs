@@ -216,6 +216,15 @@ impl Lane {
         state.waiting.drain(..).map(|delivery| delivery.seq).collect()
     }
 
+    /// Takes out of memory the deliveries that are `wanted` and that nobody has begun to send. They are still claimed.
+    pub fn give_back(&self, wanted: impl Fn(&ClaimedDelivery) -> bool) -> Vec<ClaimedDelivery> {
+        let mut state = lock(&self.state);
+        let waiting = std::mem::take(&mut state.waiting);
+        let (given, kept): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(wanted);
+        state.waiting = kept;
+        given.into()
+    }
+
     async fn work(self: Arc<Self>, attempted: mpsc::Sender<Attempted>) {
         while let Some((delivery, ticket)) = self.next() {
             let attempt = self.attempt(delivery, ticket).await;

@@ -16,7 +16,7 @@ use crate::plugin::scan::{Kept, Making, scan_with};
 use crate::plugin::{Engine, Folder, Plugin, PluginError, Scanned, Stamp};
 use crate::routes::{Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
-use crate::store::{BacklogBounds, DeadLetterFilter, KnownPlugin, Store, StoreError};
+use crate::store::{BacklogBounds, DeadLetterFilter, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
 use crate::sync::lock;
 
 /// The plugins of one host.
@@ -96,6 +96,17 @@ pub const HOST_CRASHES_MAX: usize = 3;
 
 /// How often what a rolled back build killed is looked for.
 const REDRIVES: u32 = 4;
+
+/// Why a plugin is not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// It may come to work at any time.
+    #[error("the file of plugin `{0}` is in the plugins folder; remove it first")]
+    Present(Arc<str>),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// What a look into the folder came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -364,6 +375,31 @@ impl Registry {
             self.parts.pool.spilled(&name);
         }
         Ok(())
+    }
+
+    /// Forgets a plugin whose file is gone: its parked runs end, what it kept goes, and no event is accepted for it any
+    /// more.
+    ///
+    /// # Errors
+    /// Its file is there, or the store fails; then what was done before is done again with the next try.
+    pub async fn forget(&self, name: &Arc<str>, fate: ParkedFate) -> Result<Forgotten, ForgetError> {
+        let _turn = self.turn.lock().await;
+        let present = lock(&self.plugins).get(name).is_some_and(|entry| entry.status.fault != Some(Fault::Missing));
+        if present {
+            return Err(ForgetError::Present(Arc::clone(name)));
+        }
+        let left = self.parts.pool.remove(name);
+        if !left.is_empty() {
+            self.parts.store.release(left, Vec::new()).await?;
+        }
+        // What is accepted from here on is not for it.
+        let mut known = self.parts.store.known_plugins().await?;
+        known.retain(|plugin| plugin.name != *name);
+        self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
+        let forgotten = self.parts.store.forget_plugin(Arc::clone(name), fate, self.parts.clock.now()).await?;
+        lock(&self.plugins).remove(name);
+        tracing::warn!(plugin = %name, runs = forgotten.runs, keys = forgotten.keys, "the plugin is forgotten");
+        Ok(forgotten)
     }
 
     /// Every plugin known or found, by name.

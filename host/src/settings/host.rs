@@ -49,6 +49,11 @@ pub const HTTP_WORKERS: u64 = 16;
 /// The most of `[plugins] http_workers`.
 pub const HTTP_WORKERS_MAX: u64 = 256;
 
+/// The default of `[retention] max_bytes`.
+pub const RETENTION_SIZE: ByteSize = ByteSize::gib(10);
+/// The least and the most of `[retention] max_bytes`.
+pub const RETENTION_SIZE_BOUNDS: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize::pib(1));
+
 const NAME_LEN_MAX: usize = 64;
 
 pub(super) fn store(section: &Section<'_>) -> Result<StoreSettings, Reported> {
@@ -72,8 +77,10 @@ pub(super) fn retention(section: &Section<'_>) -> Result<RetentionSettings, Repo
         section.or_default_if(key, Duration::from_hours(hours), within(RETENTION_BOUNDS.0, RETENTION_BOUNDS.1))
     };
     let (delivered, dead, dedup) = (age("delivered", 24), age("dead", 24 * 30), age("dedup", 24 * 7));
+    let size_bounds = within(RETENTION_SIZE_BOUNDS.0, RETENTION_SIZE_BOUNDS.1);
+    let bytes_max = section.or_default_if("max_bytes", RETENTION_SIZE, size_bounds);
     section.finish();
-    Ok(RetentionSettings { delivered: delivered?, dead: dead?, dedup: dedup? })
+    Ok(RetentionSettings { delivered: delivered?, dead: dead?, dedup: dedup?, bytes_max: bytes_max?.as_u64() })
 }
 
 pub(super) fn admin(section: &Section<'_>) -> Result<(AdminSettings, usize), Reported> {

@@ -10,11 +10,12 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Claim, Claimed, ClaimedDelivery, ClaimedRun, Completed,
-    DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq,
-    DeliverySummary, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq,
-    KnownPlugin, NewDelivery, Place, Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor,
-    StateUsage, StateValue, Store, StoreError, StoreStatus, Written,
+    Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Changed, Claim, Claimed, ClaimedDelivery, ClaimedRun,
+    Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
+    DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord,
+    EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, NewDelivery, Pace, ParkedFate, Place, Purge,
+    Purged, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage, StateValue,
+    Store, StoreError, StoreStatus, Written,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -338,12 +339,6 @@ impl Store for FakeStore {
     fn show_dead_letter(&self, _: i64) -> Answer<'_, Option<DeadLetterDetail>> {
         self.answer("show_dead_letter", |_| None)
     }
-    fn redrive(&self, _: DeadLetterFilter, _: Timestamp) -> Answer<'_, Redriven> {
-        self.answer("redrive", |_| Redriven::default())
-    }
-    fn discard(&self, _: DeadLetterFilter) -> Answer<'_, u64> {
-        self.answer("discard", |_| 0)
-    }
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         self.answer("sweep", |_| false)
     }
@@ -381,4 +376,43 @@ impl Store for FakeStore {
 fn record(change: &EndpointChange, state: super::EndpointState, now: Timestamp) -> EndpointRecord {
     let (name, reason) = (change.name.to_string(), change.reason.clone());
     EndpointRecord { name, state, since: now, reason, health: EndpointHealth::default() }
+}
+
+impl History for FakeStore {
+    fn change_deliveries(&self, _: DeliveryChange, _: Timestamp) -> Answer<'_, Changed> {
+        self.answer("change_deliveries", |_| Changed::default())
+    }
+    fn redrive_paced(&self, _: DeadLetterFilter, _: Pace) -> Answer<'_, Redriven> {
+        self.answer("redrive", |_| Redriven::default())
+    }
+    fn discard_from(&self, _: DeadLetterFilter) -> Answer<'_, Discarded> {
+        self.answer("discard", |_| Discarded::default())
+    }
+    fn export_dead_letters(&self, _: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterDetail>> {
+        self.answer("export_dead_letters", |_| Vec::new())
+    }
+    fn trace(&self, _: Sought) -> Answer<'_, Vec<Found>> {
+        self.answer("trace", |_| Vec::new())
+    }
+    fn purge(&self, _: Purge) -> Answer<'_, Purged> {
+        self.answer("purge", |_| Purged::default())
+    }
+    fn rewrite(&self) -> Answer<'_, ()> {
+        self.answer("rewrite", |_| ())
+    }
+    fn forget_plugin(&self, plugin: Arc<str>, _: ParkedFate, _: Timestamp) -> Answer<'_, Forgotten> {
+        self.answer("forget_plugin", move |seen| {
+            seen.plugins.retain(|known| known.name != plugin);
+            Forgotten { known: true, ..Forgotten::default() }
+        })
+    }
+    fn index_some(&self) -> Answer<'_, bool> {
+        self.answer("index_some", |_| false)
+    }
+    fn shrink(&self, _: u64) -> Answer<'_, bool> {
+        self.answer("shrink", |_| false)
+    }
+    fn bytes(&self) -> Answer<'_, u64> {
+        self.answer("bytes", |_| 0)
+    }
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod backlog;
+mod bulk;
 mod checkpoint;
 mod claims;
 mod dead_letters;
@@ -11,19 +12,25 @@ mod endpoints;
 mod group;
 mod health;
 mod integrity;
+mod forget;
+mod history;
 mod lock;
+mod lookup;
 mod open;
 mod order;
 mod plugin_state;
+mod purge;
 mod queries;
 mod queue;
 mod reader;
 mod runs;
+mod select;
 mod state;
 mod status;
 mod suspects;
 mod sweep;
 mod tally;
+mod trace;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -42,7 +49,6 @@ pub use self::open::{OpenError, SqliteOptions};
 
 use self::checkpoint::Checkpoints;
 use self::claims::Release;
-use self::dead_letters::{Chunk, Range};
 use self::group::Group;
 use self::health::Health;
 use self::queue::Queue;
@@ -52,8 +58,8 @@ use super::begun::{self, Begun, BegunFile};
 use super::{
     Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
-    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Redriven, Retention,
-    RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Retention, RunCompletion,
+    SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -114,6 +120,7 @@ impl SqliteStore {
             lock: opened.lock,
             pending: Vec::new(),
             closing: None,
+            rewriting: Vec::new(),
             disconnected: false,
         };
         let connection = opened.connection;
@@ -198,32 +205,6 @@ impl SqliteStore {
                 chunk => moved += chunk,
             }
         }
-    }
-
-    /// Walks the dead letters that `filter` means, oldest first and chunk by chunk.
-    async fn mend(
-        &self,
-        filter: DeadLetterFilter,
-        some: impl Fn(&mut Group<'_>, &Range<'_>) -> rusqlite::Result<Chunk> + Clone + Send + 'static,
-        mut each: impl FnMut(Chunk) + Send,
-    ) -> Result<(), StoreError> {
-        let filter = Arc::new(filter);
-        let newest = "SELECT max(id) FROM dead_letter";
-        let newest = self.readers.read(move |connection| connection.query_row(newest, (), |row| row.get(0))).await?;
-        let up_to: i64 = Option::unwrap_or(newest, 0);
-        let mut left = filter.limit.map_or(usize::MAX, |limit| limit as usize);
-        let mut after = 0;
-        while left > 0 {
-            let limit = left.min(dead_letters::CHUNK);
-            let (filter, some) = (Arc::clone(&filter), some.clone());
-            let chunk =
-                self.write(SMALL, move |group| some(group, &Range { filter: &filter, after, up_to, limit })).await?;
-            let Some(last) = chunk.last else { break };
-            after = last;
-            left -= usize::try_from(chunk.redriven.total() + chunk.discarded).unwrap_or(left).min(left);
-            each(chunk);
-        }
-        Ok(())
     }
 }
 
@@ -332,7 +313,7 @@ impl Store for SqliteStore {
     }
 
     fn list_deliveries(&self, filter: DeliveryFilter) -> BoxFuture<'_, Result<Vec<DeliverySummary>, StoreError>> {
-        self.readers.read(move |connection| queries::list_deliveries(connection, &filter)).boxed()
+        self.list_deliveries_in_parts(filter).boxed()
     }
 
     fn show_delivery(&self, id: DeliveryId) -> BoxFuture<'_, Result<Option<DeliveryDetail>, StoreError>> {
@@ -340,31 +321,11 @@ impl Store for SqliteStore {
     }
 
     fn list_dead_letters(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<Vec<DeadLetterSummary>, StoreError>> {
-        self.readers.read(move |connection| queries::list_dead_letters(connection, &filter)).boxed()
+        self.list_dead_letters_in_parts(filter).boxed()
     }
 
     fn show_dead_letter(&self, id: i64) -> BoxFuture<'_, Result<Option<DeadLetterDetail>, StoreError>> {
         self.readers.read(move |connection| queries::show_dead_letter(connection, id)).boxed()
-    }
-
-    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>> {
-        async move {
-            let mut total = Redriven::default();
-            let some = move |group: &mut Group<'_>, range: &Range<'_>| group.redrive_some(range, now);
-            self.mend(filter, some, |chunk| total.add(chunk.redriven)).await?;
-            Ok(total)
-        }
-        .boxed()
-    }
-
-    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>> {
-        async move {
-            let mut total = 0;
-            let some = |group: &mut Group<'_>, range: &Range<'_>| group.discard_some(range);
-            self.mend(filter, some, |chunk| total += chunk.discarded).await?;
-            Ok(total)
-        }
-        .boxed()
     }
 
     fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>> {

@@ -11,6 +11,7 @@ mod dead_letters;
 mod order;
 mod backlog;
 mod endpoints;
+mod history;
 mod state;
 mod whole;
 
@@ -52,10 +53,17 @@ pub use self::endpoints::{
     changes_an_endpoint_s_state_once, keeps_how_endpoints_fare, knows_endpoints_from_when_they_were_entered,
     lists_what_waits_for_each_endpoint,
 };
+pub use self::history::{
+    a_retry_now_never_delays, a_retry_now_replaces_the_pending_one, changes_what_the_filter_means,
+    discards_what_waits_and_leaves_what_is_held, finds_dead_letters_by_what_they_are_of, finds_names_in_a_long_history,
+    forgets_a_plugin, gives_back_what_is_not_meant, moves_deliveries_to_another_endpoint, purges_an_entity,
+    redrives_at_a_pace, shrinks_by_what_is_finished, tells_numbers_apart, traces_by_every_name,
+};
 pub use self::order::{
     a_dead_letter_frees_its_key, a_delivery_waits_for_earlier_runs, a_delivery_waits_for_the_one_before_it,
-    a_parked_run_holds_its_key, a_redrive_is_out_of_order, one_made_due_early_waits_all_the_same,
-    the_order_outlives_its_host, webhooks_of_one_event_keep_the_plugins_order, what_keeps_no_order_waits_for_nothing,
+    a_parked_run_holds_its_key, a_redrive_is_out_of_order, an_operator_frees_the_next,
+    forgetting_a_plugin_frees_what_waits_for_it, one_made_due_early_waits_all_the_same, the_order_outlives_its_host,
+    webhooks_of_one_event_keep_the_plugins_order, what_keeps_no_order_waits_for_nothing,
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
@@ -110,6 +118,8 @@ macro_rules! for_each_store_property {
             a_dead_letter_frees_its_key,
             a_parked_run_holds_its_key,
             a_redrive_is_out_of_order,
+            an_operator_frees_the_next,
+            forgetting_a_plugin_frees_what_waits_for_it,
             one_made_due_early_waits_all_the_same,
             the_order_outlives_its_host,
             webhooks_of_one_event_keep_the_plugins_order,
@@ -132,6 +142,20 @@ macro_rules! for_each_store_property {
             changes_an_endpoint_s_state_once,
             keeps_how_endpoints_fare,
             lists_what_waits_for_each_endpoint,
+            a_retry_now_replaces_the_pending_one,
+            a_retry_now_never_delays,
+            discards_what_waits_and_leaves_what_is_held,
+            gives_back_what_is_not_meant,
+            changes_what_the_filter_means,
+            moves_deliveries_to_another_endpoint,
+            redrives_at_a_pace,
+            finds_dead_letters_by_what_they_are_of,
+            traces_by_every_name,
+            tells_numbers_apart,
+            finds_names_in_a_long_history,
+            forgets_a_plugin,
+            purges_an_entity,
+            shrinks_by_what_is_finished,
         );
     };
 }

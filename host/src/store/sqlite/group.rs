@@ -17,6 +17,8 @@ pub(super) struct Group<'c> {
     /// Up to which event the sweep under way has come.
     pub(super) swept_to: i64,
     pub(super) suspects: Suspects,
+    /// Up to which event making room has come.
+    pub(super) shrunk_to: i64,
     event_last: i64,
     delivery_last: i64,
 }
@@ -98,7 +100,17 @@ impl<'c> Group<'c> {
             "SELECT max(last, coalesce((SELECT max(seq) FROM delivery), 0)) FROM sequence WHERE name = 'delivery'",
         )?;
         let suspects = suspects(connection)?;
-        Ok(Self { connection, host, hot, tally: Tally::default(), swept_to: 0, suspects, event_last, delivery_last })
+        Ok(Self {
+            connection,
+            host,
+            hot,
+            tally: Tally::default(),
+            swept_to: 0,
+            shrunk_to: 0,
+            suspects,
+            event_last,
+            delivery_last,
+        })
     }
 
     pub(super) fn begin(&mut self) -> rusqlite::Result<()> {

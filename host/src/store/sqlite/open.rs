@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0003_plugin_state.sql"),
     include_str!("../../../migrations/0004_endpoint_state.sql"),
     include_str!("../../../migrations/0005_order.sql"),
+    include_str!("../../../migrations/0006_lookup.sql"),
     include_str!("../../../migrations/0008_suspect.sql"),
 ];
 

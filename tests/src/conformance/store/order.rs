@@ -9,8 +9,9 @@ use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::event::OrderKey;
 use wirehook::store::{
-    Acceptance, Arrival, Claim, ClaimedDelivery, Completed, DeadLetterFilter, DeliverySeq, DeliveryTerms, EventSeq,
-    KnownPlugin, NewDelivery, NewRun, Place, RunOutcome, RunStart, RunTerms, Store, Written,
+    Acceptance, Arrival, Claim, ClaimedDelivery, Completed, DeadLetterFilter, DeliveryChange, DeliveryFilter,
+    DeliverySeq, DeliveryTerms, DeliveryVerb, EventSeq, KnownPlugin, NewDelivery, NewRun, ParkedFate, Place,
+    RunOutcome, RunStart, RunTerms, Store, Written,
 };
 
 use super::{DEAD, Factory, HERE, START, at, attempt, completion, delivery, due_deliveries, due_runs, event, status};
@@ -211,4 +212,35 @@ pub async fn one_made_due_early_waits_all_the_same(stores: impl Factory) {
     assert_eq!(due_runs(&*store, "orders", at(10)).await, [(early, 0)]);
     assert_eq!(complete(&*store, early, RunOutcome::Produced(Vec::new())).await.freed, [Arc::<str>::from("shop")]);
     assert_eq!(due(&*store, "shop", at(10)).await, [late]);
+}
+
+/// Whatever an operator does with the first of its key, the next has its turn, and the endpoint is told.
+pub async fn an_operator_frees_the_next(stores: impl Factory) {
+    for verb in [DeliveryVerb::Discard, DeliveryVerb::Move { to: "depot".into() }] {
+        let store = stores();
+        let (first, _) = deliver(&*store, "first", CHAIR, Claim::Here).await;
+        let (next, place) = deliver(&*store, "next", CHAIR, Claim::Here).await;
+        assert_eq!(place, Place::Behind);
+        let moves = matches!(verb, DeliveryVerb::Move { .. });
+        let filter = DeliveryFilter { limit: Some(1), ..DeliveryFilter::default() };
+        let change = DeliveryChange { verb, filter, after: None, given_back: vec![first] };
+        let changed = store.change_deliveries(change, at(5)).await.unwrap();
+        assert_eq!(changed.changed, 1);
+        assert!(changed.endpoints.contains(&Arc::from("shop")), "{:?}", changed.endpoints);
+        assert_eq!(due(&*store, "shop", at(5)).await, [next]);
+        assert_eq!(due(&*store, "depot", at(5)).await, if moves { vec![first] } else { vec![] });
+    }
+}
+
+/// What waits behind a run of a plugin that is forgotten has its turn.
+pub async fn forgetting_a_plugin_frees_what_waits_for_it(stores: impl Factory) {
+    let store = stores();
+    let earlier = accept(&*store, "earlier", CHAIR, HERE).await;
+    let (delivery, place) = deliver(&*store, "later", CHAIR, Claim::Open).await;
+    assert_eq!(place, Place::Behind);
+    store.release(vec![(earlier, "orders".into())], Vec::new()).await.unwrap();
+    store.park_runs("orders".into()).await.unwrap();
+    assert_eq!(due(&*store, "shop", at(9)).await, []);
+    store.forget_plugin("orders".into(), ParkedFate::Discard, at(9)).await.unwrap();
+    assert_eq!(due(&*store, "shop", at(9)).await, [delivery]);
 }
