@@ -34,6 +34,9 @@ pub struct Part {
     pub name: String,
     /// Whether it is there.
     pub ready: bool,
+    /// How it is, in a word or two: `open`, `connected`, `2 serving, 1 paused`.
+    #[serde(default)]
+    pub state: String,
     /// What is missing, or the last error; empty where there is nothing to say.
     pub detail: String,
 }
@@ -224,8 +227,13 @@ mod tests {
             let ready = self.0.load(Ordering::SeqCst);
             let detail = if ready { "" } else { "connection refused" };
             vec![
-                Part { name: "store".to_owned(), ready: true, detail: String::new() },
-                Part { name: "source bus".to_owned(), ready, detail: detail.to_owned() },
+                Part { name: "store".to_owned(), ready: true, state: "open".to_owned(), detail: String::new() },
+                Part {
+                    name: "source bus".to_owned(),
+                    ready,
+                    state: "disconnected".to_owned(),
+                    detail: detail.to_owned(),
+                },
             ]
         }
     }
@@ -252,7 +260,9 @@ mod tests {
         let response = get(address, "/readyz").await;
         assert!(response.starts_with("HTTP/1.1 503"), "{response}");
         assert!(
-            response.contains(r#"{"name":"source bus","ready":false,"detail":"connection refused"}"#),
+            response.contains(
+                r#"{"name":"source bus","ready":false,"state":"disconnected","detail":"connection refused"}"#
+            ),
             "{response}"
         );
         parts.0.store(true, Ordering::SeqCst);

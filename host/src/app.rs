@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin;
@@ -32,24 +32,29 @@ use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
 use crate::plugin::{Engine, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
-use crate::settings::{EndpointSettings, Order, Settings, SourceSettings};
+use crate::secret_files;
+use crate::settings::{EndpointSettings, LimitsSettings, Order, Settings, SourceKind, SourceSettings};
+use crate::source::pausable::Pausable;
 use crate::source::{self, Source, SourceError, SourceState};
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 mod background;
 mod error;
+mod look;
 mod news;
+mod sampler;
 mod space;
 
 pub use error::AppError;
 pub use news::{Called, News};
 
-use space::SpaceWatch;
-
 use background::{
-    Hooks, Housekeeping, Parts, beat, count_source, keep_health, watch_builds, watch_clock, watch_plugins,
+    Hooks, Housekeeping, Parts, beat, count_source, keep_health, obey_pauses, watch_builds, watch_clock, watch_plugins,
 };
+use look::SourceSwitch;
+use sampler::Sampler;
+use space::SpaceWatch;
 
 /// The weight of work in the memory of direct queues together, above which intake waits. Below the room of a single queue, so that a
 /// host that is merely busy never spills.
@@ -138,6 +143,12 @@ struct Sources {
     states: Vec<SourceState>,
 }
 
+/// A source before it runs.
+struct Prepared {
+    source: Pausable,
+    switch: SourceSwitch,
+}
+
 impl Host {
     async fn start(
         settings: Settings,
@@ -147,13 +158,14 @@ impl Host {
         // What can be wrong with the machine is found out before anything is begun. The store's lock comes first: whoever
         // holds it holds the addresses too, and is named.
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
-        let store = Arc::new(SqliteStore::open(store_options(&settings), clock.now())?);
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics), clock.now())?);
         let socket = OpsSocket::bind(&settings.store.path)?;
         let admin = admin::bind(settings.admin.listen).await?;
-        let built = settings.sources.iter().map(|source| source::build(source, &settings.limits));
-        let built = built.collect::<Result<Vec<_>, _>>()?;
+        let prepared = settings.sources.iter().map(|source| prepare(source, &settings.limits));
+        let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+        let switches: Vec<_> = prepared.iter().map(|prepared| prepared.switch.clone()).collect();
 
-        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
         let (intake, drain) = drain::channel();
         let (service, service_drain) = drain::channel();
         let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
@@ -184,7 +196,9 @@ impl Host {
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
-        let registry = Arc::new(Registry::new(RegistryParts {
+        // What an operator has paused waits from the start.
+        let paused = obey_pauses(&*shared, &switches).await?;
+        let parts = RegistryParts {
             engine,
             settings: settings.plugins.clone(),
             endpoints: endpoint_names.clone(),
@@ -195,9 +209,11 @@ impl Host {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             builds: Arc::new(builds),
-        }));
+        };
+        let registry = Arc::new(Registry::new(parts).with_paused(paused));
         registry.scan().await?;
 
+        let secret_files = endpoints.secret_files(&settings.endpoints);
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);
         let threads = pool.start(&ran).map_err(AppError::Thread)?;
         drop(ran);
@@ -225,7 +241,7 @@ impl Host {
             metrics: Arc::clone(&metrics),
             turn: tokio::sync::Mutex::default(),
         });
-        let sources = Sources::start(&settings.sources, built, &inbox, &drain);
+        let sources = Sources::start(prepared, &inbox, &drain);
 
         let mut services = JoinSet::new();
         services.spawn(refill(Arc::clone(&pool), Arc::clone(&clock), drain.clone()));
@@ -234,6 +250,7 @@ impl Host {
         services.spawn(watch_clock(Arc::clone(&shared), queues, lanes, Arc::clone(&clock), drain.clone()));
         services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
         services.spawn(watch_builds(Arc::clone(&pool), Arc::clone(&registry), service_drain.clone()));
+        services.spawn(secret_files::keep_reading(secret_files, service_drain.clone()));
         let space = SpaceWatch {
             store: Arc::clone(&store),
             gate: Arc::clone(&gate),
@@ -250,16 +267,24 @@ impl Host {
             retention: settings.retention.clone(),
             plugins: settings.plugins.clone(),
             backlogs: settings.endpoints.iter().map(|it| (Arc::clone(&it.name), it.backlog)).collect(),
-            endpoints: endpoint_names.clone(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
         };
         services.spawn(keeper.run(service_drain.clone()));
+        let sampler = Sampler {
+            store: Arc::clone(&shared),
+            registry: Arc::clone(&registry),
+            dispatcher: Arc::clone(&dispatcher),
+            endpoints: endpoint_names.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        services.spawn(sampler.run(service_drain.clone()));
         for state in &sources.states {
             services.spawn(count_source(state.clone(), Arc::clone(&metrics), service_drain.clone()));
         }
         let parts = Arc::new(Parts {
             registry,
+            endpoints: Arc::clone(&endpoints),
             dispatcher: Arc::clone(&dispatcher),
             states: sources.states.clone(),
             store: Arc::clone(&store),
@@ -278,7 +303,10 @@ impl Host {
             clock: Arc::clone(&clock),
             parts,
             endpoint_names,
+            sources: switches,
+            metrics: Arc::clone(&metrics),
             started_at: clock.now(),
+            pausing: tokio::sync::Mutex::default(),
         };
         let operator = Operator { store: shared, hooks: Arc::new(hooks), clock: Arc::clone(&clock) };
         services.spawn(ops::server::serve(socket, operator, service_drain.begun()));
@@ -340,7 +368,7 @@ impl Host {
             }
             let quiet = now.saturating_sub(accepted.1) >= SOURCE_IDLE_AFTER;
             let sources_done =
-                self.sources.states.iter().map(SourceState::status).all(|it| it.ended || (it.connected && quiet));
+                self.sources.states.iter().map(SourceState::status).all(|it| it.is_done() || (it.connected && quiet));
             if sources_done && self.pool.is_idle() && self.dispatcher.is_idle() {
                 match self.store.is_idle(self.dispatcher.active()).await {
                     // Looked at in this order: what left the memory before is in the store by now.
@@ -393,16 +421,34 @@ impl Host {
 }
 
 impl Sources {
-    fn start(settings: &[SourceSettings], built: Vec<Box<dyn Source>>, inbox: &Arc<Inbox>, drain: &Drain) -> Self {
-        let states: Vec<_> =
-            settings.iter().map(|source| SourceState::new(Arc::clone(&source.name), source.kind.name())).collect();
+    fn start(prepared: Vec<Prepared>, inbox: &Arc<Inbox>, drain: &Drain) -> Self {
         let mut tasks = JoinSet::new();
-        for (state, source) in states.iter().zip(built) {
-            let (state, inbox, drain) = (state.clone(), Arc::<Inbox>::clone(inbox), drain.clone());
-            tasks.spawn(source.run(inbox, state, drain));
+        let mut states = Vec::with_capacity(prepared.len());
+        for Prepared { source, switch } in prepared {
+            let (state, inbox, drain) = (switch.state.clone(), Arc::<Inbox>::clone(inbox), drain.clone());
+            tasks.spawn(Box::new(source).run(inbox, state, drain));
+            states.push(switch.state);
         }
         Self { tasks, states }
     }
+}
+
+/// A source with what pauses it. An address is taken from here on, so that a failure is seen before anything starts.
+fn prepare(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Prepared, SourceError> {
+    let (wish, wished) = watch::channel(false);
+    let first = source::build(settings, limits)?;
+    let (again, limits) = (settings.clone(), limits.clone());
+    let make = Box::new(move || source::build(&again, &limits));
+    Ok(Prepared {
+        source: Pausable { first, make, wish: wished },
+        switch: SourceSwitch {
+            state: SourceState::new(Arc::clone(&settings.name), settings.kind.name()),
+            keeps: settings.kind.keeps(),
+            // What was read of standard input and not taken yet would be lost, and it can't be opened again.
+            pausable: !matches!(settings.kind, SourceKind::Stdin),
+            wish: Arc::new(wish),
+        },
+    })
 }
 
 /// Returns when a source can't go on. One that comes to its end is no failure.
@@ -452,8 +498,12 @@ fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, I
     sources.iter().map(intake).collect()
 }
 
-fn store_options(settings: &Settings) -> SqliteOptions {
-    SqliteOptions { synchronous: settings.store.synchronous, ..SqliteOptions::new(&settings.store.path) }
+fn store_options(settings: &Settings, metrics: &Metrics) -> SqliteOptions {
+    SqliteOptions {
+        synchronous: settings.store.synchronous,
+        commits: Some(metrics.commits.clone()),
+        ..SqliteOptions::new(&settings.store.path)
+    }
 }
 
 fn workers(settings: &Settings) -> Workers {

@@ -27,14 +27,19 @@ mod dev;
 mod endpoints;
 mod filter;
 mod output;
+mod pause;
 mod plugin;
 mod publish;
 mod purge;
 mod receive;
 mod run;
+mod scheme;
+mod source;
 mod status;
 mod steps;
 mod trace;
+mod verify;
+mod words;
 
 pub use console::Console;
 pub use failure::{Exit, Failure, Failures};
@@ -93,6 +98,9 @@ enum Command {
     /// Receive webhooks, verify their signatures and print them
     #[command(after_help = receive::EXAMPLE)]
     Receive(receive::ReceiveArgs),
+    /// Say whether a request's signature is right, and why it is not
+    #[command(after_help = verify::EXAMPLE)]
+    Verify(verify::VerifyArgs),
     /// Look at deliveries; retry, discard or move them
     #[command(subcommand, after_help = deliveries::EXAMPLE)]
     Deliveries(deliveries::DeliveriesCommand),
@@ -108,9 +116,12 @@ enum Command {
     /// Delete every trace of an entity: its events, webhooks, responses and dead letters
     #[command(after_help = purge::EXAMPLE)]
     Purge(purge::PurgeArgs),
-    /// Make, build, test and look at plugins
+    /// Make, build, test, pause and look at plugins
     #[command(subcommand, after_help = plugin::EXAMPLE)]
     Plugin(plugin::PluginCommand),
+    /// List, pause and resume sources
+    #[command(subcommand, after_help = source::EXAMPLE)]
+    Source(source::SourceCommand),
     /// Show how the host is, and what is in its store
     #[command(after_help = status::EXAMPLE)]
     Status,
@@ -210,12 +221,14 @@ impl Session<'_> {
             Command::Dev(args) => dev::dev(self, args).await,
             Command::Publish(args) => publish::publish(self, args).await,
             Command::Receive(args) => receive::receive(self, args).await,
+            Command::Verify(args) => verify::verify(self, &args),
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::Endpoints(command) => endpoints::endpoints(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
             Command::Trace(args) => trace::trace(self, args).await,
             Command::Purge(args) => purge::purge(self, args).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,
+            Command::Source(command) => source::source(self, command).await,
             Command::Status => status::status(self).await,
             Command::Config(command) => config::config(self, command),
             Command::Demo(args) => demo::demo(self, args).await,

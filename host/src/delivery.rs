@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::event::EventKey;
 
+pub mod deferral;
 pub mod statuses;
 
 use statuses::{Fate, Statuses};
@@ -73,6 +74,8 @@ pub struct Outcome {
     pub result: AttemptResult,
     /// The response's `Retry-After`, already turned into a moment.
     pub retry_after: Option<Timestamp>,
+    /// Where a redirect points; it is not followed.
+    pub location: Option<String>,
     /// The first bytes of the response; see [`crate::endpoint::RESPONSE_EXCERPT_BYTES_MAX`].
     pub response: Bytes,
     /// How long the whole exchange took.
@@ -88,6 +91,9 @@ pub enum AttemptResult {
     Transport(String),
     /// The guard refused an address of the endpoint, and with it the attempt.
     EgressDenied(String),
+    /// The endpoint was not reached for no fault of its own: the proxy or what gives tokens failed. It is no attempt of the
+    /// delivery's budget; see [`deferral`].
+    Deferred(String),
 }
 
 /// When a delivery is tried again.
@@ -197,6 +203,11 @@ pub enum Transition {
         /// When the next attempt is due.
         due_at: Timestamp,
     },
+    /// Waits until then as if no attempt had been made.
+    Deferred {
+        /// When it is due.
+        due_at: Timestamp,
+    },
     /// Will not be tried again by itself.
     Dead {
         /// Why.
@@ -217,6 +228,7 @@ pub fn decide(
     match verdict(policy, &outcome.result) {
         Verdict::Delivered => Transition::Delivered,
         Verdict::Final(reason) => Transition::Dead { reason },
+        Verdict::Deferred => Transition::Deferred { due_at: now.plus(deferral::DELAY_INITIAL) },
         Verdict::Again if attempt >= policy.max_attempts => Transition::Dead { reason: Reason::AttemptsExhausted },
         Verdict::Again => {
             let delay = policy.delay_after(attempt);
@@ -235,6 +247,7 @@ fn jitter(delay: Duration, share: f64) -> Duration {
 enum Verdict {
     Delivered,
     Again,
+    Deferred,
     Final(Reason),
 }
 
@@ -242,6 +255,7 @@ fn verdict(policy: &RetryPolicy, result: &AttemptResult) -> Verdict {
     let status = match result {
         AttemptResult::Transport(_) => return Verdict::Again,
         AttemptResult::EgressDenied(_) => return Verdict::Final(Reason::EgressDenied),
+        AttemptResult::Deferred(_) => return Verdict::Deferred,
         AttemptResult::Status(status) => *status,
     };
     match (policy.statuses.fate(status), policy.rule, status) {

@@ -16,6 +16,7 @@ use crate::cli::{Failure, Failures};
 use crate::clock::Clock;
 use crate::receiver::{Counts, Receiver, ReceiverSettings, Script};
 use crate::secret::Secret;
+use crate::settings::SignatureScheme;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{DeliveryState, Store, StoreStatus};
 
@@ -100,7 +101,8 @@ fn demo_dir() -> Result<PathBuf, Failure> {
 
 async fn receiver(stand: &Stand, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<Receiver, Failure> {
     let script: Script = stand.script.parse().map_err(|error| Failure::new(format!("{error}")))?;
-    let settings = ReceiverSettings { listen: ([127, 0, 0, 1], 0).into(), secrets: vec![secret.clone()], script };
+    let (listen, scheme) = (([127, 0, 0, 1], 0).into(), SignatureScheme::Fraiseql);
+    let settings = ReceiverSettings { listen, scheme, secrets: vec![secret.clone()], script };
     Receiver::start(settings, Arc::clone(clock), |_| {}).await.map_err(|error| Failure::new(error.to_string()))
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use url::Url;
@@ -16,7 +18,7 @@ use crate::delivery::Transition;
 use crate::project::Project;
 use crate::receiver::{Received, Receiver, ReceiverSettings, Script};
 use crate::secret::Secret;
-use crate::settings::Settings;
+use crate::settings::{Settings, SignatureScheme};
 use crate::store::{AttemptRecord, ClaimedDelivery};
 
 mod folder;
@@ -53,6 +55,8 @@ pub struct DevOptions {
     pub forward_to: Option<Url>,
     /// What plugins that ask for `http` may call, by any method.
     pub allow_http: Vec<Url>,
+    /// How webhooks are signed.
+    pub scheme: SignatureScheme,
     /// What webhooks are signed with; a new secret where nothing says.
     pub secret: Option<Secret>,
 }
@@ -85,7 +89,9 @@ pub struct Begun {
     pub plugins: Vec<String>,
     /// Where webhooks go.
     pub forward_to: Url,
-    /// What they are signed with, where it was made for this run.
+    /// How they are signed.
+    pub scheme: SignatureScheme,
+    /// What they are signed with, where it was made for this run and the scheme signs at all.
     pub secret: Option<Secret>,
     /// Settings that other commands find the store by while this one runs.
     pub config: PathBuf,
@@ -139,14 +145,15 @@ pub async fn run(
     signal: impl Future<Output = ()> + Send,
     print: &mut (dyn FnMut(&DevNews) + Send),
 ) -> Result<RunReport, Failures> {
-    let generated = options.secret.is_none();
-    let secret = options.secret.clone().map_or_else(new_secret, Ok)?;
+    let scheme = options.scheme.clone();
+    let generated = options.secret.is_none() && scheme != SignatureScheme::None;
+    let secret = options.secret.clone().map_or_else(|| new_secret(&scheme), Ok)?;
     let (taken, mut received) = mpsc::channel(UNPRINTED_MAX);
     let mut receiver = None;
     let forward_to = match &options.forward_to {
         Some(url) => url.clone(),
         None => {
-            let started = receive(&secret, &clock, taken).await?;
+            let started = receive(&scheme, &secret, &clock, taken).await?;
             let url = format!("http://{}/hooks", started.address());
             receiver = Some(started);
             Url::parse(&url).map_err(|error| Failure::new(error.to_string()))?
@@ -159,6 +166,7 @@ pub async fn run(
         bus: crate::publish::bus(&bench.settings.sources[0]),
         plugins: bench.plugins.clone(),
         forward_to,
+        scheme,
         secret: generated.then_some(secret),
         config: bench.config(),
     }));
@@ -222,7 +230,7 @@ fn forwarded(delivery: &ClaimedDelivery, record: &AttemptRecord) -> Forwarded {
         duration: record.duration,
         outcome: match record.transition {
             Transition::Delivered => ForwardedOutcome::Delivered,
-            Transition::Retry { due_at } => {
+            Transition::Retry { due_at } | Transition::Deferred { due_at } => {
                 let after = due_at.since(record.started_at.plus(record.duration));
                 ForwardedOutcome::Retried { due_at, after }
             }
@@ -231,9 +239,16 @@ fn forwarded(delivery: &ClaimedDelivery, record: &AttemptRecord) -> Forwarded {
     }
 }
 
-async fn receive(secret: &Secret, clock: &Arc<dyn Clock>, taken: mpsc::Sender<Received>) -> Result<Receiver, Failure> {
+async fn receive(
+    scheme: &SignatureScheme,
+    secret: &Secret,
+    clock: &Arc<dyn Clock>,
+    taken: mpsc::Sender<Received>,
+) -> Result<Receiver, Failure> {
     let script: Script = "200".parse().map_err(|error| Failure::new(format!("{error}")))?;
-    let settings = ReceiverSettings { listen: ([127, 0, 0, 1], 0).into(), secrets: vec![secret.clone()], script };
+    // Without a secret it verifies nothing.
+    let secrets = if *scheme == SignatureScheme::None { Vec::new() } else { vec![secret.clone()] };
+    let settings = ReceiverSettings { listen: ([127, 0, 0, 1], 0).into(), scheme: scheme.clone(), secrets, script };
     let receiver = Receiver::start(settings, Arc::clone(clock), move |one| {
         // Full only when nothing reads standard output; the host is answered all the same.
         let _full = taken.try_send(one);
@@ -241,8 +256,13 @@ async fn receive(secret: &Secret, clock: &Arc<dyn Clock>, taken: mpsc::Sender<Re
     receiver.await.map_err(|error| Failure::new(error.to_string()))
 }
 
-fn new_secret() -> Result<Secret, Failure> {
-    Ok(Secret::new(format!("dev_{}", hex::encode(random::<SECRET_BYTES>()?))))
+/// As the scheme's receivers take it.
+fn new_secret(scheme: &SignatureScheme) -> Result<Secret, Failure> {
+    let bytes = random::<SECRET_BYTES>()?;
+    Ok(Secret::new(match scheme {
+        SignatureScheme::StandardWebhooks => format!("whsec_{}", STANDARD.encode(bytes)),
+        _ => format!("dev_{}", hex::encode(bytes)),
+    }))
 }
 
 /// From the system: secrets are not to be guessed, and names are to differ between machines.
@@ -256,10 +276,15 @@ fn random<const BYTES: usize>() -> Result<[u8; BYTES], Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::signature::check_secret;
 
     #[test]
     fn secrets_and_names_differ() {
-        assert_ne!(new_secret().unwrap().expose(), new_secret().unwrap().expose());
+        for scheme in [SignatureScheme::Fraiseql, SignatureScheme::StandardWebhooks] {
+            let (one, other) = (new_secret(&scheme).unwrap(), new_secret(&scheme).unwrap());
+            assert_ne!(one.expose(), other.expose());
+            assert_eq!(check_secret(&scheme, &one), Ok(()));
+        }
         assert_ne!(random::<NAME_BYTES>().unwrap(), random::<NAME_BYTES>().unwrap());
     }
 }

@@ -143,12 +143,25 @@ impl Dispatcher {
         self.lanes.values().map(|lane| lane.handover(|handover| handover.pressing())).max().unwrap_or(0)
     }
 
+    /// When the delivery to `endpoint` fell due that has waited longest in memory for its turn.
+    pub fn oldest_due(&self, endpoint: &str) -> Option<Timestamp> {
+        self.lanes.get(endpoint)?.oldest_due()
+    }
+
     /// Whether no delivery is in memory that will be tried by itself.
     pub fn is_idle(&self) -> bool {
         self.lanes
             .values()
             .filter(|lane| lane.is_active())
             .all(|lane| lane.handover(|handover| handover.in_memory()) == 0)
+    }
+
+    /// The endpoints whose deliveries wait for no fault of their own, and why.
+    pub fn deferred(&self) -> Vec<(Arc<str>, String)> {
+        let deferred = self.lanes.iter().filter_map(|(name, lane)| Some((Arc::clone(name), lane.deferred_for()?)));
+        let mut deferred: Vec<_> = deferred.collect();
+        deferred.sort_unstable();
+        deferred
     }
 
     /// No attempt begins from now on. Returns the deliveries that are left.
@@ -198,7 +211,9 @@ impl Dispatcher {
 
     fn recorded(&self, Attempted { delivery, record, news }: &Attempted) {
         self.report_news(&delivery.endpoint, *news);
-        if let (Transition::Retry { due_at }, Some(lane)) = (&record.transition, self.lanes.get(&delivery.endpoint)) {
+        if let (Transition::Retry { due_at } | Transition::Deferred { due_at }, Some(lane)) =
+            (&record.transition, self.lanes.get(&delivery.endpoint))
+        {
             lane.handover(|handover| handover.due(*due_at));
             self.changed.notify_one();
         }
@@ -209,19 +224,25 @@ impl Dispatcher {
     fn report(&self, delivery: &ClaimedDelivery, record: &AttemptRecord) {
         let (endpoint, delivery_id, event_key) = (&delivery.endpoint, delivery.id.as_str(), &delivery.event_key);
         let (attempt, status, duration_s) = (record.number, record.status, record.duration.as_secs_f64());
-        let error = record.error.as_deref();
+        let (error, plugin) = (record.error.as_deref(), &delivery.plugin);
         let Some(counts) = self.lanes.get(endpoint).map(|lane| &lane.metrics) else { return };
+        counts.duration.observe(duration_s);
         let counter = match &record.transition {
             Transition::Delivered => {
-                tracing::debug!(%endpoint, delivery_id, %event_key, attempt, status, duration_s, "delivered");
+                tracing::debug!(%event_key, delivery_id, %plugin, %endpoint, attempt, outcome = "delivered", status, duration_s, "delivered");
                 &counts.delivered
             }
             Transition::Retry { due_at } => {
-                tracing::warn!(%endpoint, delivery_id, %event_key, attempt, status, error, duration_s, due_at = %due_at, "the attempt failed and is repeated");
+                tracing::warn!(%event_key, delivery_id, %plugin, %endpoint, attempt, outcome = "retrying", status, error, duration_s, %due_at, "the attempt failed and is repeated");
                 &counts.retrying
             }
+            // The lane has said why, once for all of its deliveries.
+            Transition::Deferred { due_at } => {
+                tracing::debug!(%endpoint, delivery_id, %event_key, error, due_at = %due_at, "put off; no attempt is counted");
+                &counts.deferred
+            }
             Transition::Dead { reason } => {
-                tracing::error!(%endpoint, delivery_id, %event_key, attempt, status, error, duration_s, %reason, "the delivery is a dead letter");
+                tracing::error!(%event_key, delivery_id, %plugin, %endpoint, attempt, outcome = "dead", status, %reason, error, duration_s, "the delivery is a dead letter");
                 self.metrics.dead_letter(*reason);
                 &counts.dead
             }

@@ -5,21 +5,32 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
+use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{AttemptResult, Outcome};
-use crate::settings::{EgressSettings, EndpointSettings};
+use crate::secret::Secret;
+use crate::secret_files::SecretFile;
+use crate::settings::{AuthSettings, EgressSettings, EndpointSettings, SignatureScheme};
 use crate::store::ClaimedDelivery;
+use crate::tls::TlsError;
 
+mod auth;
 mod client;
+mod connect;
+mod connection;
 pub mod egress;
 mod failure;
 mod lookup;
+mod oauth2;
+mod proxy;
 mod request;
 mod response;
 mod test_webhook;
@@ -30,32 +41,34 @@ pub use client::{ClientError, Guarded};
 pub use failure::FAILURE_TEXT_BYTES_MAX;
 pub(crate) use failure::result_of;
 pub use lookup::{LOOKUPS_MAX, Lookup, SystemLookup};
+pub use oauth2::{TOKEN_BYTES_MAX, TOKEN_TIMEOUT};
+pub(crate) use request::{ANYTHING, USER_AGENT, parsed as parsed_header};
 pub use request::{InvalidHeader, WEBHOOK_ID, is_reserved};
-pub(crate) use request::{USER_AGENT, parsed as parsed_header};
-pub use response::{RESPONSE_EXCERPT_BYTES_MAX, RESPONSE_READ_BYTES_MAX};
+pub use response::{LOCATION_BYTES_MAX, RESPONSE_EXCERPT_BYTES_MAX, RESPONSE_READ_BYTES_MAX};
 pub use test_webhook::{TEST_TIMEOUT, TestReport};
 
-use client::{client, literal_address};
-use egress::Denied;
+use auth::{Auth, Authorization};
+use client::Client;
 use lookup::GuardedResolver;
+use oauth2::TokenSource;
+use proxy::Proxy;
 use request::RequestTemplate;
 use response::Arrived;
 use signature::Signer;
 
 /// Every configured endpoint, by name.
-#[derive(Debug)]
 pub struct Endpoints {
     by_name: HashMap<Arc<str>, Arc<Endpoint>>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 /// Where webhooks go.
 pub struct Endpoint {
     name: Arc<str>,
-    client: reqwest::Client,
+    client: Client,
     template: RequestTemplate,
+    auth: Auth,
     timeout: Duration,
-    // An address written into the URL never meets the resolver; it is vetted once, here.
-    refused: Option<Denied>,
 }
 
 /// What endpoints stand on.
@@ -75,7 +88,7 @@ impl Default for Network {
 /// Why an endpoint can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The URL is neither `http` nor `https`, or names no host.
+    /// The URL is neither `http` nor `https`, or has what HTTP can't carry.
     #[error("endpoint `{name}`: a webhook can't be sent to a `{scheme}` URL; use `https` or `http`")]
     Url {
         /// The endpoint.
@@ -83,13 +96,13 @@ pub enum EndpointError {
         /// The URL's scheme.
         scheme: String,
     },
-    /// A profile that signs has no secret.
+    /// Its scheme can't sign with its secrets.
     #[error("endpoint `{name}`: {source}")]
     Secret {
         /// The endpoint.
         name: Arc<str>,
-        /// What is missing.
-        source: signature::NoSecret,
+        /// What is missing or wrong.
+        source: signature::SignerError,
     },
     /// One of its own headers.
     #[error("endpoint `{name}`: {source}; mend it under `[endpoint.headers]`")]
@@ -99,6 +112,22 @@ pub enum EndpointError {
         /// Which header.
         source: InvalidHeader,
     },
+    /// A credential of `[endpoint.auth]`. It is never told.
+    #[error(
+        "endpoint `{name}`: its credentials have characters that HTTP does not allow; mend them under [endpoint.auth]"
+    )]
+    Auth {
+        /// The endpoint.
+        name: Arc<str>,
+    },
+    /// A file of `[endpoint.tls]`.
+    #[error("endpoint `{name}`: {source}")]
+    Tls {
+        /// The endpoint.
+        name: Arc<str>,
+        /// What is wrong with which.
+        source: TlsError,
+    },
     /// No trusted roots on this machine.
     #[error("endpoint `{name}` is https, but {source}; install the system's CA certificates or set SSL_CERT_FILE")]
     Roots {
@@ -106,14 +135,6 @@ pub enum EndpointError {
         name: Arc<str>,
         /// What the machine said.
         source: rustls::Error,
-    },
-    /// The client could not be built.
-    #[error("endpoint `{name}`: no client could be built: {source}")]
-    Client {
-        /// The endpoint.
-        name: Arc<str>,
-        /// What is wrong.
-        source: reqwest::Error,
     },
 }
 
@@ -125,19 +146,34 @@ impl Endpoints {
 
     /// Builds every endpoint on `network`.
     pub fn on(network: Network, settings: &[EndpointSettings], egress: &EgressSettings) -> Result<Self, EndpointError> {
-        let tls = shared_tls(network.tls, settings)?;
-        let allow: Arc<[IpNet]> = egress.allow.as_slice().into();
+        let ways = Ways {
+            tls: shared_tls(network.tls, settings)?,
+            proxy: egress.proxy.as_ref().map(|settings| Arc::new(Proxy::new(settings, Arc::clone(&network.lookup)))),
+            lookup: network.lookup,
+            allow: egress.allow.as_slice().into(),
+        };
         let built = settings.iter().map(|settings| {
-            let resolver = GuardedResolver::new(Arc::clone(&network.lookup), Arc::clone(&allow));
-            let endpoint = Endpoint::new(settings, resolver, tls.clone(), &allow)?;
+            let endpoint = Endpoint::new(settings, &ways)?;
             Ok((Arc::clone(&settings.name), Arc::new(endpoint)))
         });
-        Ok(Self { by_name: built.collect::<Result<_, _>>()? })
+        Ok(Self { by_name: built.collect::<Result<_, _>>()?, proxy: ways.proxy })
+    }
+
+    /// Where there is a proxy: what was wrong with it when it was last used, empty where nothing was.
+    pub fn proxy_fault(&self) -> Option<String> {
+        self.proxy.as_ref().map(|proxy| proxy.fault().unwrap_or_default())
     }
 
     /// The endpoint of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.by_name.get(name)
+    }
+
+    /// The files that secrets came from: what is in them later signs from then on.
+    pub fn secret_files(&self, settings: &[EndpointSettings]) -> Vec<SecretFile> {
+        let signed = settings.iter().filter(|settings| settings.signature != SignatureScheme::None);
+        let endpoints = signed.filter_map(|settings| Some((self.get(&settings.name)?, settings)));
+        endpoints.flat_map(|(endpoint, settings)| endpoint.secret_files(settings)).collect()
     }
 
     /// Every endpoint, in no order.
@@ -146,25 +182,51 @@ impl Endpoints {
     }
 }
 
+/// What all endpoints have in common.
+struct Ways {
+    lookup: Arc<dyn Lookup>,
+    allow: Arc<[IpNet]>,
+    proxy: Option<Arc<Proxy>>,
+    tls: ClientConfig,
+}
+
+impl Ways {
+    fn client(&self, tls: &ClientConfig, timeout: Duration, idle_connections_max: usize) -> Client {
+        let resolver = GuardedResolver::new(Arc::clone(&self.lookup), Arc::clone(&self.allow));
+        Client::new(resolver, self.proxy.clone(), tls.clone(), timeout, idle_connections_max)
+    }
+}
+
 impl Endpoint {
-    fn new(
-        settings: &EndpointSettings,
-        resolver: GuardedResolver,
-        tls: ClientConfig,
-        allow: &[IpNet],
-    ) -> Result<Self, EndpointError> {
+    fn new(settings: &EndpointSettings, ways: &Ways) -> Result<Self, EndpointError> {
         let name = || Arc::clone(&settings.name);
-        if !matches!(settings.url.scheme(), "http" | "https") {
-            return Err(EndpointError::Url { name: name(), scheme: settings.url.scheme().to_owned() });
-        }
-        let signer = Signer::new(settings.signature, &settings.secrets)
+        let uri = match Uri::try_from(settings.url.as_str()) {
+            Ok(uri) if matches!(settings.url.scheme(), "http" | "https") => uri,
+            _ => return Err(EndpointError::Url { name: name(), scheme: settings.url.scheme().to_owned() }),
+        };
+        let signer = Signer::new(settings.signature.clone(), &settings.secrets)
             .map_err(|source| EndpointError::Secret { name: name(), source })?;
-        let template =
-            RequestTemplate::new(settings, signer).map_err(|source| EndpointError::Header { name: name(), source })?;
-        let client = client(resolver, tls, settings.timeout, settings.concurrency)
-            .map_err(|source| EndpointError::Client { name: name(), source })?;
-        let refused = literal_address(&settings.url).and_then(|address| egress::vet(address, allow).err());
-        Ok(Self { name: name(), client, template, timeout: settings.timeout, refused })
+        let template = RequestTemplate::new(settings, uri, signer)
+            .map_err(|source| EndpointError::Header { name: name(), source })?;
+        let tls = tls::of_endpoint(&ways.tls, &settings.access.tls)
+            .map_err(|source| EndpointError::Tls { name: name(), source })?;
+        let tokens = |oauth2: &_| TokenSource::new(oauth2, ways.client(&tls, TOKEN_TIMEOUT, 1));
+        let auth =
+            Auth::new(settings.access.auth.as_ref(), tokens).ok_or_else(|| EndpointError::Auth { name: name() })?;
+        let client = ways.client(&tls, settings.timeout, settings.concurrency);
+        Ok(Self { name: name(), client, template, auth, timeout: settings.timeout })
+    }
+
+    fn secret_files(self: &Arc<Self>, settings: &EndpointSettings) -> Vec<SecretFile> {
+        let secrets = settings.secrets.iter().enumerate();
+        let files = secrets.filter_map(|(index, one)| Some((index, &one.secret, one.file.clone()?)));
+        let file = |(index, secret, path): (usize, &Secret, PathBuf)| {
+            let endpoint = Arc::clone(self);
+            let adopt =
+                move |new: &Secret| endpoint.template.renew_secret(index, new).map_err(|wrong| wrong.to_string());
+            SecretFile::new((Arc::clone(&self.name), index + 1), path, secret.clone(), adopt)
+        };
+        files.map(file).collect()
     }
 
     /// What plugins name it.
@@ -178,24 +240,57 @@ impl Endpoint {
     }
 
     /// Makes one attempt at `delivery`, signed for `now`, and returns when it is over: at the latest after the endpoint's
-    /// timeout, which covers everything from the name's lookup to the response's last byte.
+    /// timeout, which covers everything from the name's lookup to the response's last byte. Where a token has to be fetched
+    /// first that takes [`TOKEN_TIMEOUT`] at most, and where the endpoint answers 401 to it, both are done once more.
     ///
     /// A response whose body does not arrive whole is no response, but one that is longer than
     /// [`RESPONSE_READ_BYTES_MAX`] counts by its status. Dropping the future drops the connection.
     pub async fn attempt(&self, delivery: &ClaimedDelivery, now: Timestamp, clock: &dyn Clock) -> Outcome {
         let began = clock.monotonic();
         let mut arrived = Arrived::default();
-        let result = if let Some(denied) = &self.refused {
-            AttemptResult::EgressDenied(denied.to_string())
-        } else {
-            let exchange = self.exchange(delivery, now, clock, &mut arrived);
-            match tokio::time::timeout(self.timeout, exchange).await {
-                Ok(result) => result,
-                Err(_) => AttemptResult::Transport(self.timed_out(arrived.status)),
+        let result = match self.authorized(delivery, now, clock, &mut arrived).await {
+            Ok(result) => result,
+            Err(no_token) => {
+                arrived = Arrived::default();
+                AttemptResult::Deferred(no_token)
             }
         };
         let duration = clock.monotonic().saturating_sub(began);
-        Outcome { result, retry_after: arrived.retry_after, response: arrived.into_excerpt(), duration }
+        let (retry_after, location) = (arrived.retry_after, arrived.location.take());
+        Outcome { result, retry_after, location, response: arrived.into_excerpt(), duration }
+    }
+
+    /// The error says why there is no token.
+    async fn authorized(
+        &self,
+        delivery: &ClaimedDelivery,
+        now: Timestamp,
+        clock: &dyn Clock,
+        arrived: &mut Arrived,
+    ) -> Result<AttemptResult, String> {
+        let authorization = self.auth.authorization(clock).await?;
+        let result = self.timed(delivery, now, clock, &authorization, arrived).await;
+        if result != AttemptResult::Status(401) {
+            return Ok(result);
+        }
+        let Some(renewed) = self.auth.renewed(&authorization, clock).await? else { return Ok(result) };
+        *arrived = Arrived::default();
+        Ok(self.timed(delivery, now, clock, &renewed, arrived).await)
+    }
+
+    async fn timed(
+        &self,
+        delivery: &ClaimedDelivery,
+        now: Timestamp,
+        clock: &dyn Clock,
+        authorization: &Authorization,
+        arrived: &mut Arrived,
+    ) -> AttemptResult {
+        let exchange = self.exchange(delivery, now, clock, authorization, arrived);
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => AttemptResult::Transport(self.timed_out(arrived.status)),
+        }
     }
 
     async fn exchange(
@@ -203,20 +298,24 @@ impl Endpoint {
         delivery: &ClaimedDelivery,
         now: Timestamp,
         clock: &dyn Clock,
+        authorization: &Authorization,
         arrived: &mut Arrived,
     ) -> AttemptResult {
-        let request = match self.template.request(delivery, now) {
+        let mut request = match self.template.request(delivery, now) {
             Ok(request) => request,
             Err(invalid) => return AttemptResult::Transport(invalid.to_string()),
         };
-        let received = match self.client.execute(request).await {
-            Ok(response) => arrived.read(response, clock.now()).await,
-            Err(error) => Err(error),
+        if let Some(header) = authorization.header() {
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        let response = match self.client.send(request).await {
+            Ok(response) => response,
+            Err(error) => return result_of(&error, None),
         };
-        match (received, arrived.status) {
-            (Ok(()), Some(status)) => AttemptResult::Status(status),
-            (Err(error), status) => result_of(&error, status),
-            (Ok(()), None) => AttemptResult::Transport("no response arrived".to_owned()),
+        let status = response.status().as_u16();
+        match arrived.read(response, clock.now()).await {
+            Ok(()) => AttemptResult::Status(status),
+            Err(error) => result_of(&error, Some(status)),
         }
     }
 
@@ -226,6 +325,12 @@ impl Endpoint {
             None => format!("timed out after {after} waiting for a response"),
             Some(status) => format!("timed out after {after} while reading the response body after status {status}"),
         }
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoints").field("by_name", &self.by_name).finish_non_exhaustive()
     }
 }
 
@@ -241,7 +346,12 @@ fn shared_tls(given: Option<ClientConfig>, settings: &[EndpointSettings]) -> Res
     if let Some(given) = given {
         return Ok(given);
     }
-    let Some(secure) = settings.iter().find(|settings| settings.url.scheme() == "https") else {
+    let asks_securely = |settings: &EndpointSettings| match &settings.access.auth {
+        Some(AuthSettings::OAuth2(oauth2)) => oauth2.token_url.scheme() == "https",
+        _ => false,
+    };
+    let is_secure = |settings: &&EndpointSettings| settings.url.scheme() == "https" || asks_securely(settings);
+    let Some(secure) = settings.iter().find(is_secure) else {
         return Ok(tls::trusting_only(RootCertStore::empty()));
     };
     tls::trusting_the_machine().map_err(|source| EndpointError::Roots { name: Arc::clone(&secure.name), source })

@@ -246,14 +246,14 @@ impl Inbox {
                 }
                 (arrival @ Arrival::Event { .. }, _) => {
                     if *acceptance == Acceptance::Conflict {
-                        tracing::error!(source = %source, event_key = %event_key(&arrival), "the event's key was accepted before with another body; it is a dead letter");
+                        tracing::error!(event_key = %event_key(&arrival), source = %source, outcome = "dead", reason = %Reason::IdConflict, "the event's key was accepted before with another body; it is a dead letter");
                         self.metrics.event_conflicts.inc();
                         self.metrics.dead_letter(Reason::IdConflict);
                     }
                     self.give_back(&arrival);
                 }
                 (Arrival::Dead(dead), Acceptance::Dead) => {
-                    tracing::error!(source = %source, event_key = %dead.key, reason = %dead.reason, detail = dead.detail, "the message is a dead letter");
+                    tracing::error!(event_key = %dead.key, source = %source, outcome = "dead", reason = %dead.reason, error = dead.detail, "the message is a dead letter");
                     self.metrics.dead_letter(dead.reason);
                 }
                 (Arrival::Dead(_), _) => {}
@@ -265,7 +265,7 @@ impl Inbox {
     /// The run was one too many for its plugin's backlog, and is a dead letter.
     fn refused(&self, run: &NewRun, event: &Event) {
         let reason = Reason::BacklogFull;
-        tracing::error!(plugin = %run.plugin, event_key = %event.key, %reason, "the run is a dead letter");
+        tracing::error!(plugin = %run.plugin, event_key = %event.key, outcome = "dead", %reason, "the run is a dead letter");
         self.metrics.dead_letter(reason);
         if run.start == RunStart::Pending(Claim::Here) {
             self.pool.left(&run.plugin, event);

@@ -41,6 +41,7 @@ pub mod recorded;
 pub mod drain;
 pub mod open_files;
 pub mod secret;
+pub mod secret_files;
 pub mod tls;
 pub mod clock;
 pub mod sync;

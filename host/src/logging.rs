@@ -1,16 +1,90 @@
 //! Logs go to standard error, as text or one JSON object a line.
 //!
-//! Fields are named alike everywhere: `timestamp level message event_key delivery_id source plugin plugin_digest
-//! endpoint attempt outcome status reason duration_s`.
+//! Fields are named alike everywhere: [`FIELDS`] on the path, [`OTHER_FIELDS`] beside it; `tests/log_fields.rs` looks at
+//! every line that the program could write. No field holds a body, a header's value or a secret.
 
 use std::io::IsTerminal;
 use std::str::FromStr as _;
 
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// The fields of a line on the path of an event: one that names an event or a delivery has no others.
+pub const FIELDS: [&str; 16] = [
+    "timestamp",
+    "level",
+    "message",
+    "event_key",
+    "delivery_id",
+    "source",
+    "plugin",
+    "plugin_digest",
+    "endpoint",
+    "attempt",
+    "outcome",
+    "status",
+    "reason",
+    "error",
+    "duration_s",
+    "due_at",
+];
+
+/// The fields of lines beside the path, in addition.
+pub const OTHER_FIELDS: [&str; 49] = [
+    "address",
+    "asked",
+    "at",
+    "attempts",
+    "back_s",
+    "backlog",
+    "bound",
+    "bytes",
+    "bytes_max",
+    "commands",
+    "consumer",
+    "crashes",
+    "deadline_s",
+    "deliver_policy",
+    "detail",
+    "dir",
+    "drained",
+    "entries",
+    "event",
+    "expired",
+    "floor",
+    "forward_s",
+    "free_bytes",
+    "free_bytes_min",
+    "granted",
+    "group",
+    "host",
+    "key",
+    "keys",
+    "kind",
+    "last_sequence",
+    "limit",
+    "looked_s",
+    "messages",
+    "method",
+    "mode",
+    "notice",
+    "open_s",
+    "origin",
+    "path",
+    "plugin_digest_before",
+    "runs",
+    "secret_number",
+    "since",
+    "skipped",
+    "state",
+    "stream",
+    "subjects",
+    "table",
+];
 
 /// The variable that sets the level where `--log-level` does not.
 pub const LEVEL_VARIABLE: &str = "WIREHOOK_LOG";
@@ -68,12 +142,20 @@ where
     }
     let filter = EnvFilter::try_new(quietened(level)).map_err(|error| refused(error.to_string()))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let bodiless = filter_fn(|metadata| !has_body(metadata.target(), *metadata.level()));
     Ok(match format {
-        LogFormat::Text => Box::new(builder.with_ansi(coloured).finish()),
+        LogFormat::Text => Box::new(builder.with_ansi(coloured).finish().with(bodiless)),
         LogFormat::Json => {
-            Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            Box::new(builder.finish().with(bodiless))
         }
     })
+}
+
+/// Whether such a line may hold the body of a message, which no log may, whatever level is asked for: the client of NATS
+/// traces each operation with its payload.
+fn has_body(target: &str, level: Level) -> bool {
+    target.split("::").next() == Some("async_nats") && level == Level::TRACE
 }
 
 /// The level asked for, with libraries kept to warnings unless they are named.
@@ -135,6 +217,21 @@ mod tests {
         assert!(text.contains("delivered") && text.contains("event_key=\"bus/id/1\""), "{text}");
         assert!(!text.contains("unheard"));
         assert!(logged(LogFormat::Text, "debug").contains("unheard"));
+    }
+
+    #[test]
+    fn what_may_hold_a_body_is_not_logged_whoever_asks_for_it() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let level = "trace,async_nats=trace,async_nats::connection=trace";
+        let subscriber = subscriber(LogFormat::Text, level, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!(target: "async_nats::connection", "payload");
+            tracing::debug!(target: "async_nats::connection", "connected");
+            tracing::trace!("ours");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("payload") && text.contains("connected") && text.contains("ours"), "{text}");
     }
 
     #[test]

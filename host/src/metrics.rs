@@ -1,46 +1,82 @@
 //! What Wirehook counts. The path holds handles resolved beforehand: counting is one atomic addition.
 
+use std::sync::{Arc, Mutex};
+
+use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
+use self::process::Process;
+use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
-use crate::store::EndpointState;
+use crate::store::{EndpointBacklog, EndpointState, StoreSize};
+use crate::sync::lock;
+
+mod process;
+pub mod quantile;
 
 /// From 10 µs to 10 s: a call of a small plugin takes microseconds, a broken deadline seconds.
 const PLUGIN_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0,
 ];
 
+/// From 1 ms to 30 s: a receiver beside the host takes a millisecond, one that hangs as long as its `timeout`.
+const ATTEMPT_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// From 100 µs to 10 s: a sync of a good disk takes a millisecond, of a bad one a second.
+const COMMIT_SECONDS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The states of runs that `wirehook_runs_waiting{plugin,state}` counts.
+pub const WAITING_STATES: [&str; 3] = ["pending", "retrying", "parked"];
+
 /// Every metric, registered once for a host.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Registry,
+    catalog: Catalog,
+    /// What the store counts its commits with.
+    pub commits: CommitMetrics,
     /// `wirehook_events_unrouted_total`: accepted events that nobody subscribes to.
     pub events_unrouted: IntCounter,
     /// `wirehook_event_conflicts_total`: messages with the key of an earlier one and another body.
     pub event_conflicts: IntCounter,
     /// `wirehook_events_unaccounted`: events for which nothing says what became of them; must be 0.
     pub events_unaccounted: IntGauge,
-    /// `wirehook_store_free_bytes`: free on the store's disk for this process.
-    pub store_free_bytes: IntGauge,
     /// `wirehook_intake_stopped`: 1 while the store takes no events because its disk is full.
     pub intake_stopped: IntGauge,
     dead_letters: Vec<IntCounter>,
     events_accepted: IntCounterVec,
     events_lost: IntCounterVec,
     source_connected: IntGaugeVec,
+    source_paused: IntGaugeVec,
     source_reconnects: IntCounterVec,
     runs: IntCounterVec,
+    runs_waiting: IntGaugeVec,
+    plugin_paused: IntGaugeVec,
     state_conflicts: IntCounterVec,
     rollbacks: IntCounterVec,
     plugin_duration: HistogramVec,
     attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
     backlog: IntGaugeVec,
     endpoint_state: IntGaugeVec,
     breaker_open: IntGaugeVec,
     breaker_opened: IntCounterVec,
+    oldest_due: GaugeVec,
+    store_bytes: IntGauge,
+    store_wal_bytes: IntGauge,
+    store_free_bytes: IntGaugeVec,
+}
+
+/// What the store counts its commits with.
+#[derive(Clone, Debug)]
+pub struct CommitMetrics {
+    /// `wirehook_commit_duration_seconds`: one group, from its beginning to the end of the sync.
+    pub seconds: Histogram,
+    /// `wirehook_commit_failures_total`: groups that failed.
+    pub failures: IntCounter,
 }
 
 /// One source's metrics.
@@ -52,6 +88,8 @@ pub struct SourceMetrics {
     pub lost: IntCounter,
     /// `wirehook_source_connected{source}`: 1 while connected.
     pub connected: IntGauge,
+    /// `wirehook_source_paused{source}`: 1 while an operator has it paused.
+    pub paused: IntGauge,
     /// `wirehook_source_reconnects_total{source}`
     pub reconnects: IntCounter,
 }
@@ -73,6 +111,8 @@ pub struct PluginMetrics {
     pub parked: IntCounter,
     /// Outcome `dead`.
     pub dead: IntCounter,
+    /// `wirehook_plugin_paused{plugin}`: 1 while an operator has it paused.
+    pub paused: IntGauge,
     /// `wirehook_plugin_duration_seconds{plugin}`: one call, instantiation included.
     pub duration: Histogram,
 }
@@ -86,14 +126,16 @@ pub struct EndpointMetrics {
     pub retrying: IntCounter,
     /// Outcome `dead`.
     pub dead: IntCounter,
-    /// `wirehook_backlog{endpoint}`: deliveries not yet delivered or dead.
-    pub backlog: IntGauge,
+    /// Outcome `deferred`: the endpoint was not reached for no fault of its own, and no attempt is counted.
+    pub deferred: IntCounter,
     /// `wirehook_endpoint_state{endpoint,state}`: 1 for the one it is in, in the order of [`EndpointState::ALL`].
     pub states: [IntGauge; EndpointState::ALL.len()],
     /// `wirehook_breaker_open{endpoint}`: 1 while its deliveries wait for the breaker, probes included.
     pub breaker_open: IntGauge,
     /// `wirehook_breaker_opened_total{endpoint}`
     pub breaker_opened: IntCounter,
+    /// `wirehook_attempt_duration_seconds{endpoint}`: one attempt, from the lookup of the name to the response.
+    pub duration: Histogram,
 }
 
 impl Metrics {
@@ -102,7 +144,8 @@ impl Metrics {
     /// # Errors
     /// Only when two metrics of this file share a name.
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+        let registry = Catalog::default();
+        registry.register(Box::new(Process::new()?))?;
         let dead_letters =
             counters(&registry, "dead_letters_total", "What will not be tried again by itself.", &["reason"])?;
         let build_info = gauges(&registry, "build_info", "1, labelled with the version.", &["version"])?;
@@ -116,8 +159,6 @@ impl Metrics {
             )?,
             events_unaccounted: gauges(&registry, "events_unaccounted", "Events without an end; must be 0.", &[])?
                 .with_label_values::<&str>(&[]),
-            store_free_bytes: gauges(&registry, "store_free_bytes", "Bytes free on the store's disk.", &[])?
-                .with_label_values::<&str>(&[]),
             intake_stopped: gauges(&registry, "intake_stopped", "1 while the store's disk is full.", &[])?
                 .with_label_values::<&str>(&[]),
             // In the order of `Reason::ALL`; each is 0 from the start, so that an alert sees the first increase.
@@ -130,6 +171,12 @@ impl Metrics {
                 &["source"],
             )?,
             source_connected: gauges(&registry, "source_connected", "1 while the source is connected.", &["source"])?,
+            source_paused: gauges(
+                &registry,
+                "source_paused",
+                "1 while an operator has the source paused.",
+                &["source"],
+            )?,
             source_reconnects: counters(
                 &registry,
                 "source_reconnects_total",
@@ -137,6 +184,18 @@ impl Metrics {
                 &["source"],
             )?,
             runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
+            runs_waiting: gauges(
+                &registry,
+                "runs_waiting",
+                "Runs that are pending, retrying or parked.",
+                &["plugin", "state"],
+            )?,
+            plugin_paused: gauges(
+                &registry,
+                "plugin_paused",
+                "1 while an operator has the plugin paused.",
+                &["plugin"],
+            )?,
             plugin_duration: histogram(
                 &registry,
                 "plugin_duration_seconds",
@@ -162,6 +221,13 @@ impl Metrics {
                 "Attempts by what they came to.",
                 &["endpoint", "outcome"],
             )?,
+            attempt_duration: histogram(
+                &registry,
+                "attempt_duration_seconds",
+                "Attempts, whatever they came to.",
+                ATTEMPT_SECONDS,
+                &["endpoint"],
+            )?,
             backlog: gauges(&registry, "backlog", "Deliveries neither delivered nor dead.", &["endpoint"])?,
             endpoint_state: gauges(
                 &registry,
@@ -176,7 +242,18 @@ impl Metrics {
                 "Times a breaker opened, after a failed probe too.",
                 &["endpoint"],
             )?,
-            registry,
+            oldest_due: oldest_due(&registry)?,
+            commits: CommitMetrics {
+                seconds: histogram(&registry, "commit_duration_seconds", "Commits of the store.", COMMIT_SECONDS, &[])?
+                    .with_label_values::<&str>(&[]),
+                failures: counter(&registry, "commit_failures_total", "Commits of the store that failed.")?,
+            },
+            store_bytes: gauges(&registry, "store_bytes", "Size of the store's database file.", &[])?
+                .with_label_values::<&str>(&[]),
+            store_wal_bytes: gauges(&registry, "store_wal_bytes", "Size of the store's write-ahead log.", &[])?
+                .with_label_values::<&str>(&[]),
+            store_free_bytes: gauges(&registry, "store_free_bytes", "What the store's disk has left.", &[])?,
+            catalog: registry,
         })
     }
 
@@ -186,6 +263,7 @@ impl Metrics {
             accepted: self.events_accepted.with_label_values(&[name]),
             lost: self.events_lost.with_label_values(&[name]),
             connected: self.source_connected.with_label_values(&[name]),
+            paused: self.source_paused.with_label_values(&[name]),
             reconnects: self.source_reconnects.with_label_values(&[name]),
         }
     }
@@ -201,6 +279,7 @@ impl Metrics {
             dead: outcome("dead"),
             state_conflicts: self.state_conflicts.with_label_values(&[name]),
             rollbacks: self.rollbacks.with_label_values(&[name]),
+            paused: self.plugin_paused.with_label_values(&[name]),
             duration: self.plugin_duration.with_label_values(&[name]),
         }
     }
@@ -212,11 +291,49 @@ impl Metrics {
             delivered: outcome("delivered"),
             retrying: outcome("retrying"),
             dead: outcome("dead"),
-            backlog: self.backlog.with_label_values(&[name]),
+            deferred: outcome("deferred"),
             states: EndpointState::ALL.map(|state| self.endpoint_state.with_label_values(&[name, state.as_str()])),
             breaker_open: self.breaker_open.with_label_values(&[name]),
             breaker_opened: self.breaker_opened.with_label_values(&[name]),
+            duration: self.attempt_duration.with_label_values(&[name]),
         }
+    }
+
+    /// `wirehook_runs_waiting{plugin,state}`.
+    pub fn runs_waiting(&self, plugin: &str, state: &str, count: u64) {
+        self.runs_waiting.with_label_values(&[plugin, state]).set(signed(count));
+    }
+
+    /// `wirehook_backlog{endpoint}` and `wirehook_oldest_due_timestamp_seconds{endpoint}`; the latter has no sample while
+    /// nothing waits.
+    pub fn endpoint_backlog(&self, EndpointBacklog { endpoint, count, oldest_due }: &EndpointBacklog) {
+        self.backlog.with_label_values(&[endpoint]).set(signed(*count));
+        match oldest_due {
+            Some(Timestamp(due_at)) => {
+                self.oldest_due.with_label_values(&[endpoint]).set(*due_at as f64 / MILLISECONDS_IN_SECOND);
+            }
+            // An error says that there was no sample.
+            None => drop(self.oldest_due.remove_label_values(&[endpoint])),
+        }
+    }
+
+    /// `wirehook_store_bytes`, `wirehook_store_wal_bytes` and `wirehook_store_free_bytes`.
+    pub fn store_size(&self, size: StoreSize) {
+        self.store_bytes.set(signed(size.bytes));
+        self.store_wal_bytes.set(signed(size.wal_bytes));
+        self.store_free_bytes(size.free_bytes);
+    }
+
+    /// `wirehook_store_free_bytes`. Where the system does not say, there is no sample: 0 would be an alarm.
+    pub fn store_free_bytes(&self, free: Option<u64>) {
+        if let Some(free) = free {
+            self.store_free_bytes.with_label_values::<&str>(&[]).set(signed(free));
+        }
+    }
+
+    /// The name of every metric, those without a sample too.
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.catalog.names).clone()
     }
 
     /// `wirehook_dead_letters_total{reason}`.
@@ -242,35 +359,64 @@ impl Metrics {
     /// When a metric can't be encoded.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.catalog.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+const MILLISECONDS_IN_SECOND: f64 = 1000.0;
+
+/// A registry that knows the names of what is in it: one without samples does not show.
+#[derive(Clone, Debug, Default)]
+struct Catalog {
+    registry: Registry,
+    names: Arc<Mutex<Vec<String>>>,
+}
+
+impl Catalog {
+    fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        let names: Vec<_> = collector.desc().iter().map(|desc| desc.fq_name.clone()).collect();
+        self.registry.register(collector)?;
+        lock(&self.names).extend(names);
+        Ok(())
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn oldest_due(registry: &Catalog) -> Result<GaugeVec, prometheus::Error> {
+    let help = "When the delivery is or was due that has waited longest for its turn; no sample while none waits.";
+    let gauges = GaugeVec::new(options("oldest_due_timestamp_seconds", help), &["endpoint"])?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
 }
 
 fn options(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("wirehook")
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+fn counter(registry: &Catalog, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
     let counter = IntCounter::with_opts(options(name, help))?;
     registry.register(Box::new(counter.clone()))?;
     Ok(counter)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+fn counters(registry: &Catalog, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     let counters = IntCounterVec::new(options(name, help), labels)?;
     registry.register(Box::new(counters.clone()))?;
     Ok(counters)
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+fn gauges(registry: &Catalog, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
     let gauges = IntGaugeVec::new(options(name, help), labels)?;
     registry.register(Box::new(gauges.clone()))?;
     Ok(gauges)
 }
 
 fn histogram(
-    registry: &Registry,
+    registry: &Catalog,
     name: &str,
     help: &str,
     buckets: &[f64],
@@ -286,36 +432,83 @@ fn histogram(
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_metric_is_exported_under_its_name() {
+    /// All of it, each with a sample.
+    fn sampled() -> Metrics {
         let metrics = Metrics::new("1.2.3").unwrap();
         metrics.source("bus").accepted.inc_by(3);
         metrics.source("bus").connected.set(1);
         metrics.plugin("orders").produced.inc();
         metrics.plugin("orders").duration.observe(0.000_02);
         metrics.endpoint("orders").delivered.inc();
-        metrics.endpoint("orders").backlog.set(7);
+        metrics.endpoint("orders").duration.observe(0.2);
+        metrics.runs_waiting("orders", "parked", 4);
+        let waiting =
+            EndpointBacklog { endpoint: "orders".to_owned(), count: 7, oldest_due: Some(Timestamp(1_700_000_000_500)) };
+        metrics.endpoint_backlog(&waiting);
+        metrics.store_size(StoreSize { bytes: 4096, wal_bytes: 32, free_bytes: Some(1 << 40) });
+        metrics.commits.seconds.observe(0.002);
         metrics.dead_letter(Reason::AttemptsExhausted);
-        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        metrics
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.encode().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_metric_is_exported_under_its_name() {
+        let metrics = sampled();
+        let text = text(&metrics);
         let check = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         check(r#"wirehook_events_accepted_total{source="bus"} 3"#);
         check(r#"wirehook_events_lost_total{source="bus"} 0"#);
         check(r#"wirehook_source_connected{source="bus"} 1"#);
+        check(r#"wirehook_source_paused{source="bus"} 0"#);
         check(r#"wirehook_source_reconnects_total{source="bus"} 0"#);
         check(r#"wirehook_runs_total{outcome="produced",plugin="orders"} 1"#);
+        check(r#"wirehook_runs_waiting{plugin="orders",state="parked"} 4"#);
+        check(r#"wirehook_plugin_paused{plugin="orders"} 0"#);
         check(r#"wirehook_plugin_duration_seconds_count{plugin="orders"} 1"#);
         check(r#"wirehook_attempts_total{endpoint="orders",outcome="delivered"} 1"#);
+        check(r#"wirehook_attempt_duration_seconds_bucket{endpoint="orders",le="0.25"} 1"#);
         check(r#"wirehook_backlog{endpoint="orders"} 7"#);
         check(r#"wirehook_endpoint_state{endpoint="orders",state="disabled"} 0"#);
         check(r#"wirehook_breaker_open{endpoint="orders"} 0"#);
         check(r#"wirehook_breaker_opened_total{endpoint="orders"} 0"#);
+        check(r#"wirehook_oldest_due_timestamp_seconds{endpoint="orders"} 1700000000.5"#);
         check(r#"wirehook_dead_letters_total{reason="attempts_exhausted"} 1"#);
         check(r#"wirehook_dead_letters_total{reason="undecodable"} 0"#);
         check("wirehook_events_unrouted_total 0");
         check("wirehook_event_conflicts_total 0");
         check("wirehook_events_unaccounted 0");
-        check("wirehook_store_free_bytes 0");
         check("wirehook_intake_stopped 0");
+        check("wirehook_commit_duration_seconds_count 1");
+        check("wirehook_commit_failures_total 0");
+        check("wirehook_store_bytes 4096");
+        check("wirehook_store_wal_bytes 32");
+        check("wirehook_store_free_bytes 1099511627776");
         check(r#"wirehook_build_info{version="1.2.3"} 1"#);
+    }
+
+    #[test]
+    fn the_names_are_those_that_are_exported() {
+        let metrics = sampled();
+        let mut names = metrics.names();
+        names.sort();
+        let text = text(&metrics);
+        let mut exported: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        exported.sort_unstable();
+        assert_eq!(names, exported);
+    }
+
+    #[test]
+    fn nothing_is_due_where_nothing_waits() {
+        let metrics = sampled();
+        let waiting = EndpointBacklog { endpoint: "orders".to_owned(), count: 0, oldest_due: None };
+        for _ in 0..2 {
+            metrics.endpoint_backlog(&waiting);
+            assert!(!text(&metrics).contains("wirehook_oldest_due_timestamp_seconds{"));
+        }
     }
 }

@@ -9,23 +9,26 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::Part;
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::DeliveryId;
 use crate::endpoint::TestReport;
 use crate::store::{
     Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
-    DeliverySeq, DeliveryState, DeliverySummary, DeliveryVerb, EndpointChange, EndpointChanged, Forgotten, Found, Pace,
-    ParkedFate, Purge, Purged, Redriven, Sought, Store, StoreError, StoreStatus,
+    DeliverySeq, DeliveryState, DeliverySummary, DeliveryVerb, EndpointBacklog, EndpointChange, EndpointChanged,
+    Forgotten, Found, Pace, ParkedFate, Pause, PauseKind, Purge, Purged, Redriven, Sought, Store, StoreError,
+    StoreStatus,
 };
 
 pub mod access;
 pub mod client;
 pub mod endpoints;
+mod look;
+mod pause;
 pub mod protocol;
 pub mod server;
 pub mod socket;
 
+pub use self::look::{HostStatus, PluginLook, SourceLook};
 use endpoints::{EndpointLine, Lanes};
 
 /// What an operator asks.
@@ -85,6 +88,22 @@ pub enum Request {
         /// What becomes of its runs.
         fate: ParkedFate,
     },
+    /// What is paused, and the running host's sources.
+    ListPauses,
+    /// Has a plugin or source wait until it is resumed.
+    Pause {
+        /// Which of the two.
+        kind: PauseKind,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// Has it go on.
+    Resume {
+        /// Which of the two.
+        kind: PauseKind,
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 impl Request {
@@ -140,7 +159,16 @@ pub enum Reply {
     Rewritten,
     /// To [`Request::ForgetPlugin`].
     Forgotten(Forgotten),
-    /// What was to be shown is not there.
+    /// To [`Request::ListPauses`].
+    Pauses(Pauses),
+    /// To [`Request::Pause`] and [`Request::Resume`].
+    PauseChanged {
+        /// Whether it was otherwise before.
+        changed: bool,
+        /// Whether the running host, if there is one, does so by now.
+        settled: bool,
+    },
+    /// What was to be shown or changed is not there.
     NotFound,
     /// It was not done.
     Failed {
@@ -185,17 +213,13 @@ impl Status {
     }
 }
 
-/// A running host.
+/// What is paused, and what could be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HostStatus {
-    /// Its process.
-    pub pid: u32,
-    /// Its version.
-    pub version: String,
-    /// Since when it runs.
-    pub started_at: Timestamp,
-    /// As `/readyz` lists them.
-    pub parts: Vec<Part>,
+pub struct Pauses {
+    /// What is paused.
+    pub pauses: Vec<Pause>,
+    /// The running host's sources; `None` where none runs.
+    pub sources: Option<Vec<SourceLook>>,
 }
 
 /// The running host, as far as operators' commands concern it.
@@ -241,6 +265,19 @@ pub trait OpsHooks: Send + Sync + 'static {
     fn forget_plugin(&self, _plugin: Arc<str>, _fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
         async { None }.boxed()
     }
+
+    /// Whether the host has a plugin or source of that name; `None` when there is no host.
+    fn knows(&self, _kind: PauseKind, _name: &str) -> Option<bool> {
+        None
+    }
+
+    /// The store's pauses have changed, that of `name` at least. Returns whether the host does as they say by now.
+    fn pauses_changed(&self, _kind: PauseKind, _name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async { Ok(true) }.boxed()
+    }
+
+    /// Adds what the host holds in memory to what the store knows of its backlogs.
+    fn add_waiting(&self, _backlog: &mut [EndpointBacklog]) {}
 }
 
 /// No host runs: the next one finds the work in the store.
@@ -273,6 +310,7 @@ async fn answer(
             let store = store.status(clock.now()).await?;
             let mut status = Status { host: hooks.host(), store, parked: Vec::new() };
             hooks.endpoints().iter().for_each(|configured| status.park_beside(configured));
+            hooks.add_waiting(&mut status.store.backlog);
             vec![Reply::Status(Box::new(status))]
         }
         Request::ListDeliveries(filter) => {
@@ -330,6 +368,18 @@ async fn answer(
             Some(Err(message)) => vec![Reply::Failed { message }],
             None => vec![Reply::Forgotten(store.forget_plugin(plugin, fate, clock.now()).await?)],
         },
+        Request::ListPauses => {
+            let sources = hooks.host().map(|host| host.sources);
+            vec![Reply::Pauses(Pauses { pauses: store.pauses().await?, sources })]
+        }
+        Request::Pause { kind, name } => {
+            let pause = Pause { kind, name, since: clock.now() };
+            vec![pause::change(store, hooks, pause, true).await?]
+        }
+        Request::Resume { kind, name } => {
+            let pause = Pause { kind, name, since: clock.now() };
+            vec![pause::change(store, hooks, pause, false).await?]
+        }
     })
 }
 

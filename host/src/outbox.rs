@@ -122,13 +122,14 @@ impl Outbox {
         if let Completed::Ended(written) = &completed {
             written.freed.iter().for_each(|endpoint| self.dispatcher.spilled(endpoint));
         }
+        let now = completion.ended_at;
         match (completion.outcome, completed) {
             (RunOutcome::Produced(deliveries), Completed::Ended(written))
                 if written.deliveries.len() == deliveries.len() =>
             {
                 let written = written.deliveries.into_iter().zip(written.places);
                 for (delivery, (seq, place)) in deliveries.into_iter().zip(written) {
-                    self.dispatch(&ran, delivery, seq, place);
+                    self.dispatch(&ran, delivery, seq, place, now);
                 }
             }
             // The run was not this host's to complete any more: whoever has it hands its deliveries over.
@@ -145,7 +146,7 @@ impl Outbox {
             self.give_back(deliveries);
         }
         let (plugin, event_key, conflicts) = (&ran.run.plugin, &ran.run.event.key, ran.conflicts.saturating_add(1));
-        tracing::debug!(%plugin, %event_key, conflicts, "the state it had read has changed; the run is called again");
+        tracing::debug!(%event_key, %plugin, "the state it had read has changed; the run is called again");
         self.plugin_counts(plugin).state_conflicts.inc();
         self.pool.run_again(ran.run, conflicts);
     }
@@ -161,7 +162,7 @@ impl Outbox {
         self.plugin_metrics.entry(Arc::clone(plugin)).or_insert_with(|| metrics.plugin(plugin))
     }
 
-    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq, place: Place) {
+    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq, place: Place, due_at: Timestamp) {
         if place != Place::Here {
             return self.leave(ran, &delivery, place);
         }
@@ -174,6 +175,7 @@ impl Outbox {
             content_type: delivery.content_type,
             headers: delivery.headers,
             body: delivery.body,
+            due_at,
             attempts_made: 0,
             attempts_before_budget: 0,
         });
@@ -189,7 +191,7 @@ impl Outbox {
             Place::Dead => {
                 let (reason, endpoint, delivery_id) = (Reason::BacklogFull, &delivery.endpoint, delivery.id.as_str());
                 let (plugin, event_key) = (&ran.run.plugin, &ran.run.event.key);
-                tracing::error!(%endpoint, delivery_id, %event_key, %plugin, %reason, "the delivery is a dead letter");
+                tracing::error!(%event_key, delivery_id, %plugin, %endpoint, outcome = "dead", %reason, "the delivery is a dead letter");
                 self.metrics.dead_letter(reason);
             }
             Place::Here | Place::Behind => {}
@@ -200,16 +202,24 @@ impl Outbox {
         let (plugin, event_key) = (&ran.run.plugin, &ran.run.event.key);
         let metrics = Arc::clone(&self.metrics);
         let counts = self.plugin_counts(plugin);
-        counts.duration.observe(ran.report.duration.as_secs_f64());
+        let (source, plugin_digest) = (&ran.run.event.source, &ran.plugin.digest);
+        let (attempt, duration_s) = (ran.run.attempts_made.saturating_add(1), ran.report.duration.as_secs_f64());
+        counts.duration.observe(duration_s);
         let counter = match outcome {
-            RunOutcome::Produced(deliveries) if deliveries.is_empty() => &counts.filtered,
-            RunOutcome::Produced(_) => &counts.produced,
+            RunOutcome::Produced(deliveries) if deliveries.is_empty() => {
+                tracing::debug!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "filtered", duration_s, "the run is done, without a webhook");
+                &counts.filtered
+            }
+            RunOutcome::Produced(_) => {
+                tracing::debug!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "produced", duration_s, "the run is done");
+                &counts.produced
+            }
             RunOutcome::Retry { due_at, detail } => {
-                tracing::warn!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, due_at = %due_at, detail, "the run is tried again");
+                tracing::warn!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "retrying", error = detail, duration_s, %due_at, "the run is tried again");
                 &counts.retrying
             }
             RunOutcome::Dead { reason, detail } => {
-                tracing::error!(%plugin, %event_key, plugin_digest = %ran.plugin.digest, %reason, detail, "the run is a dead letter");
+                tracing::error!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "dead", %reason, error = detail, duration_s, "the run is a dead letter");
                 metrics.dead_letter(*reason);
                 &counts.dead
             }

@@ -285,7 +285,8 @@ fn described(manifest: &Manifest, view: PluginView) -> PluginView {
 fn receiver_settings(options: &ReceiveOptions) -> Result<ReceiverSettings, Failures> {
     let statuses = options.statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
     let script = Script::from_str(&statuses).map_err(|error| Failure::new(error.to_string()).into_usage())?;
-    Ok(ReceiverSettings { listen: options.listen, secrets: options.secret.iter().cloned().collect(), script })
+    let secrets = options.secret.iter().cloned().collect();
+    Ok(ReceiverSettings { listen: options.listen, scheme: options.scheme.clone(), secrets, script })
 }
 
 impl OpenOffline for Opener {

@@ -21,12 +21,14 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, Timestamp};
 use crate::secret::Secret;
+use crate::settings::SignatureScheme;
 
+pub mod raw;
 mod script;
 mod verify;
 
 pub use script::{SCRIPT_STATUSES_MAX, Script, ScriptError, WEBHOOK_ID_BYTES_MAX, WEBHOOKS_REMEMBERED_MAX};
-pub use verify::{Hint, TOLERANCE_SECONDS, VerifyError, verify_fraiseql};
+pub use verify::{HINT_BODY_BYTES_MAX, Hint, TOLERANCE_SECONDS, UnusableSecret, VerifyError, scheme_of, verify};
 
 use script::Seen;
 
@@ -47,6 +49,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ReceiverSettings {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How webhooks are signed.
+    pub scheme: SignatureScheme,
     /// A signature by any of them is good. With none, nothing is verified.
     pub secrets: Vec<Secret>,
     /// What it answers to webhooks that are not refused. A bad signature is answered 401, outside the script.
@@ -58,8 +62,6 @@ pub struct ReceiverSettings {
 pub struct Received {
     /// `webhook-id`, where it has one.
     pub webhook_id: Option<String>,
-    /// `X-Timestamp`, where it has one.
-    pub timestamp: Option<String>,
     /// Whether it can be trusted.
     pub verdict: Verdict,
     /// How often a webhook of this id was taken, this time included; 0 where the signature is bad.
@@ -118,6 +120,7 @@ pub struct ReceiverError {
 }
 
 struct State {
+    scheme: SignatureScheme,
     secrets: Vec<Secret>,
     script: Script,
     clock: Arc<dyn Clock>,
@@ -147,6 +150,7 @@ impl Receiver {
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let state = Arc::new(State {
+            scheme: settings.scheme,
             secrets: settings.secrets,
             script: settings.script,
             clock,
@@ -246,9 +250,8 @@ impl State {
 
     fn receive(&self, headers: HeaderMap, body: Bytes) -> Response<Full<Bytes>> {
         let received_at = self.clock.now();
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (webhook_id, timestamp) = (text("webhook-id"), text("x-timestamp"));
-        let verdict = self.verdict(&body, text("x-signature").as_deref(), timestamp.as_deref(), received_at);
+        let webhook_id = headers.get("webhook-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let verdict = self.verdict(&headers, &body, received_at);
         let (attempt, status, said) = match &verdict {
             Verdict::Failed(error) => (0, StatusCode::UNAUTHORIZED, error.to_string()),
             Verdict::Verified | Verdict::Unchecked => {
@@ -257,21 +260,15 @@ impl State {
             }
         };
         self.counters.count(&verdict, attempt, status);
-        (self.on_received)(Received { webhook_id, timestamp, verdict, attempt, status, received_at, headers, body });
+        (self.on_received)(Received { webhook_id, verdict, attempt, status, received_at, headers, body });
         response(status, said)
     }
 
-    fn verdict(&self, body: &[u8], signature: Option<&str>, timestamp: Option<&str>, now: Timestamp) -> Verdict {
-        let mut verdict = Verdict::Unchecked;
-        for secret in &self.secrets {
-            match verify_fraiseql(body, signature, timestamp, secret, now) {
-                Ok(()) => return Verdict::Verified,
-                // What is said is about the newest, which comes first.
-                Err(error) if verdict == Verdict::Unchecked => verdict = Verdict::Failed(error),
-                Err(_) => {}
-            }
+    fn verdict(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Verdict {
+        if self.secrets.is_empty() {
+            return Verdict::Unchecked;
         }
-        verdict
+        verify(&self.scheme, headers, body, &self.secrets, now).map_or_else(Verdict::Failed, |()| Verdict::Verified)
     }
 
     fn refuse(&self, status: StatusCode, why: &str) -> Response<Full<Bytes>> {

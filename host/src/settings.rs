@@ -28,10 +28,13 @@ mod kinds;
 pub mod value;
 pub mod host;
 pub mod source;
+pub mod egress;
 pub mod endpoint;
 pub mod backlog;
+mod signature;
 pub mod retry;
 pub mod gate;
+pub mod access;
 pub mod requests;
 
 pub use error::{Problem, SettingsError};
@@ -40,6 +43,7 @@ pub use load::{
     load_store, parse,
 };
 pub use show::{Origin, Shown};
+pub use signature::{SchemeName, SignatureScheme, SigningSecret};
 pub use source::{
     NatsConnection, OUTBOX_CHANNEL, PostgresConnection, RedisConnection, SourceKind, SourceSettings, Start, TableName,
     TlsSettings,
@@ -187,6 +191,34 @@ pub struct LimitsSettings {
 pub struct EgressSettings {
     /// Networks inside that endpoints may reach all the same.
     pub allow: Vec<IpNet>,
+    /// By which way every connection to an endpoint is made.
+    pub proxy: Option<ProxySettings>,
+}
+
+/// The proxy of `[egress]`.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// A name, or an address as it stands in a URL. It is not vetted.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Who the host is to it, with `password`.
+    pub user: Option<String>,
+    /// `proxy_password`
+    pub password: Option<Secret>,
+    /// Whether it is told names, which the host then can't vet, and not addresses.
+    pub resolves_names: bool,
+}
+
+/// What a proxy speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyKind {
+    /// HTTP/1.1 with `CONNECT`.
+    Http,
+    /// SOCKS 5.
+    Socks5,
 }
 
 /// `[[endpoint]]`
@@ -196,16 +228,18 @@ pub struct EndpointSettings {
     pub name: Arc<str>,
     /// Where webhooks go; `http` or `https`, no credentials in it.
     pub url: Url,
-    /// Newest first: the first signs the profiles that carry one signature.
-    pub secrets: Vec<Secret>,
-    /// The signature profile.
-    pub signature: SignatureProfile,
+    /// Newest first. All that have not expired sign, where the scheme carries several signatures; else the first does.
+    pub secrets: Vec<SigningSecret>,
+    /// How requests are signed.
+    pub signature: SignatureScheme,
     /// For the whole exchange: name look-up, connection, request and response body.
     pub timeout: Duration,
     /// Attempts under way at once.
     pub concurrency: usize,
     /// Sent with every request; values may be secrets. Names are lower case.
     pub headers: Vec<(String, Secret)>,
+    /// `[endpoint.auth]` and `[endpoint.tls]`
+    pub access: AccessSettings,
     /// `[endpoint.retry]`
     pub retry: RetryPolicy,
     /// What keeps its order on the way there.
@@ -235,11 +269,56 @@ pub struct BacklogSettings {
     pub age: Duration,
 }
 
-/// How a request is signed.
+/// Who the host is to an endpoint, and whom it trusts there.
+#[derive(Clone, Debug, Default)]
+pub struct AccessSettings {
+    /// `[endpoint.auth]`
+    pub auth: Option<AuthSettings>,
+    /// `[endpoint.tls]`; its `ca` is trusted beside the system's.
+    pub tls: TlsSettings,
+}
+
+/// `[endpoint.auth]`, by its `kind`.
+#[derive(Clone, Debug)]
+pub enum AuthSettings {
+    /// `Authorization: Bearer …`
+    Bearer {
+        /// `token`
+        token: Secret,
+    },
+    /// `Authorization: Basic …`
+    Basic {
+        /// `user`
+        user: String,
+        /// `password`
+        password: Secret,
+    },
+    /// A bearer token by client credentials.
+    OAuth2(Box<OAuth2Settings>),
+}
+
+/// OAuth 2.0 client credentials.
+#[derive(Clone, Debug)]
+pub struct OAuth2Settings {
+    /// Where tokens are fetched; `http` or `https`, no credentials in it.
+    pub token_url: Url,
+    /// Who the host is there.
+    pub client_id: String,
+    /// What only the host knows.
+    pub client_secret: Secret,
+    /// How both are shown.
+    pub client_auth: ClientAuth,
+    /// What the token is to be good for.
+    pub scopes: Vec<String>,
+    /// Whom it is for.
+    pub audience: Option<String>,
+}
+
+/// How a client shows who it is to what gives tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SignatureProfile {
-    /// FraiseQL's page: `X-Signature: sha256=<hex>` over `{timestamp}.{body}`, `X-Timestamp`.
-    Fraiseql,
-    /// No signature; `webhook-id` is sent all the same.
-    None,
+pub enum ClientAuth {
+    /// By `Authorization: Basic …`.
+    Basic,
+    /// In the form.
+    Post,
 }

@@ -8,6 +8,7 @@ pub mod redis_stream;
 pub mod postgres;
 pub mod postgres_outbox;
 pub mod nats;
+pub mod pausable;
 pub mod state;
 pub mod stdin;
 mod batches;

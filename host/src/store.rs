@@ -19,7 +19,9 @@ use crate::recorded::RecordedEvent;
 pub mod begun;
 mod endpoints;
 pub mod history;
+mod pause;
 pub mod sqlite;
+mod waiting;
 #[cfg(test)]
 pub(crate) mod fake;
 
@@ -28,6 +30,8 @@ pub use self::history::{
     Candidate, Changed, DeliveryChange, DeliveryTrace, DeliveryVerb, Discarded, EventTrace, Forgotten, Found, History,
     LetterMark, Pace, ParkedFate, Purge, Purged, RunTrace, Sought,
 };
+pub use self::pause::{Pause, PauseKind};
+pub use self::waiting::{EndpointBacklog, StoreSize, Waiting};
 pub use endpoints::{
     EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EndpointVerb,
 };
@@ -374,6 +378,8 @@ pub struct ClaimedDelivery {
     pub headers: Vec<(String, String)>,
     /// The request's body.
     pub body: Bytes,
+    /// When it fell due.
+    pub due_at: Timestamp,
     /// Attempts ever made: the next one's number is one more.
     pub attempts_made: u32,
     /// Of those, how many were made before the present budget began (a redrive begins a new one).
@@ -476,8 +482,8 @@ pub trait Store: History + Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>>;
 
     /// Records attempts of claimed deliveries and what follows from them, all or none. Recording the same attempt
-    /// again changes nothing. Returns deliveries whose turn it is, in their order, because one recorded here has ended: they
-    /// are this host's now.
+    /// again changes nothing. One that was deferred is no attempt: it only says why the delivery waits, and until when.
+    /// Returns deliveries whose turn it is, in their order, because one recorded here has ended: they are this host's now.
     fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>>;
 
     /// Makes dead letters `backlog_full` of what nobody holds in `backlog` and has been due since before `before`. Returns
@@ -502,6 +508,19 @@ pub trait Store: History + Send + Sync + 'static {
 
     /// What is in the store, counted.
     fn status(&self, now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
+
+    /// What waits, by plugin and for these endpoints, and how large the store is. Cheap enough to be asked every few
+    /// seconds: no look at history.
+    fn waiting(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<Waiting, StoreError>>;
+
+    /// What is paused.
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<Pause>, StoreError>>;
+
+    /// Pauses something until it is resumed. Returns whether it was not paused before; else it is paused since then.
+    fn pause(&self, pause: Pause) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Ends a pause. Returns whether there was one.
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Whether no work is left that will be done by itself: no run pending or retrying, no delivery waiting, for the
     /// endpoints named. Parked work does not count.
@@ -871,7 +890,22 @@ pub struct StoreStatus {
     /// Every endpoint that was ever configured.
     #[serde(default)]
     pub endpoints: Vec<EndpointRecord>,
+    /// Of those, how many died in the last 24 hours and are still kept.
+    #[serde(default)]
+    pub dead_letters_lately: Vec<ReasonCount>,
+    /// What waits for each endpoint for which something does.
+    #[serde(default)]
+    pub backlog: Vec<EndpointBacklog>,
+    /// What is paused.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
+    /// How large it is.
+    #[serde(default)]
+    pub size: StoreSize,
 }
+
+/// How long [`StoreStatus::dead_letters_lately`] looks back.
+pub const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs of one plugin in one state: `pending`, `retrying`, `parked`, `produced`, `filtered`, `dead`, `discarded`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

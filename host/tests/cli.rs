@@ -252,12 +252,14 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
             "dev",
             "publish",
             "receive",
+            "verify",
             "deliveries",
             "endpoints",
             "dead-letters",
             "trace",
             "purge",
             "plugin",
+            "source",
             "status",
             "config",
             "demo",
@@ -287,6 +289,15 @@ fn wrong_arguments_are_refused() {
     check("receive --status 99");
     check("receive --secret-env A --secret-file b");
     check("receive --count 0");
+    check("receive --scheme nonsense --secret-env A");
+    check("verify -");
+    check("verify --secret-env A");
+    check("verify - --request r --secret-env A");
+    check("verify - --secret-env A --scheme nonsense");
+    check("verify - --secret-env A --signature-header X");
+    check("verify - --secret-env A --endpoint shop");
+    check("verify - --secret-env A -H nonsense");
+    check("verify - --secret-env A --at yesterday");
     check("dev --source -");
     check("dev --plugin a.wasm --source - --forward-to localhost:3000");
     check("dev --plugin a.wasm --source - --forward-to http://u:p@localhost:3000");
@@ -346,6 +357,82 @@ async fn check_reports_every_plugin_and_the_span_of_retries() {
     let objects = bench.objects("check", Exit::Success).await;
     let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["settings", "source", "endpoint", "plugin"]);
+}
+
+#[tokio::test]
+async fn check_says_how_each_endpoint_signs_and_which_secret_is_past_its_end() {
+    let signing = "signature = \"stripe\"\nsignature_header = \"X-Shop\"\nsecret = [{ env = \"SHOP_SECRET\" }, \
+                   { env = \"SHOP_SECRET\", expires = \"1970-01-01T00:00:00.006Z\" }, \
+                   { env = \"SHOP_SECRET\", expires = \"1970-01-01T00:00:00.005Z\" }]";
+    let mut bench = Bench::new(&SETTINGS.replace("secret = { env = \"SHOP_SECRET\" }", signing));
+    bench.parts.plugins.pop();
+    let ended = bench.run("check").await;
+    let expected = "warning: secret number 3 of endpoint `shop` expired on 1970-01-01T00:00:00.005Z: it signs nothing\n  \
+                    help: remove it from `secret`\n";
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, expected));
+    assert!(ended.out.contains("stripe in x-shop, 2 secrets"), "{}", ended.out);
+    let objects = bench.objects("check", Exit::Success).await;
+    let endpoint = objects.iter().find(|object| object["kind"] == "endpoint").unwrap();
+    assert_eq!((&endpoint["signature"], &endpoint["signature_header"]), (&"stripe".into(), &"x-shop".into()));
+    assert_eq!((&endpoint["secrets"], &endpoint["secrets_active"]), (&3.into(), &2.into()));
+}
+
+#[tokio::test]
+async fn check_prints_what_the_receiver_of_an_ed25519_signature_verifies_with() {
+    let text = SETTINGS.replace("secret =", "signature = \"standard-webhooks\"\nsecret =");
+    let mut bench = Bench::new(&text.replace("{ env = \"SHOP_SECRET\" }", "{ file = \"key\" }"));
+    bench.parts.plugins.pop();
+    std::fs::write(bench.folder.path().join("key"), "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=\n").unwrap();
+    let key = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    let ended = bench.run("check").await;
+    assert!(ended.out.contains(&format!("the receiver of shop verifies with {key}\n")), "{}{}", ended.out, ended.err);
+    let objects = bench.objects("check", Exit::Success).await;
+    let endpoint = objects.iter().find(|object| object["kind"] == "endpoint").unwrap();
+    assert_eq!(endpoint["public_keys"], serde_json::json!([key]));
+}
+
+/// `{}` as the page's scheme signs it at 5 ms past the epoch, with `s3cret`.
+const SIGNED: &str =
+    "X-Signature: sha256=4f08262fc59cee1029bf862fd610cd0178916aecd5324d57c692b35dd050f7b8\nX-Timestamp: 0\n";
+
+#[tokio::test]
+async fn verify_says_whether_a_request_is_right_and_why_not() {
+    let bench = Bench::new(SETTINGS);
+    let file = |name: &str, content: &str| {
+        let path = bench.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let right = file("right.http", &format!("POST /hooks HTTP/1.1\r\n{SIGNED}\n{{}}"));
+    let wrong = file("wrong.http", &format!("{SIGNED}\n{{ }}"));
+    for how in ["--secret-env SHOP_SECRET", "--endpoint shop", "--scheme fraiseql --secret-env SHOP_SECRET"] {
+        let ended = bench.run(&format!("verify --request {right} {how}")).await;
+        assert_eq!((ended.exit, ended.out.as_str()), (Exit::Success, "verified, scheme fraiseql\n"), "{}", ended.err);
+    }
+    let objects = bench.objects(&format!("verify --request {right} --secret-env SHOP_SECRET"), Exit::Success).await;
+    assert_eq!((&objects[0]["verified"], &objects[0]["problem"]), (&true.into(), &serde_json::Value::Null));
+
+    let ended = bench.run(&format!("verify --request {wrong} --secret-env SHOP_SECRET")).await;
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Failure, ""));
+    let expected = "not verified, scheme fraiseql: the signature does not match: the body was re-serialised:";
+    assert!(ended.out.starts_with(expected), "{}", ended.out);
+    let objects = bench.objects(&format!("verify --request {wrong} --secret-env SHOP_SECRET"), Exit::Failure).await;
+    assert_eq!((&objects[0]["reason"], &objects[0]["hints"]), (&"mismatch".into(), &vec!["reserialised"].into()));
+    let objects =
+        bench.objects(&format!("verify --request {right} --secret-env SHOP_SECRET --at 301"), Exit::Failure).await;
+    assert_eq!((&objects[0]["reason"], &objects[0]["hints"].as_array().unwrap().len()), (&"stale".into(), &0));
+
+    let check = async |arguments: &str, said: &str| {
+        let ended = bench.run(arguments).await;
+        assert_eq!((ended.exit, ended.out.as_str()), (Exit::Usage, ""), "{arguments}");
+        assert!(ended.err.contains(said), "{}", ended.err);
+    };
+    let body = file("body.json", "{}");
+    check(&format!("verify {body} --secret-env SHOP_SECRET"), "no signature's header that is known").await;
+    check(&format!("verify {body} --endpoint none"), "there is no endpoint `none`").await;
+    check(&format!("verify {body} --scheme hmac --secret-env UNSET"), "holds no secret").await;
+    check("verify nowhere.json --secret-env SHOP_SECRET", "nowhere.json can't be read").await;
+    check(&format!("verify --request {body} --secret-env SHOP_SECRET"), "is no HTTP request").await;
 }
 
 #[tokio::test]
@@ -545,9 +632,39 @@ async fn a_look_at_the_store_needs_no_secret() {
 async fn status_speaks_without_a_host_too() {
     let bench = Bench::new(SETTINGS);
     let ended = bench.run("status").await;
-    assert!(ended.out.starts_with("no host runs on this store\n\n7 events kept"), "{}", ended.out);
+    let expected = "no host runs on this store\nstore of 0 B, its log 0 B; 7 events kept, 0 unrouted\n\n\
+                    DEAD LETTERS  LAST 24 H  KEPT\nplugin_trap           0     1\n";
+    assert_eq!(ended.out, expected);
     let objects = bench.objects("status", Exit::Success).await;
     assert_eq!((objects[0]["host"].is_null(), objects[0]["store"]["events"].as_u64()), (true, Some(7)));
+}
+
+#[tokio::test]
+async fn plugins_and_sources_are_paused_without_a_host_too() {
+    let jetstream = "[[source]]\nname = \"bus\"\nkind = \"jetstream\"\nurl = \"nats://127.0.0.1:4222\"\nstream = \"E\"\n\
+                     [[source]]\nname = \"web\"\nkind = \"http\"\n";
+    let bench = Bench::new(&format!("{jetstream}{SETTINGS}"));
+    let check = async |arguments: &str, exit, said: &str| {
+        let ended = bench.run(arguments).await;
+        assert_eq!(ended.exit, exit, "{arguments}: {}{}", ended.out, ended.err);
+        assert!((ended.out.clone() + &ended.err).contains(said), "{arguments}: {}{}", ended.out, ended.err);
+    };
+    check("plugin pause orders", Exit::Success, "plugin `orders` is paused: events are accepted for it").await;
+    check("plugin pause orders", Exit::Success, "plugin `orders` was paused already").await;
+    check("plugin pause nobody", Exit::Failure, "there is no plugin `nobody`").await;
+    check("plugin resume orders", Exit::Success, "plugin `orders` is resumed").await;
+    check("plugin resume orders", Exit::Success, "plugin `orders` was not paused").await;
+    check("source pause bus", Exit::Success, "its bus keeps what comes").await;
+    check("source pause web", Exit::Usage, "its senders are refused meanwhile").await;
+    check("source pause web --yes", Exit::Success, "what comes meanwhile is lost").await;
+    check("source pause in --yes", Exit::Usage, "reads standard input, which can't be paused").await;
+    check("source pause nobody", Exit::Failure, "there are: bus, web, in").await;
+    let sources = bench.objects("source list", Exit::Success).await;
+    let told: Vec<_> = sources.iter().map(|it| (it["name"].as_str().unwrap(), it["paused_since"].is_null())).collect();
+    assert_eq!(told, [("bus", false), ("web", false), ("in", true)]);
+    assert_eq!(sources[0]["state"], "stopped");
+    let objects = bench.objects("source resume bus", Exit::Success).await;
+    assert_eq!(objects, [serde_json::json!({ "source": "bus", "paused": false, "changed": true, "settled": true })]);
 }
 
 #[tokio::test]

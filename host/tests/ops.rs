@@ -27,7 +27,7 @@ impl OpsHooks for Hooks {
     }
 
     fn host(&self) -> Option<HostStatus> {
-        Some(HostStatus { pid: 42, version: "0".to_owned(), started_at: Timestamp(0), parts: Vec::new() })
+        Some(HostStatus { pid: 42, version: "0".to_owned(), ..HostStatus::default() })
     }
 }
 

@@ -15,6 +15,10 @@ fn environment() -> Environment {
             ("SET", "value-of-set"),
             ("EMPTY", ""),
             ("NOT_A_URL", "not a url"),
+            ("WHPK", "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="),
+            ("WHSEC_SHORT", "whsec_aHVudGVyMmh1bnRlcjI="),
+            ("WHSEC_NOT_BASE64", "whsec_hunter2hunter2!"),
+            ("WHSK_SHORT", "whsk_aHVudGVyMmh1bnRlcjI="),
             ("URL_WITH_PASSWORD", "nats://me:hunter2hunter2@bus:4222"),
         ],
         "/nowhere",
@@ -92,7 +96,15 @@ fn the_documentation_names_every_key() {
         [[source]]\nname = 'f'\nkind = 'postgres'\nurl = 'postgres://h'\nchannels = ['c']\n\
         [[source]]\nname = 'g'\nkind = 'postgres-outbox'\nurl = 'postgres://h'\n\
         [[source]]\nname = 'h'\nkind = 'http'\n\
-        [[source]]\nname = 'i'\nkind = 'stdin'\n";
+        [[source]]\nname = 'i'\nkind = 'stdin'\n\
+        [egress]\nproxy = 'http://p'\nproxy_user = 'u'\nproxy_password = { env = 'S' }\n\
+        [[endpoint]]\nname = 'a'\nurl = 'https://h'\nsecret = { env = 'S' }\n\
+        [endpoint.auth]\nkind = 'bearer'\ntoken = { env = 'S' }\n\
+        [[endpoint]]\nname = 'b'\nurl = 'https://h'\nsecret = { env = 'S' }\n\
+        [endpoint.auth]\nkind = 'basic'\nuser = 'u'\npassword = { env = 'S' }\n\
+        [[endpoint]]\nname = 'c'\nurl = 'https://h'\nsecret = { env = 'S' }\n\
+        [endpoint.auth]\nkind = 'oauth2'\ntoken_url = 'https://h'\nclient_id = 'c'\nclient_secret = { env = 'S' }\n\
+        scopes = ['s']\naudience = 'a'\n";
     let every_kind = settings::parse("w.toml".as_ref(), every_kind, &Environment::of(&[("S", "s3cret")], "/")).unwrap();
     for source in &every_kind.settings.sources {
         let kind = format!("`\"{}\"`", source.kind.name());
@@ -121,6 +133,23 @@ fn names_on_the_bus_follow_the_source() {
     assert_eq!(show("source.bus.stream"), "/etc/wirehook/wirehook.toml:5");
 }
 
+/// Values that are secrets are shown as such, and credentials that anybody on the way could read are warned of.
+#[test]
+fn credentials_are_not_shown_and_go_over_https() {
+    let text = "[egress]\nproxy = 'socks5://proxy'\nproxy_user = 'me'\nproxy_password = { env = 'SET' }\n\
+        [[endpoint]]\nname = 'orders'\nurl = 'http://h'\nsignature = 'none'\n\
+        [endpoint.auth]\nkind = 'basic'\nuser = 'me'\npassword = { env = 'SET' }\n";
+    let loaded = settings::parse(Path::new("w.toml"), text, &environment()).unwrap();
+    let show = |key: &str| loaded.shown.iter().find(|shown| shown.key == key).unwrap().value.clone();
+    assert_eq!(show("egress.proxy"), "socks5://proxy:1080");
+    assert_eq!(show("egress.proxy_password"), "<redacted>");
+    assert_eq!(show("endpoint.orders.auth.kind"), "basic");
+    assert_eq!(show("endpoint.orders.auth.password"), "<redacted>");
+    let warned = loaded.warnings.iter().any(|warning| warning.message.contains("go over `http`"));
+    assert!(warned, "{:?}", loaded.warnings);
+    assert!(!format!("{:?} {:?}", loaded.settings, loaded.shown).contains("value-of-set"));
+}
+
 #[test]
 fn running_needs_a_source() {
     let loaded = settings::parse(Path::new("w.toml"), "", &environment()).unwrap();
@@ -147,13 +176,49 @@ fn the_file_is_searched_for_in_order() {
 }
 
 #[test]
+fn a_secret_may_expire_and_that_is_shown() {
+    let text = "[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsignature = \"stripe\"\n\
+                secret = [{ env = \"SET\" }, { env = \"SET\", expires = 2026-12-01T00:00:00Z },\
+                { env = \"SET\", expires = \"2026-12-01T01:00:00+02:00\" }]";
+    let loaded = settings::parse(Path::new("w.toml"), text, &environment()).unwrap();
+    let secrets = &loaded.settings.endpoints[0].secrets;
+    let ends: Vec<_> = secrets.iter().map(|secret| secret.expires_at.map(|at| at.0)).collect();
+    assert_eq!(ends, [None, Some(1_796_083_200_000), Some(1_796_079_600_000)]);
+    let show = |key: &str| loaded.shown.iter().find(|shown| shown.key == key).unwrap().value.to_string();
+    let expected =
+        "[\"<redacted>\",\"<redacted> until 2026-12-01T00:00:00.000Z\",\"<redacted> until 2026-11-30T23:00:00.000Z\"]";
+    assert_eq!(show("endpoint.e.secret"), expected);
+    assert_eq!(show("endpoint.e.signature_header"), "\"stripe-signature\"");
+    assert_eq!(loaded.warnings.len(), 1, "there is no source, and nothing else is said: {:?}", loaded.warnings);
+}
+
+#[test]
+fn secrets_that_sign_nothing_are_told_of() {
+    let check = |signature: &str, secret: &str, expected: &str| {
+        let text =
+            format!("[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsignature = {signature:?}\nsecret = {secret}");
+        let loaded = settings::parse(Path::new("w.toml"), &text, &environment()).unwrap();
+        let said: String = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert!(said.contains(expected), "{said}");
+    };
+    let two = "[{ env = \"SET\" }, { env = \"SET\" }]";
+    check("none", two, "`secret` in [[endpoint]] `e` signs nothing, as `signature` is \"none\"");
+    for scheme in ["fraiseql", "github", "hmac"] {
+        let said =
+            format!("only the first `secret` in [[endpoint]] `e` signs: a request of the scheme {scheme} carries one");
+        check(scheme, two, &said);
+    }
+}
+
+#[test]
 fn a_secret_in_a_file_loses_one_newline() {
     let folder = tempfile::tempdir().unwrap();
     let check = |content: &str, expected: &[u8]| {
         fs::write(folder.path().join("secret"), content).unwrap();
         let text = "[[endpoint]]\nname = \"e\"\nurl = \"http://h\"\nsecret = { file = \"secret\" }";
         let loaded = settings::parse(&folder.path().join("w.toml"), text, &environment()).unwrap();
-        assert_eq!(loaded.settings.endpoints[0].secrets[0].expose(), expected);
+        assert_eq!(loaded.settings.endpoints[0].secrets[0].secret.expose(), expected);
+        assert_eq!(loaded.settings.endpoints[0].secrets[0].file, Some(folder.path().join("secret")));
     };
     check("s", b"s");
     check("s\n", b"s");

@@ -41,6 +41,24 @@ pub fn fraiseql_publishers() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The program that `tests/fraiseql-receiver` is, built by `cargo xtask test --full`.
+pub fn fraiseql_receiver() -> Result<PathBuf> {
+    let path = target_folder()?.join("fraiseql/debug/fraiseql-receiver");
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask test --full`", path.display());
+    }
+    Ok(path)
+}
+
+/// A folder of what `cargo xtask setup` installs.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let path = target_folder()?.join("tools").join(name);
+    if !path.is_dir() {
+        bail!("{} is missing: run `cargo xtask test`, or `cargo xtask setup` first", path.display());
+    }
+    Ok(path)
+}
+
 /// A file under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)

@@ -12,12 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
+use wirehook::clock::Timestamp;
 use wirehook::delivery::{DeliveryId, RetryPolicy};
 use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
-use wirehook::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureProfile};
+use wirehook::settings::{AccessSettings, BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureScheme};
 use wirehook::store::{ClaimedDelivery, DeliverySeq};
 
 /// Longer than anything a test waits for takes; reached only by a test that fails.
@@ -44,7 +45,7 @@ impl RawRequest {
 }
 
 /// Answers one request; returns the connection where it stays open.
-pub type Answer = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, io::Result<Option<TcpStream>>> + Send + Sync>;
+pub type Answer = Arc<dyn Fn(TcpStream, RawRequest) -> BoxFuture<'static, io::Result<Option<TcpStream>>> + Send + Sync>;
 
 /// A server on a free port of the loopback; gone when dropped.
 pub struct RawEndpoint {
@@ -58,9 +59,28 @@ pub struct RawEndpoint {
 impl RawEndpoint {
     /// Answers every request with these bytes and keeps the connection.
     pub async fn answering(response: impl Into<Bytes>) -> Self {
+        Self::answering_on(SocketAddr::from(([127, 0, 0, 1], 0)), response).await
+    }
+
+    /// As [`Self::answering`], on `address`.
+    pub async fn answering_on(address: SocketAddr, response: impl Into<Bytes>) -> Self {
         let response = response.into();
-        Self::start(move |mut stream| {
+        Self::start_on(address, move |mut stream| {
             let response = response.clone();
+            async move {
+                stream.write_all(&response).await?;
+                Ok(Some(stream))
+            }
+        })
+        .await
+    }
+
+    /// Answers every request with what `judge` makes of it, and keeps the connection.
+    pub async fn judging(judge: impl Fn(&RawRequest) -> Bytes + Send + Sync + 'static) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let judge = Arc::new(judge);
+        Self::serving(address, move |mut stream, request| {
+            let response = judge(&request);
             async move {
                 stream.write_all(&response).await?;
                 Ok(Some(stream))
@@ -75,11 +95,28 @@ impl RawEndpoint {
         F: Fn(TcpStream) -> A + Send + Sync + 'static,
         A: Future<Output = io::Result<Option<TcpStream>>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)), answer).await
+    }
+
+    /// As [`Self::start`], on `address`.
+    pub async fn start_on<F, A>(address: SocketAddr, answer: F) -> Self
+    where
+        F: Fn(TcpStream) -> A + Send + Sync + 'static,
+        A: Future<Output = io::Result<Option<TcpStream>>> + Send + 'static,
+    {
+        Self::serving(address, move |stream, _| answer(stream)).await
+    }
+
+    async fn serving<F, A>(address: SocketAddr, answer: F) -> Self
+    where
+        F: Fn(TcpStream, RawRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = io::Result<Option<TcpStream>>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let connections = Arc::new(AtomicUsize::new(0));
         let (sender, requests) = mpsc::unbounded_channel();
-        let answer: Answer = Arc::new(move |stream| Box::pin(answer(stream)));
+        let answer: Answer = Arc::new(move |stream, request| Box::pin(answer(stream, request)));
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, answer, Arc::clone(&connections), sender));
         Self { address, connections, requests: Mutex::new(requests), _serving: serving }
@@ -119,8 +156,8 @@ async fn serve(stream: TcpStream, answer: Answer, requests: mpsc::UnboundedSende
     let mut open = Some(stream);
     while let Some(mut stream) = open.take() {
         let Ok(request) = read_request(&mut stream).await else { return };
-        let _ = requests.send(request);
-        open = answer(stream).await.ok().flatten();
+        let _ = requests.send(request.clone());
+        open = answer(stream, request).await.ok().flatten();
     }
 }
 
@@ -150,11 +187,12 @@ pub fn settings(url: &str) -> EndpointSettings {
     EndpointSettings {
         name: "orders".into(),
         url: url.parse().expect("a URL"),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: DEADLINE,
         concurrency: 8,
         headers: Vec::new(),
+        access: AccessSettings::default(),
         retry: RetryPolicy::default(),
         order: Order::None,
         backlog: BacklogSettings::default(),
@@ -169,8 +207,13 @@ pub fn endpoint(settings: EndpointSettings) -> Arc<Endpoint> {
 
 /// The endpoint of these settings on a network of its own.
 pub fn endpoint_on(network: Network, settings: EndpointSettings, allow: &[&str]) -> Arc<Endpoint> {
-    let egress = EgressSettings { allow: allow.iter().map(|net| net.parse().expect("a network")).collect() };
-    let endpoints = Endpoints::on(network, &[settings], &egress).expect("valid settings");
+    let allow = allow.iter().map(|net| net.parse().expect("a network")).collect();
+    endpoint_by(network, settings, &EgressSettings { allow, proxy: None })
+}
+
+/// The endpoint of these settings, reached as `egress` says.
+pub fn endpoint_by(network: Network, settings: EndpointSettings, egress: &EgressSettings) -> Arc<Endpoint> {
+    let endpoints = Endpoints::on(network, &[settings], egress).expect("valid settings");
     Arc::clone(endpoints.iter().next().expect("there is one"))
 }
 
@@ -185,6 +228,7 @@ pub fn delivery(body: impl Into<Bytes>) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: Vec::new(),
         body: body.into(),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }

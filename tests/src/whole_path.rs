@@ -31,7 +31,7 @@ use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
 use wirehook::settings::{
-    Admit, BacklogSettings, EgressSettings, EndpointSettings, Order, PluginsSettings, SignatureProfile,
+    AccessSettings, Admit, BacklogSettings, EgressSettings, EndpointSettings, Order, PluginsSettings, SignatureScheme,
 };
 use wirehook::store::Store;
 use wirehook::store::sqlite::SqliteStore;
@@ -85,7 +85,7 @@ impl WholePath {
     ) -> Result<Self> {
         let settings = endpoints.iter().map(|(name, endpoint)| endpoint_settings(name, endpoint));
         let settings = settings.collect::<Result<Vec<_>>>()?;
-        let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse()?] };
+        let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse()?], proxy: None };
         let endpoints = Arc::new(Endpoints::new(&settings, &egress)?);
         let clock = SystemClock::shared();
         let metrics = Arc::new(Metrics::new("test")?);
@@ -206,11 +206,12 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
     Ok(EndpointSettings {
         name: name.into(),
         url: endpoint.url().parse()?,
-        secrets: vec![Secret::new(SECRET)],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new(SECRET).into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: Duration::from_secs(15),
         concurrency: 4,
         headers: Vec::new(),
+        access: AccessSettings::default(),
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
         order: Order::None,
         backlog: BacklogSettings::default(),

@@ -18,6 +18,7 @@ use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::port;
 use wirehook_tests::postgres_server::PostgresServer;
 use wirehook_tests::publisher::{HttpPublisher, SUBJECTS, StreamPublisher};
+use wirehook_tests::python_verifier;
 use wirehook_tests::redis_server::RedisServer;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -116,10 +117,30 @@ async fn webhooks_are_signed_with_the_secret_it_prints() -> Result<()> {
         assert_eq!((&attempt["plugin"], &attempt["attempt"]), (&"orders".into(), &1.into()), "{attempt}");
     }
     let request = endpoint.requests()[0].clone();
-    let (signature, timestamp) = (request.header("x-signature"), request.header("x-timestamp"));
-    let secret = wirehook::secret::Secret::new(begun["secret"].as_str().context("a secret")?);
-    let now = wirehook::clock::Timestamp(timestamp.context("a time")?.parse::<i64>()? * 1000);
-    wirehook::receiver::verify_fraiseql(&request.body, signature, timestamp, &secret, now)?;
+    python_verifier::accept_all(&[request], begun["secret"].as_str().context("a secret")?).await?;
+    dev.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scheme_of_its_own_gets_a_secret_that_its_receivers_take() -> Result<()> {
+    let source = HttpPublisher::new()?;
+    let url = format!("http://127.0.0.1:{}", source.port);
+    let mut dev = Dev::spawn(&["--source", &url, "--scheme", "standard-webhooks"])?;
+    let begun = dev.ready().await?;
+    let secret = begun["secret"].as_str().context("a secret")?;
+    ensure!(secret.starts_with("whsec_") && begun["signature"] == "standard-webhooks", "{begun}");
+    source.publish_orders(0..1).await?;
+    let received = dev.next("webhook").await?;
+    assert_eq!(received["webhook"]["verified"], true, "{received}");
+    dev.stop().await?;
+
+    let mut dev = Dev::spawn(&["--source", &url, "--scheme", "none"])?;
+    let begun = dev.ready().await?;
+    assert!(begun["secret"].is_null(), "{begun}");
+    source.publish_orders(1..2).await?;
+    let received = dev.next("webhook").await?;
+    assert!(received["webhook"]["verified"].is_null(), "{received}");
     dev.stop().await?;
     Ok(())
 }

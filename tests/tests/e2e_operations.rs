@@ -1,6 +1,5 @@
 //! What operators see: metrics, readiness, signals; and what nobody may see.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -206,9 +205,9 @@ async fn secrets_are_in_no_log_no_answer_and_no_file() -> Result<()> {
         seen.push((command[0], output.stdout + &output.stderr));
     }
     // Before the drain empties the log file into the database, and after.
-    let mut files = contents(host.store_path().parent().context("the host's folder")?)?;
+    let mut files = host.folder.contents()?;
     host.stop().await?;
-    files.extend(contents(host.store_path().parent().context("the host's folder")?)?);
+    files.extend(host.folder.contents()?);
     seen.push(("the logs", host.logs().lines().join("\n")));
 
     let store = host.store_path();
@@ -225,18 +224,4 @@ async fn secrets_are_in_no_log_no_answer_and_no_file() -> Result<()> {
     }
     host.forget_logs();
     Ok(())
-}
-
-/// Every file in `folder` and below, whole.
-fn contents(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(contents(&path)?);
-        } else if path.is_file() {
-            files.push((path.clone(), std::fs::read(&path)?));
-        }
-    }
-    Ok(files)
 }

@@ -3,17 +3,19 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 use wirehook::clock::{SystemClock, Timestamp};
 use wirehook::delivery::AttemptResult::Status;
-use wirehook::receiver::verify_fraiseql;
+use wirehook::receiver::verify;
 use wirehook::secret::Secret;
+use wirehook::settings::SignatureScheme;
 use wirehook_tests::raw_endpoint::{RawEndpoint, RawRequest, delivery, endpoint, settings};
 
 const VERIFIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/verify_webhook.py");
 
 /// Runs the page's verifier over requests, at `now` where it is given and else at the machine's time.
-fn verify(requests: &[RawRequest], secret: &str, now: Option<i64>) -> Output {
+fn page_verify(requests: &[RawRequest], secret: &str, now: Option<i64>) -> Output {
     let mut python = Command::new("python3")
         .arg(VERIFIER)
         .stdin(Stdio::piped())
@@ -37,8 +39,13 @@ fn verify(requests: &[RawRequest], secret: &str, now: Option<i64>) -> Output {
     python.wait_with_output().expect("it ends")
 }
 
+fn headers(request: &RawRequest) -> HeaderMap {
+    let header = |(name, value): &(String, Vec<u8>)| Some((name.parse().ok()?, HeaderValue::from_bytes(value).ok()?));
+    request.headers.iter().filter_map(header).collect()
+}
+
 fn check(requests: &[RawRequest], secret: &str, now: Option<i64>, expected: &str) {
-    let output = verify(requests, secret, now);
+    let output = page_verify(requests, secret, now);
     let verdicts: Vec<_> = std::str::from_utf8(&output.stdout).expect("text").lines().collect();
     assert_eq!(verdicts, vec![expected; requests.len()]);
     assert_eq!(output.status.code(), Some(if expected == "ok" { 0 } else { 1 }));
@@ -48,7 +55,7 @@ fn check(requests: &[RawRequest], secret: &str, now: Option<i64>, expected: &str
 async fn sent(bodies: &[&[u8]], secrets: &[&str], now: Timestamp) -> Vec<RawRequest> {
     let server = RawEndpoint::answering("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
     let mut settings = settings(&server.url("/"));
-    settings.secrets = secrets.iter().map(Secret::new).collect();
+    settings.secrets = secrets.iter().map(|secret| Secret::new(secret).into()).collect();
     let endpoint = endpoint(settings);
     let clock = SystemClock::shared();
     let mut requests = Vec::new();
@@ -106,8 +113,7 @@ async fn our_receiver_agrees_with_the_page() {
     for (seconds, secret) in [(0, "s"), (300, "s"), (-300, "s"), (301, "s"), (-301, "s"), (0, "t")] {
         let at = Timestamp(now.0 + seconds * 1000);
         let request = &requests[0];
-        let (signature, timestamp) = (request.header("x-signature"), request.header("x-timestamp"));
-        let ours = verify_fraiseql(&request.body, Some(signature), Some(timestamp), &Secret::new(secret), at);
+        let ours = verify(&SignatureScheme::Fraiseql, &headers(request), &request.body, &[Secret::new(secret)], at);
         check(&requests, secret, Some(at.unix_seconds()), if ours.is_ok() { "ok" } else { "fail" });
     }
 }

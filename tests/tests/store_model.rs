@@ -59,6 +59,7 @@ enum RunEnd {
 enum AttemptEnd {
     Delivered,
     Retry,
+    Deferred,
     Dead,
 }
 
@@ -71,7 +72,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(RunEnd::Dead),
         1 => Just(RunEnd::Parked),
     ];
-    let attempt_end = prop_oneof![Just(AttemptEnd::Delivered), Just(AttemptEnd::Retry), Just(AttemptEnd::Dead)];
+    let attempt_end = prop_oneof![
+        Just(AttemptEnd::Delivered),
+        Just(AttemptEnd::Retry),
+        Just(AttemptEnd::Deferred),
+        Just(AttemptEnd::Dead)
+    ];
     let limit = || prop_oneof![Just(None), (0..3_u32).prop_map(Some)];
     let step = prop_oneof![
         6 => (0..12_u8, any::<bool>(), 0..4_u8, start)
@@ -323,6 +329,7 @@ impl Harness<'_> {
         let transition = match end {
             AttemptEnd::Delivered => Transition::Delivered,
             AttemptEnd::Retry => Transition::Retry { due_at },
+            AttemptEnd::Deferred => Transition::Deferred { due_at },
             AttemptEnd::Dead => Transition::Dead { reason: Reason::Status4xx },
         };
         let number = self.model.deliveries[&seq].1.attempts + 1;
@@ -334,8 +341,13 @@ impl Harness<'_> {
         if !work.held {
             return;
         }
+        if let AttemptEnd::Deferred = end {
+            (work.held, work.due_at) = (false, due_at);
+            return;
+        }
         work.attempts += 1;
         match end {
+            AttemptEnd::Deferred => unreachable!("it is none"),
             AttemptEnd::Delivered => work.end("delivered", ended_at),
             AttemptEnd::Retry => {
                 work.end("retrying", ended_at);

@@ -59,6 +59,7 @@ enum RunEnd {
 enum AttemptEnd {
     Delivered,
     Retry,
+    Deferred,
     Dead,
 }
 
@@ -71,8 +72,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(RunEnd::Dead),
         1 => Just(RunEnd::Parked),
     ];
-    let attempt_end =
-        prop_oneof![4 => Just(AttemptEnd::Delivered), 2 => Just(AttemptEnd::Retry), 1 => Just(AttemptEnd::Dead)];
+    let attempt_end = prop_oneof![
+        8 => Just(AttemptEnd::Delivered),
+        3 => Just(AttemptEnd::Retry),
+        2 => Just(AttemptEnd::Deferred),
+        2 => Just(AttemptEnd::Dead),
+    ];
     let step = prop_oneof![
         10 => (0..3_u8, start).prop_map(|(key, start)| Step::Accept { key, start }),
         3 => (1..5_usize).prop_map(|limit| Step::ClaimRuns { limit }),
@@ -220,12 +225,14 @@ impl Host<'_> {
         let transition = match end {
             AttemptEnd::Delivered => Transition::Delivered,
             AttemptEnd::Retry => Transition::Retry { due_at: self.now.plus(RETRY_DELAY) },
+            AttemptEnd::Deferred => Transition::Deferred { due_at: self.now.plus(RETRY_DELAY) },
             AttemptEnd::Dead => Transition::Dead { reason: Reason::Status4xx },
         };
         let record = attempt(delivery.seq, delivery.attempts_made + 1, self.now, transition);
         let next = self.store().record_attempts(vec![record.clone()]).await.unwrap();
         assert_eq!(self.store().record_attempts(vec![record]).await.unwrap(), [], "once");
-        self.deliveries.get_mut(&delivery.seq).unwrap().2.open = matches!(end, AttemptEnd::Retry);
+        self.deliveries.get_mut(&delivery.seq).unwrap().2.open =
+            matches!(end, AttemptEnd::Retry | AttemptEnd::Deferred);
         next.into_iter().for_each(|delivery| self.hold(delivery));
     }
 
@@ -320,6 +327,7 @@ fn held_of(seq: DeliverySeq, new: &NewDelivery) -> ClaimedDelivery {
         content_type: new.content_type.clone(),
         headers: new.headers.clone(),
         body: new.body.clone(),
+        due_at: START,
         attempts_made: 0,
         attempts_before_budget: 0,
     }

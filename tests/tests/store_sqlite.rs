@@ -11,6 +11,7 @@ use futures::future::{BoxFuture, join_all};
 use rusqlite::Connection;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
+use wirehook::metrics::{CommitMetrics, Metrics};
 use wirehook::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use wirehook::store::{
     Acceptance, Arrival, AttemptRecord, Claim, EventSeq, History, Purge, RunOutcome, Store, StoreError,
@@ -111,7 +112,7 @@ async fn the_files_are_the_owners_alone() {
 }
 
 /// The version that this host writes.
-const VERSION: usize = 7;
+const VERSION: usize = 8;
 
 #[test]
 fn versions_are_minded() {
@@ -139,7 +140,8 @@ async fn a_store_of_the_first_version_is_migrated() {
         .unwrap()
         .execute_batch(
             "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage;
-             DROP TABLE lookup; DROP TABLE suspect; DROP TABLE endpoint_state; DROP INDEX run_order; DROP INDEX delivery_order;
+             DROP TABLE lookup; DROP TABLE suspect; DROP TABLE endpoint_state; DROP TABLE pause;
+             DROP INDEX dead_letter_by_time; DROP INDEX run_order; DROP INDEX delivery_order;
              ALTER TABLE run DROP COLUMN order_key; ALTER TABLE run DROP COLUMN bytes;
              ALTER TABLE delivery DROP COLUMN order_key; ALTER TABLE delivery DROP COLUMN bytes; PRAGMA user_version = 1",
         )
@@ -228,6 +230,7 @@ struct Held {
     power: PowerCut,
     store: Arc<SqliteStore>,
     first: tokio::task::JoinHandle<Result<Vec<Acceptance>, StoreError>>,
+    commits: CommitMetrics,
     _folder: tempfile::TempDir,
 }
 
@@ -235,7 +238,9 @@ async fn held() -> Held {
     let power = PowerCut::register();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
-    let options = SqliteOptions { vfs: Some(power.vfs().to_owned()), ..SqliteOptions::new(path) };
+    let commits = Metrics::new("0").unwrap().commits;
+    let vfs = Some(power.vfs().to_owned());
+    let options = SqliteOptions { vfs, commits: Some(commits.clone()), ..SqliteOptions::new(path) };
     let store = Arc::new(SqliteStore::open(options, START).unwrap());
     power.hold_syncs();
     let accepting = Arc::clone(&store);
@@ -244,12 +249,12 @@ async fn held() -> Held {
         power.wait_for_held_sync();
         power
     });
-    Held { power: power.await.unwrap(), store, first, _folder: folder }
+    Held { power: power.await.unwrap(), store, first, commits, _folder: folder }
 }
 
 #[tokio::test]
 async fn what_waits_shares_one_commit_and_is_answered_after_it() {
-    let Held { power, store, first, _folder } = held().await;
+    let Held { power, store, first, commits: _, _folder } = held().await;
     let before = store.commits();
     let mut calls = queue((0..50).map(|index| store.accept(one(&index.to_string()), START)));
     assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()), "nobody is answered before the commit");
@@ -264,7 +269,7 @@ async fn what_waits_shares_one_commit_and_is_answered_after_it() {
 
 #[tokio::test]
 async fn a_failed_commit_fails_all_its_waiters_and_the_store_reopens() {
-    let Held { power, store, first, _folder } = held().await;
+    let Held { power, store, first, commits, _folder } = held().await;
     let calls = queue((0..10).map(|index| store.accept(one(&index.to_string()), START)));
     power.fail_syncs("-wal", 1, 1);
     power.release_syncs();
@@ -273,16 +278,19 @@ async fn a_failed_commit_fails_all_its_waiters_and_the_store_reopens() {
         let error = answer.unwrap_err();
         assert!(matches!(error, StoreError::Commit(_)) && error.to_string().contains("try again"), "{error}");
     }
-    assert_eq!(store.commits().failed, 1);
+    assert_eq!((store.commits().failed, store.failing().is_some(), commits.failures.get()), (1, true, 1));
+    let counted = commits.seconds.get_sample_count();
     let again = store.accept((0..10).flat_map(|index| one(&index.to_string())).collect(), START).await.unwrap();
     assert!(again.iter().all(|acceptance| matches!(acceptance, Acceptance::Fresh(_))), "nothing was kept: {again:?}");
+    assert!(store.failing().is_none());
+    assert_eq!((commits.seconds.get_sample_count(), commits.failures.get()), (counted + 1, 1));
     let status = store.status(START).await.unwrap();
     assert_eq!((status.events, status.runs[0].count), (11, 11));
 }
 
 #[tokio::test]
 async fn a_cursor_is_kept_or_not_with_its_events() {
-    let Held { power, store, first, _folder } = held().await;
+    let Held { power, store, first, commits: _, _folder } = held().await;
     power.release_syncs();
     first.await.unwrap().unwrap();
     store.accept_at(one("a"), Some(cursor_of("bus", b"1")), START).await.unwrap();
@@ -307,7 +315,7 @@ async fn a_cursor_is_there_when_the_store_is_opened_again() {
 
 #[tokio::test]
 async fn a_store_that_cannot_reopen_says_so_and_recovers() {
-    let Held { power, store, first, _folder } = held().await;
+    let Held { power, store, first, commits: _, _folder } = held().await;
     power.fail_syncs("-wal", 0, 1);
     power.fail_opens(3);
     power.release_syncs();
@@ -330,7 +338,7 @@ async fn a_store_that_cannot_reopen_says_so_and_recovers() {
 
 #[tokio::test]
 async fn a_closed_store_finishes_what_was_asked_and_refuses_the_rest() {
-    let Held { power, store, first, _folder } = held().await;
+    let Held { power, store, first, commits: _, _folder } = held().await;
     let calls = queue((0..10).map(|index| store.accept(one(&index.to_string()), START)));
     let closing = Arc::clone(&store);
     let mut closing = Box::pin(async move { closing.close().await });

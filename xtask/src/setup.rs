@@ -5,6 +5,7 @@ pub(crate) mod go;
 pub(crate) mod python;
 mod js;
 mod services;
+mod verifiers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ enum Part {
     Python,
     /// The packages of npm that build plugins in JavaScript.
     JsTools,
+    /// The libraries of npm and PyPI that verify webhooks.
+    Verifiers,
     /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
     Server(&'static str, &'static str),
 }
@@ -65,12 +68,15 @@ const LANGUAGES: [Part; 12] = [
     Part::Clang(c::File::Builtins),
 ];
 
-const CHECKS: [Part; 6] = [
+const CHECKS: [Part; 8] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
     Part::Server("nats-server", "nats-server"),
     Part::Server("redis-server", "redis-server"),
     Part::Server("postgres", POSTGRES),
+    // Its `promtool` judges metrics and alerts.
+    Part::Server("promtool", "prometheus"),
+    Part::Verifiers,
     // Steps the clock of one process.
     Part::Program("faketime", "faketime"),
 ];
@@ -101,6 +107,9 @@ pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
     if missing.contains(&Part::JsTools) {
         js::install(paths)?;
     }
+    if missing.contains(&Part::Verifiers) {
+        verifiers::install(paths)?;
+    }
     match missing.iter().find(|part| !is_there(**part, &sysroot, paths)) {
         Some(part) => bail!("{} was installed, and is still not found; is it in PATH?", part.name()),
         None => Ok(()),
@@ -114,6 +123,7 @@ impl Part {
             Self::Venv => "python3-venv",
             Self::Python => "componentize-py",
             Self::JsTools => "componentize-qjs",
+            Self::Verifiers => "standardwebhooks",
             Self::Clang(file) => file.name(),
             Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
         }
@@ -125,7 +135,7 @@ impl Part {
             Self::Program(_, package) | Self::Server(_, package) => Some(package),
             Self::Clang(file) => Some(file.package()),
             Self::Venv => Some("python3-venv"),
-            Self::Target(_) | Self::Component(..) | Self::Go | Self::Python | Self::JsTools => None,
+            Self::Target(_) | Self::Component(..) | Self::Go | Self::Python | Self::JsTools | Self::Verifiers => None,
         }
     }
 
@@ -146,6 +156,7 @@ fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
         Part::Venv => python::makes_environments(),
         Part::Python => python::is_there(paths),
         Part::JsTools => js::is_there(paths),
+        Part::Verifiers => verifiers::is_there(paths),
         Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {
@@ -230,7 +241,7 @@ fn instructions(missing: &[Part], packages: &[&str], has_apt: bool) -> String {
         )
     } else {
         format!(
-            "{names} missing, and there is no apt-get: install what Debian calls {packages} with your system's package manager (Homebrew: `brew install nats-server redis postgresql python`; Xcode's tools bring cc), then run this again"
+            "{names} missing, and there is no apt-get: install what Debian calls {packages} with your system's package manager (Homebrew: `brew install nats-server redis postgresql prometheus python`; Xcode's tools bring cc), then run this again"
         )
     }
 }
@@ -268,8 +279,9 @@ mod tests {
     #[test]
     fn only_servers_have_services_to_be_kept_down() {
         let services: Vec<_> = CHECKS.iter().filter_map(|part| part.service()).collect();
-        assert_eq!(services, ["nats-server", "redis-server", "postgresql"]);
-        assert!(CHECKS.iter().all(|part| matches!(part, Part::Component(..)) != part.package().is_some()));
+        assert_eq!(services, ["nats-server", "redis-server", "postgresql", "prometheus"]);
+        let is_packed = |part: &Part| !matches!(part, Part::Component(..) | Part::Verifiers);
+        assert!(CHECKS.iter().all(|part| is_packed(part) == part.package().is_some()));
     }
 
     #[test]

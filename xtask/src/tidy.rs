@@ -62,7 +62,8 @@ pub(crate) fn run(paths: &Paths) -> Result<()> {
 
 fn format(paths: &Paths) -> Result<()> {
     heading("tidy: the format");
-    let mut folders = vec![paths.root.clone(), paths.root.join("tests/guests"), publishers::folder(paths)];
+    let mut folders = vec![paths.root.clone(), paths.root.join("tests/guests")];
+    folders.extend(publishers::folders(paths));
     folders.extend(plugins::example_folders(paths)?);
     for folder in folders {
         // Not `--all`: that would follow the plugins' dependency on the SDK into the whole workspace.

@@ -1,5 +1,6 @@
 //! What goes on beside the path while a host runs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::look::{self, SourceSwitch, endpoints_in_short, plugins_in_short};
+use super::sampler::add_waiting;
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
 use crate::dead_letter::Reason;
@@ -25,8 +28,8 @@ use crate::settings::{BacklogSettings, PluginsSettings, RetentionSettings};
 use crate::source::SourceState;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    Backlog, DeliveryFilter, DeliverySeq, DeliveryState, EndpointChange, EndpointChanged, Forgotten, ParkedFate,
-    Redriven, Retention, Store, StoreError,
+    Backlog, DeliveryFilter, DeliverySeq, EndpointBacklog, EndpointChange, EndpointChanged, Forgotten, ParkedFate,
+    PauseKind, Redriven, Retention, Store, StoreError,
 };
 use crate::watch::FolderWatch;
 
@@ -191,7 +194,6 @@ pub(super) struct Housekeeping {
     pub(super) plugins: PluginsSettings,
     /// What may wait for each endpoint.
     pub(super) backlogs: Vec<(Arc<str>, BacklogSettings)>,
-    pub(super) endpoints: Vec<Arc<str>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -225,12 +227,6 @@ impl Housekeeping {
         self.expire(now).await?;
         let status = self.store.status(now).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
-        for endpoint in &self.endpoints {
-            let waiting = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
-            let rows = status.deliveries.iter().filter(|row| *row.endpoint == **endpoint && waiting(row.state));
-            let backlog: u64 = rows.map(|row| row.count).sum();
-            self.metrics.endpoint(endpoint).backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
-        }
         Ok(())
     }
 }
@@ -277,6 +273,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
     loop {
         let status = changes.borrow_and_update().clone();
         counts.connected.set(i64::from(status.connected));
+        counts.paused.set(i64::from(status.paused));
         counts.lost.inc_by(status.messages_lost.saturating_sub(counts.lost.get()));
         counts.reconnects.inc_by(status.reconnects.saturating_sub(counts.reconnects.get()));
         tokio::select! {
@@ -296,43 +293,77 @@ pub(super) async fn wait(duration: Duration, drain: &Drain) -> bool {
 
 /// What `/readyz` answers.
 pub(super) struct Parts {
+    pub(super) store: Arc<SqliteStore>,
     pub(super) registry: Arc<Registry>,
+    pub(super) endpoints: Arc<Endpoints>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) states: Vec<SourceState>,
-    pub(super) store: Arc<SqliteStore>,
     pub(super) gate: Arc<Gate>,
 }
 
 impl Parts {
     /// The store is ready while it commits and takes events.
     fn store(&self) -> Part {
-        let failing =
-            self.store.failing().map(|failing| format!("it can't commit: {}; {}", failing.error, failing.advice()));
+        let failing = self.store.failing();
+        let commits =
+            failing.as_ref().map(|failing| format!("it can't commit: {}; {}", failing.error, failing.advice()));
         let stopped = self
             .gate
             .closed()
             .map(|bound| format!("intake is stopped: {bound}; it goes on by itself when there is room"));
-        let said: Vec<_> = stopped.into_iter().chain(failing).collect();
-        Part { name: "store".to_owned(), ready: said.is_empty(), detail: said.join("; ") }
+        let said: Vec<_> = stopped.iter().cloned().chain(commits).collect();
+        let state = match (failing, stopped) {
+            (Some(_), _) => "failing",
+            (None, Some(_)) => "full",
+            (None, None) => "open",
+        };
+        Part { name: "store".to_owned(), ready: said.is_empty(), state: state.to_owned(), detail: said.join("; ") }
     }
 }
 
 impl Readiness for Parts {
     fn parts(&self) -> Vec<Part> {
-        let part = |name: String, ready, detail: String| Part { name, ready, detail };
+        let mut parts = vec![self.store()];
         // Answering at all means that the plugins folder was read: a plugin that won't load parks its own runs and is no
         // reason to send traffic elsewhere.
-        let mut parts = vec![self.store()];
         let statuses = self.registry.statuses();
         let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
         let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
-        parts.push(part("plugins".to_owned(), true, said.join("; ")));
+        parts.push(Part {
+            name: "plugins".to_owned(),
+            ready: true,
+            state: plugins_in_short(&self.registry),
+            detail: said.join("; "),
+        });
         // An endpoint that gets nothing keeps its own webhooks waiting and nobody else's.
-        parts.push(part("endpoints".to_owned(), true, self.dispatcher.complaints().join("; ")));
+        parts.push(Part {
+            name: "endpoints".to_owned(),
+            ready: true,
+            state: endpoints_in_short(&self.dispatcher),
+            detail: self.dispatcher.complaints().join("; "),
+        });
         parts.extend(self.states.iter().map(|state| {
             let status = state.status();
-            let detail = status.last_error.as_deref().unwrap_or_default().to_owned();
-            part(format!("source {}", state.name()), state.is_ready(), detail)
+            Part {
+                name: format!("source {}", state.name()),
+                ready: status.is_ready(),
+                state: status.word().to_owned(),
+                detail: status.last_error.as_deref().unwrap_or_default().to_owned(),
+            }
+        }));
+        // Events are accepted all the same, and are delivered later: neither is a reason to send traffic elsewhere.
+        let proxy = self.endpoints.proxy_fault();
+        parts.extend(proxy.map(|fault| Part {
+            name: "egress proxy".to_owned(),
+            ready: true,
+            state: if fault.is_empty() { "well" } else { "down" }.to_owned(),
+            detail: if fault.is_empty() { fault } else { format!("down: {fault}") },
+        }));
+        parts.extend(self.dispatcher.deferred().into_iter().map(|(name, why)| Part {
+            name: format!("endpoint {name}"),
+            ready: true,
+            state: "waiting".to_owned(),
+            detail: format!("deliveries wait: {why}"),
         }));
         parts
     }
@@ -361,7 +392,26 @@ pub(super) struct Hooks {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) parts: Arc<Parts>,
     pub(super) endpoint_names: Vec<Arc<str>>,
+    pub(super) sources: Vec<SourceSwitch>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) started_at: Timestamp,
+    /// One look at the store's pauses at a time, so that the last one counts.
+    pub(super) pausing: tokio::sync::Mutex<()>,
+}
+
+/// How long a source may take to end before the command that pauses it says that it is on its way. It finishes what it has
+/// begun.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Has sources wait or work as the store says. Returns the plugins that are to wait.
+pub(super) async fn obey_pauses(store: &dyn Store, sources: &[SourceSwitch]) -> Result<BTreeSet<Arc<str>>, StoreError> {
+    let pauses = store.pauses().await?;
+    let names = |kind| pauses.iter().filter(move |it| it.kind == kind).map(|it| Arc::clone(&it.name));
+    let paused: BTreeSet<_> = names(PauseKind::Source).collect();
+    for source in sources {
+        source.wish.send_replace(source.pausable && paused.contains(source.state.name()));
+    }
+    Ok(names(PauseKind::Plugin).collect())
 }
 
 impl OpsHooks for Hooks {
@@ -376,6 +426,8 @@ impl OpsHooks for Hooks {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             parts: self.parts.parts(),
+            sources: look::sources(&self.sources, &self.metrics),
+            plugins: look::plugins(&self.parts.registry, &self.metrics),
         })
     }
 
@@ -406,5 +458,35 @@ impl OpsHooks for Hooks {
 
     fn forget_plugin(&self, plugin: Arc<str>, fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
         async move { Some(self.parts.registry.forget(&plugin, fate).await.map_err(|error| error.to_string())) }.boxed()
+    }
+
+    fn knows(&self, kind: PauseKind, name: &str) -> Option<bool> {
+        Some(match kind {
+            PauseKind::Source => self.source(name).is_some_and(|source| source.pausable),
+            PauseKind::Plugin => self.parts.registry.statuses().iter().any(|(known, _)| **known == *name),
+        })
+    }
+
+    fn pauses_changed(&self, kind: PauseKind, name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let turn = self.pausing.lock().await;
+            let plugins = obey_pauses(&*self.parts.store, &self.sources).await?;
+            self.parts.registry.pause(plugins).await?;
+            drop(turn);
+            let Some(source) = self.source(&name).filter(|_| kind == PauseKind::Source) else { return Ok(true) };
+            let wish = *source.wish.borrow();
+            let mut changes = source.state.on_change();
+            Ok(tokio::time::timeout(PAUSE_PATIENCE, changes.wait_for(|status| status.paused == wish)).await.is_ok())
+        })
+    }
+
+    fn add_waiting(&self, backlog: &mut [EndpointBacklog]) {
+        add_waiting(&self.dispatcher, backlog);
+    }
+}
+
+impl Hooks {
+    fn source(&self, name: &str) -> Option<&SourceSwitch> {
+        self.sources.iter().find(|source| **source.state.name() == *name)
     }
 }

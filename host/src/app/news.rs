@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::dispatcher::lane::Attempted;
 use crate::drain::Drain;
 use crate::plugin::pool::Ran;
-use crate::source::SourceState;
+use crate::source::{SourceState, SourceStatus};
 
 /// What a running host tells the one that watches it.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(super) async fn tell_ready(states: Vec<SourceState>, watcher: mpsc::Sender<N
     let ready = async {
         for state in &states {
             // An error means that the source is gone, and the host with it.
-            let _ = state.on_change().wait_for(|status| status.connected || status.ended).await;
+            let _ = state.on_change().wait_for(SourceStatus::is_ready).await;
         }
         // Whoever does not listen any more need not be told.
         let _ = watcher.send(News::Ready).await;

@@ -1,9 +1,5 @@
 //! The store's own bound is its disk: intake stops before that is full, and goes on by itself once there is room.
 
-use std::ffi::CString;
-use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +10,7 @@ use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::inbox::gate::Gate;
 use crate::metrics::Metrics;
-use crate::store::sqlite::{FailingKind, SqliteStore};
+use crate::store::sqlite::{FailingKind, SqliteStore, free_bytes};
 
 /// How often the free space is looked at. What comes in between is far less than the least that is to be free.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -91,11 +87,11 @@ impl SpaceWatch {
     async fn look(&self, before: Intake) -> Intake {
         let folder = self.store.folder().to_owned();
         // A disk that is gone, as a network may be, must hold up this task only.
-        let free = tokio::task::spawn_blocking(move || free_bytes(&folder)).await.ok().and_then(Result::ok);
+        let free = tokio::task::spawn_blocking(move || free_bytes(&folder)).await.ok().flatten();
         let failed_full = self.store.failing().is_some_and(|failing| failing.kind == FailingKind::Full);
         let seen = Seen { free, failed_full, now: self.clock.monotonic() };
         let after = before.after(seen, self.free_bytes_min);
-        self.metrics.store_free_bytes.set(i64::try_from(free.unwrap_or(0)).unwrap_or(i64::MAX));
+        self.metrics.store_free_bytes(free);
         self.metrics.intake_stopped.set(i64::from(after != Intake::Open));
         self.tell(&before, &after, seen);
         after
@@ -107,7 +103,7 @@ impl SpaceWatch {
         let bound = match after {
             Intake::Open => {
                 if *before != Intake::Open {
-                    tracing::info!(%folder, free_bytes = free.as_u64(), "there is room in the store again; intake goes on");
+                    tracing::info!(dir = %folder, free_bytes = free.as_u64(), "there is room in the store again; intake goes on");
                 }
                 return self.gate.open();
             }
@@ -116,28 +112,12 @@ impl SpaceWatch {
         };
         if std::mem::discriminant(before) != std::mem::discriminant(after) {
             tracing::error!(
-                %folder, free_bytes = free.as_u64(), free_bytes_min = least.as_u64(), bound,
+                dir = %folder, free_bytes = free.as_u64(), free_bytes_min = least.as_u64(), bound,
                 "intake is stopped: make room; it goes on by itself"
             );
         }
         self.gate.close(bound.into());
     }
-}
-
-/// What this process may still write into files in `folder`, in bytes.
-fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let path = CString::new(folder.as_os_str().as_bytes())?;
-    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends with a zero and `found` is writable for the whole call; the call keeps neither.
-    let status = unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so it has filled `found`.
-    let found = unsafe { found.assume_init() };
-    #[allow(clippy::unnecessary_cast, reason = "32 bits on some systems")]
-    let (blocks, bytes) = (found.f_bavail as u64, found.f_frsize as u64);
-    Ok(blocks.saturating_mul(bytes))
 }
 
 #[cfg(test)]
@@ -172,12 +152,5 @@ mod tests {
         assert_eq!(full.after(seen(5_000, true, 15), LEAST), Intake::Open, "the next commit says");
         assert_eq!(full.after(seen(850, true, 15), LEAST), Intake::Short);
         assert_eq!(Intake::Short.after(seen(5_000, true, 16), LEAST), Intake::Open);
-    }
-
-    #[test]
-    fn the_system_says_how_much_is_free() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(free_bytes(folder.path()).unwrap() > 0);
-        assert!(free_bytes(&folder.path().join("missing")).is_err());
     }
 }

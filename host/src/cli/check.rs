@@ -12,8 +12,10 @@ use super::failure::{Exit, Failure, Failures};
 use super::plugin::state;
 use super::table::{Table, maybe, plain};
 use super::{Observers, Session, parts::PluginView};
+use crate::clock::Timestamp;
 use crate::endpoint::egress::vet;
-use crate::settings::{EndpointSettings, Loaded, SourceSettings};
+use crate::endpoint::signature::public_key;
+use crate::settings::{EndpointSettings, Loaded, SignatureScheme, SigningSecret, SourceSettings};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -32,6 +34,10 @@ pub(super) fn check(session: &mut Session<'_>, observers: &Observers) -> Result<
         settings.endpoints.iter().filter_map(|one| unreachable(one, &settings.egress.allow)).collect();
     for warning in &unreachable {
         session.console.warning(warning);
+    }
+    let now = session.parts.clock().now();
+    for warning in settings.endpoints.iter().flat_map(|endpoint| expired(endpoint, now)) {
+        session.console.warning(&warning);
     }
     let plugins = session.parts.scan(settings)?;
     for lessened in plugins.iter().filter_map(PluginView::lessened) {
@@ -59,6 +65,37 @@ fn unreachable(endpoint: &EndpointSettings, allow: &[IpNet]) -> Option<Failure> 
     Some(Failure::new(message))
 }
 
+/// Its secrets that are past their end: they are in the settings and do nothing.
+fn expired(endpoint: &EndpointSettings, now: Timestamp) -> Vec<Failure> {
+    let secrets = (1..).zip(&endpoint.secrets).filter(|(_, secret)| !secret.signs_at(now));
+    let warning = |(number, secret): (usize, &SigningSecret)| {
+        let at = secret.expires_at.map(|at| format!(" on {at}")).unwrap_or_default();
+        let message = format!("secret number {number} of endpoint `{}` expired{at}: it signs nothing", endpoint.name);
+        Failure::new(message).help("remove it from `secret`")
+    };
+    secrets.map(warning).collect()
+}
+
+/// By which scheme, where its header was chosen in which, and with how many secrets where several sign.
+fn signed(endpoint: &EndpointSettings, now: Timestamp) -> String {
+    let mut text = endpoint.signature.name().to_owned();
+    if let Some(header) = endpoint.signature.chosen_header() {
+        text.push_str(&format!(" in {header}"));
+    }
+    let active = endpoint.secrets.iter().filter(|secret| secret.signs_at(now)).count();
+    if active > 1 && endpoint.signature != SignatureScheme::None {
+        let with = if endpoint.signature.carries_one() { "the first of " } else { "" };
+        text.push_str(&format!(", {with}{active} secrets"));
+    }
+    text
+}
+
+/// What its receiver verifies with, of those secrets that only sign; nothing secret.
+fn public_keys(endpoint: &EndpointSettings, now: Timestamp) -> Vec<String> {
+    let active = endpoint.secrets.iter().filter(|secret| secret.signs_at(now));
+    active.filter_map(|secret| public_key(&endpoint.signature, &secret.secret)).collect()
+}
+
 fn span(endpoint: &EndpointSettings) -> String {
     let span = endpoint.retry.span();
     // Nobody waits for the milliseconds of hours.
@@ -68,6 +105,7 @@ fn span(endpoint: &EndpointSettings) -> String {
 }
 
 fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView], reachable: bool) -> std::io::Result<()> {
+    let now = session.parts.clock().now();
     let console = &mut *session.console;
     console.line(format_args!("settings  {}", loaded.file.display()))?;
     console.line(format_args!("store     {}", loaded.settings.store.path.display()))?;
@@ -77,11 +115,17 @@ fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView], rea
         table.row(vec![plain(name), plain(kind.name())]);
     }
     section(console, &table)?;
-    let mut table = Table::new(&["endpoint", "host", "tried"]);
+    let mut table = Table::new(&["endpoint", "host", "signed", "tried"]);
     for endpoint in &loaded.settings.endpoints {
-        table.row(vec![plain(&endpoint.name), maybe(endpoint.url.host_str()), plain(span(endpoint))]);
+        let (host, signed) = (maybe(endpoint.url.host_str()), plain(signed(endpoint, now)));
+        table.row(vec![plain(&endpoint.name), host, signed, plain(span(endpoint))]);
     }
     section(console, &table)?;
+    for endpoint in &loaded.settings.endpoints {
+        for key in public_keys(endpoint, now) {
+            console.line(format_args!("the receiver of {} verifies with {key}", endpoint.name))?;
+        }
+    }
     let mut table = Table::new(&["plugin", "state", "subjects"]);
     for plugin in plugins {
         table.row(vec![plain(&plugin.name), state(plugin), plain(plugin.subjects.join(" "))]);
@@ -100,6 +144,7 @@ fn section(console: &mut super::Console, table: &Table) -> std::io::Result<()> {
 }
 
 fn print_objects(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView]) -> std::io::Result<()> {
+    let now = session.parts.clock().now();
     let console = &mut *session.console;
     console.object(&json!({
         "kind": "settings", "file": loaded.file, "store": loaded.settings.store.path,
@@ -109,8 +154,12 @@ fn print_objects(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginVi
         console.object(&json!({ "kind": "source", "name": source.name, "bus": source.kind.name() }))?;
     }
     for endpoint in &loaded.settings.endpoints {
+        let active = endpoint.secrets.iter().filter(|secret| secret.signs_at(now)).count();
         console.object(&json!({
             "kind": "endpoint", "name": endpoint.name, "host": endpoint.url.host_str(),
+            "signature": endpoint.signature.name(),
+            "signature_header": endpoint.signature.chosen_header().map(http::HeaderName::as_str),
+            "secrets": endpoint.secrets.len(), "secrets_active": active, "public_keys": public_keys(endpoint, now),
             "max_attempts": endpoint.retry.max_attempts, "span_s": endpoint.retry.span().as_secs_f64(),
         }))?;
     }

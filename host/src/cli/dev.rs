@@ -13,9 +13,11 @@ use super::parts::{
     Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, Received, SourceArguments,
 };
 use super::plugin::build;
-use super::receive::{self, secret_of_variable};
+use super::receive;
+use super::scheme::{SchemeArgs, secret_of_variable};
 use super::table::{counted, printable};
 use super::{Console, Session};
+use crate::settings::SignatureScheme;
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -66,6 +68,8 @@ pub(super) struct DevArgs {
     /// Streams and the outbox: new, all, or a time [default: new]
     #[arg(long, value_name = "START")]
     start: Option<String>,
+    #[command(flatten)]
+    scheme: SchemeArgs,
     /// The environment variable with the signing secret [default: a new secret, which is printed]
     #[arg(long, value_name = "NAME")]
     secret_env: Option<String>,
@@ -101,8 +105,15 @@ pub(super) async fn dev(session: &mut Session<'_>, args: DevArgs) -> Result<Exit
         }
         None => None,
     };
-    let options =
-        DevOptions { plugins, watch, source, forward_to: args.forward_to, allow_http: args.allow_http, secret };
+    let options = DevOptions {
+        plugins,
+        watch,
+        source,
+        forward_to: args.forward_to,
+        allow_http: args.allow_http,
+        scheme: args.scheme.scheme()?,
+        secret,
+    };
     let console = &mut *session.console;
     let mut unprinted = None;
     let mut number = 0;
@@ -151,14 +162,19 @@ fn print_begun(console: &mut Console, begun: &Begun) -> io::Result<()> {
     if console.json {
         return console.object(&json!({
             "kind": "begun", "source": begun.kind, "bus": begun.bus, "plugins": begun.plugins,
-            "forward_to": begun.forward_to, "secret": secret, "config": begun.config,
+            "forward_to": begun.forward_to, "signature": begun.scheme.name(), "secret": secret, "config": begun.config,
         }));
     }
     console.line(format_args!("events    {}", printable(&begun.bus)))?;
     console.line(format_args!("plugins   {}", begun.plugins.join(", ")))?;
     console.line(format_args!("webhooks  {}", begun.forward_to))?;
+    match begun.scheme.chosen_header() {
+        Some(header) => console.line(format_args!("signed    {} in {header}", begun.scheme.name()))?,
+        None => console.line(format_args!("signed    {}", begun.scheme.name()))?,
+    }
     match secret {
         Some(secret) => console.line(format_args!("secret    {secret}"))?,
+        None if begun.scheme == SignatureScheme::None => {}
         None => console.line("secret    the one of --secret-env")?,
     }
     console.line(format_args!("look      wirehook status --config {}", begun.config.display()))

@@ -19,7 +19,7 @@ pub use crate::publish::{Report as PublishReport, Routed};
 use crate::receiver::{self, Verdict};
 use crate::recorded::trial::Trial;
 use crate::secret::Secret;
-use crate::settings::{Settings, SourceSettings};
+use crate::settings::{Settings, SignatureScheme, SourceSettings};
 
 /// What commands need from the rest of the program.
 pub trait Parts: Send + Sync {
@@ -93,6 +93,8 @@ pub trait Parts: Send + Sync {
 pub struct ReceiveOptions {
     /// Where.
     pub listen: SocketAddr,
+    /// How webhooks are signed.
+    pub scheme: SignatureScheme,
     /// What signatures are verified with; none accepts unsigned webhooks.
     pub secret: Option<Secret>,
     /// The statuses answered to the attempts at one webhook, in order; the last one from then on. Never empty.
@@ -172,6 +174,8 @@ pub struct PluginView {
     pub file: PathBuf,
     /// Whether it would run.
     pub ok: bool,
+    /// Whether an operator has its runs wait; told by `plugin list` only.
+    pub paused: bool,
     /// Why it would not.
     pub error: Option<String>,
     /// What its author is to do.

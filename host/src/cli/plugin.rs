@@ -6,6 +6,7 @@ mod forget;
 mod new;
 mod test;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -14,7 +15,10 @@ use super::Session;
 use super::console::Look;
 use super::failure::{Exit, Failures};
 use super::parts::PluginView;
+use super::pause::{self, Change};
 use super::table::{Table, maybe, plain, printable};
+use crate::settings::Settings;
+use crate::store::PauseKind;
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -23,7 +27,8 @@ Examples:
   wirehook plugin test orders/dist/orders.wasm --events orders/events
   wirehook plugin inspect orders/dist/orders.wasm
   wirehook plugin approve orders/dist/orders.wasm
-  wirehook plugin list --json";
+  wirehook plugin list --json
+  wirehook plugin pause orders";
 
 /// Digits of a digest that a list shows.
 const DIGEST_LEN_SHOWN: usize = 12;
@@ -54,7 +59,24 @@ pub(super) enum PluginCommand {
     /// Forget a plugin that is gone for good, with its parked runs and what it kept
     #[command(after_help = forget::EXAMPLE)]
     Forget(forget::ForgetArgs),
+    /// Have a plugin's runs wait until it is resumed, restarts or not; events go on being accepted for it
+    #[command(after_help = PAUSE_EXAMPLE)]
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Have a paused plugin go on with the runs that wait
+    #[command(after_help = PAUSE_EXAMPLE)]
+    Resume {
+        /// Its name
+        name: String,
+    },
 }
+
+const PAUSE_EXAMPLE: &str = "\
+Examples:
+  wirehook plugin pause orders
+  wirehook plugin resume orders";
 
 pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Result<Exit, Failures> {
     match command {
@@ -72,7 +94,9 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
         PluginCommand::Forget(args) => forget::forget(session, args).await,
         PluginCommand::List => {
             let settings = session.load()?.settings;
-            let plugins = session.parts.scan(&settings)?;
+            let mut plugins = session.parts.scan(&settings)?;
+            let paused = paused(session, &settings).await?;
+            plugins.iter_mut().for_each(|plugin| plugin.paused = paused.contains(&plugin.name));
             list(session, &plugins)?;
             for lessened in plugins.iter().filter_map(PluginView::lessened) {
                 session.console.warning(&lessened);
@@ -82,7 +106,24 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
             }
             Ok(Exit::Success)
         }
+        PluginCommand::Pause { name } => {
+            let meaning = "events are accepted for it as ever, and its runs wait";
+            pause::change(session, Change { kind: PauseKind::Plugin, name: &name, paused: true, meaning }).await
+        }
+        PluginCommand::Resume { name } => {
+            let meaning = "the runs that waited are back to work";
+            pause::change(session, Change { kind: PauseKind::Plugin, name: &name, paused: false, meaning }).await
+        }
     }
+}
+
+/// The names of paused plugins. A host that never ran on these settings has paused none.
+async fn paused(session: &mut Session<'_>, settings: &Settings) -> Result<BTreeSet<String>, Failures> {
+    if !settings.store.path.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let pauses = pause::pauses(session).await?.pauses.into_iter();
+    Ok(pauses.filter(|pause| pause.kind == PauseKind::Plugin).map(|pause| pause.name.to_string()).collect())
 }
 
 fn inspect(session: &mut Session<'_>, plugin: &PluginView) -> Result<Exit, Failures> {
@@ -148,5 +189,9 @@ fn list(session: &mut Session<'_>, plugins: &[PluginView]) -> std::io::Result<()
 
 /// Whether it would run, as a cell.
 pub(super) fn state(plugin: &PluginView) -> (String, Look) {
-    if plugin.ok { ("ok".to_owned(), Look::Good) } else { ("refused".to_owned(), Look::Bad) }
+    match plugin {
+        PluginView { ok: false, .. } => ("refused".to_owned(), Look::Bad),
+        PluginView { paused: true, .. } => ("paused".to_owned(), Look::Uneasy),
+        _ => ("ok".to_owned(), Look::Good),
+    }
 }

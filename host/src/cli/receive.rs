@@ -1,23 +1,22 @@
 //! `wirehook receive`
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::console::Look;
 use super::failure::{Exit, Failure, Failures};
 use super::parts::{ReceiveOptions, Received};
+use super::scheme::{SchemeArgs, secret_of_file, secret_of_variable};
 use super::table::printable;
 use super::{Console, Session};
-use crate::secret::Secret;
-use crate::settings::Environment;
-use crate::settings::value::{VALUE_FILE_BYTES_MAX, read_value_file};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook receive --secret-env ORDERS_SECRET
   wirehook receive --listen 127.0.0.1:8081 --secret-file orders.secret --json
+  wirehook receive --scheme standard-webhooks --secret-env ORDERS_PUBLIC_KEY
   wirehook receive --secret-env ORDERS_SECRET --status 503,503,200 --count 3";
 
 /// The most statuses of one `--status`.
@@ -28,7 +27,9 @@ pub(super) struct ReceiveArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The environment variable with the endpoint's secret
+    #[command(flatten)]
+    scheme: SchemeArgs,
+    /// The environment variable with the endpoint's secret; whpk_… for ed25519
     #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
     secret_env: Option<String>,
     /// The file with the endpoint's secret; one newline at its end is not part of it
@@ -52,7 +53,8 @@ pub(super) async fn receive(session: &mut Session<'_>, args: ReceiveArgs) -> Res
         (None, Some(file)) => Some(secret_of_file(file)?),
         (None, None) => None,
     };
-    let options = ReceiveOptions { listen: args.listen, secret, statuses: args.status, count: args.count };
+    let scheme = args.scheme.scheme()?;
+    let options = ReceiveOptions { listen: args.listen, scheme, secret, statuses: args.status, count: args.count };
     let console = &mut *session.console;
     let mut unprinted = None;
     let mut print = |received: &Received| {
@@ -62,27 +64,6 @@ pub(super) async fn receive(session: &mut Session<'_>, args: ReceiveArgs) -> Res
     };
     session.parts.receive(options, &mut print).await?;
     unprinted.map_or(Ok(Exit::Success), |error| Err(error.into()))
-}
-
-pub(super) fn secret_of_variable(environment: &Environment, name: &str) -> Result<Secret, Failures> {
-    let value = environment.variable(name).and_then(|value| value.into_string().ok()).unwrap_or_default();
-    if value.is_empty() {
-        let failure = Failure::new(format!("--secret-env names the variable {name}, which holds no secret"));
-        return Err(failure.help(format!("set {name} to the endpoint's secret")).into_usage());
-    }
-    Ok(Secret::new(value))
-}
-
-fn secret_of_file(file: &Path) -> Result<Secret, Failures> {
-    let value = read_value_file(file).map_err(|error| {
-        Failure::new(format!("the secret's file {} can't be read: {error}", file.display()))
-            .help(format!("--secret-file takes a file of at most {VALUE_FILE_BYTES_MAX} bytes of UTF-8 text"))
-            .into_usage()
-    })?;
-    if value.is_empty() {
-        return Err(Failure::new(format!("the secret's file {} is empty", file.display())).into_usage());
-    }
-    Ok(Secret::new(value))
 }
 
 /// One request, on standard output at once: somebody may be watching, or reading it through a pipe.

@@ -1,34 +1,47 @@
-//! `wirehook status`
+//! `wirehook status`: the operator's one look.
+
+mod tables;
+
+pub(super) use self::tables::source_look;
 
 use super::Session;
 use super::console::Look;
-use super::deliveries::state_look;
 use super::failure::{Exit, Failures};
-use super::table::{Table, counted, plain, printable};
+use super::table::{counted, printable};
+use super::words::{size, span};
+use crate::clock::Timestamp;
 use crate::ops::{HostStatus, Reply, Request, Status};
 use crate::store::{EndpointRecord, EndpointState, StoreStatus};
 
 pub(super) const EXAMPLE: &str = "\
-Example:
+Examples:
+  wirehook status
   wirehook status --json";
 
 pub(super) async fn status(session: &mut Session<'_>) -> Result<Exit, Failures> {
+    let now = session.parts.clock().now();
     for reply in session.ask(Request::Status).await? {
         let Reply::Status(mut status) = reply else { continue };
         if status.host.is_none() {
             status.park_beside(&session.endpoint_names()?);
         }
-        if session.console.json { session.console.object(&status)? } else { print(session, &status)? }
+        if session.console.json { session.console.object(&status)? } else { print(session, &status, now)? }
     }
     Ok(Exit::Success)
 }
 
-fn print(session: &mut Session<'_>, status: &Status) -> std::io::Result<()> {
+fn print(session: &mut Session<'_>, status: &Status, now: Timestamp) -> std::io::Result<()> {
     match &status.host {
-        Some(host) => print_host(session, host)?,
+        Some(host) => print_host(session, host, now)?,
         None => session.console.line("no host runs on this store")?,
     }
     print_store(session, &status.store)?;
+    for table in tables::all(status, now) {
+        if !table.is_empty() {
+            session.console.line("")?;
+            table.print(session.console)?;
+        }
+    }
     for parked in &status.parked {
         let waits = counted(parked.count, "delivery waits", "deliveries wait");
         let text = format!("{waits} for the endpoint `{}`, which is not configured", printable(&parked.endpoint));
@@ -38,24 +51,33 @@ fn print(session: &mut Session<'_>, status: &Status) -> std::io::Result<()> {
     Ok(())
 }
 
-fn print_host(session: &mut Session<'_>, host: &HostStatus) -> std::io::Result<()> {
-    session.console.line(format_args!("wirehook {}, process {}, since {}", host.version, host.pid, host.started_at))?;
-    for part in &host.parts {
-        let (word, look) = match (part.ready, part.detail.is_empty()) {
-            (true, true) => ("ready", Look::Good),
-            (true, false) => ("ready", Look::Uneasy),
-            (false, _) => ("not ready", Look::Bad),
-        };
-        let word = look.paint(word, session.console.coloured());
-        let separator = if part.detail.is_empty() { "" } else { "; " };
-        session.console.line(format_args!("  {}: {word}{separator}{}", part.name, printable(&part.detail)))?;
+fn print_host(session: &mut Session<'_>, host: &HostStatus, now: Timestamp) -> std::io::Result<()> {
+    let (version, pid, since) = (&host.version, host.pid, host.started_at);
+    let up = span(now.since(since));
+    session.console.line(format_args!("wirehook {version}, process {pid}, up {up}, since {since}"))?;
+    // Sources have a table of their own.
+    for part in host.parts.iter().filter(|part| !part.name.starts_with("source ")) {
+        if part.ready && part.detail.is_empty() {
+            continue;
+        }
+        let look = if part.ready { Look::Uneasy } else { Look::Bad };
+        let text = format!("{}: {}; {}", part.name, printable(&part.state), printable(&part.detail));
+        let text = look.paint(&text, session.console.coloured());
+        session.console.line(text)?;
     }
     Ok(())
 }
 
 fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Result<()> {
     let console = &mut *session.console;
-    console.line(format_args!("\n{} kept, {} unrouted", counted(store.events, "event", "events"), store.unrouted))?;
+    let free = store.size.free_bytes.map(|free| format!(", {} free on its disk", size(free))).unwrap_or_default();
+    console.line(format_args!(
+        "store of {}, its log {}{free}; {} kept, {} unrouted",
+        size(store.size.bytes),
+        size(store.size.wal_bytes),
+        counted(store.events, "event", "events"),
+        store.unrouted
+    ))?;
     if store.events_unaccounted > 0 {
         let events = counted(store.events_unaccounted, "event is", "events are");
         let text = format!("{events} unaccounted for: please report this");
@@ -67,31 +89,6 @@ fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Resul
         let text = format!("endpoint {name} is {} since {since}: {}", state.as_str(), printable(reason));
         let text = Look::Bad.paint(&text, console.coloured());
         console.line(text)?;
-    }
-    let mut runs = Table::new(&["plugin", "runs", "count"]);
-    for run in &store.runs {
-        let look = match run.state.as_str() {
-            "dead" => Look::Bad,
-            "parked" | "retrying" => Look::Uneasy,
-            _ => Look::Plain,
-        };
-        runs.row(vec![plain(&run.plugin), (run.state.clone(), look), plain(run.count)]);
-    }
-    let mut deliveries = Table::new(&["endpoint", "deliveries", "count"]);
-    for delivery in &store.deliveries {
-        deliveries.row(vec![plain(&delivery.endpoint), state_look(delivery.state), plain(delivery.count)]);
-    }
-    let mut dead = Table::new(&["dead letters", "count"]);
-    for reason in &store.dead_letters {
-        dead.row(vec![plain(reason.reason), plain(reason.count)]);
-    }
-    for (table, any) in
-        [(runs, store.runs.len()), (deliveries, store.deliveries.len()), (dead, store.dead_letters.len())]
-    {
-        if any > 0 {
-            console.line("")?;
-            table.print(console)?;
-        }
     }
     Ok(())
 }

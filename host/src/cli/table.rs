@@ -11,13 +11,26 @@ const COLUMN_WIDTH_MAX: usize = 60;
 #[derive(Debug)]
 pub struct Table {
     headings: Vec<&'static str>,
+    /// Columns that stand at the right.
+    numbers: &'static [usize],
     rows: Vec<Vec<(String, Look)>>,
 }
 
 impl Table {
     /// No rows yet.
     pub fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self { headings: headings.to_vec(), numbers: &[], rows: Vec::new() }
+    }
+
+    /// The columns with these positions hold numbers, one below the other by their last digits.
+    #[must_use]
+    pub fn numbers(self, columns: &'static [usize]) -> Self {
+        Self { numbers: columns, ..self }
+    }
+
+    /// Whether it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// Adds a row.
@@ -44,7 +57,7 @@ impl Table {
         let headings: Vec<_> = self.headings.iter().map(|heading| (heading.to_uppercase(), Look::Heading)).collect();
         let widths = self.widths();
         for row in std::iter::once(&headings).chain(&self.rows) {
-            let line = line(row, &widths, console.coloured());
+            let line = line(row, &widths, self.numbers, console.coloured());
             console.line(line)?;
         }
         Ok(())
@@ -59,13 +72,15 @@ impl Table {
     }
 }
 
-fn line(row: &[(String, Look)], widths: &[usize], coloured: bool) -> String {
+fn line(row: &[(String, Look)], widths: &[usize], numbers: &[usize], coloured: bool) -> String {
     let mut line = String::new();
     for (index, (text, look)) in row.iter().enumerate() {
+        let padding = widths[index].saturating_sub(text.chars().count());
+        let (before, after) = if numbers.contains(&index) { (padding, 0) } else { (0, padding) };
+        line.extend(std::iter::repeat_n(' ', before));
         line.push_str(&look.paint(text, coloured));
         if index + 1 < row.len() {
-            let padding = widths[index].saturating_sub(text.chars().count()) + 2;
-            line.extend(std::iter::repeat_n(' ', padding));
+            line.extend(std::iter::repeat_n(' ', after + 2));
         }
     }
     line.trim_end().to_owned()
@@ -103,8 +118,9 @@ mod tests {
         table.row(row("1", "dead"));
         table.row(row("1000", ""));
         let widths = table.widths();
-        assert_eq!(line(&table.rows[0], &widths, false), "1     dead");
-        assert_eq!(line(&table.rows[1], &widths, false), "1000");
+        assert_eq!(line(&table.rows[0], &widths, table.numbers, false), "1     dead");
+        assert_eq!(line(&table.rows[1], &widths, table.numbers, false), "1000");
+        assert_eq!(line(&table.rows[0], &widths, &[0, 1], false), "   1   dead");
     }
 
     #[test]

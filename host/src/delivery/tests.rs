@@ -7,7 +7,7 @@ use super::*;
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
 fn outcome(result: AttemptResult) -> Outcome {
-    Outcome { result, retry_after: None, response: Bytes::new(), duration: Duration::ZERO }
+    Outcome { result, retry_after: None, location: None, response: Bytes::new(), duration: Duration::ZERO }
 }
 
 fn answered(status: u16) -> Outcome {
@@ -19,6 +19,7 @@ fn after_first(policy: &RetryPolicy, outcome: &Outcome) -> String {
     match decide(policy, 1, outcome, NOW, &mut fastrand::Rng::with_seed(1)) {
         Transition::Delivered => "delivered".to_owned(),
         Transition::Retry { .. } => "retry".to_owned(),
+        Transition::Deferred { .. } => "deferred".to_owned(),
         Transition::Dead { reason } => reason.to_string(),
     }
 }
@@ -64,6 +65,12 @@ fn what_never_became_a_response() {
         assert_eq!(after_first(&policy, &refused), "retry");
         let denied = outcome(AttemptResult::EgressDenied("10.0.0.1".to_owned()));
         assert_eq!(after_first(&policy, &denied), "egress_denied");
+        // Of no budget, so nothing exhausts it.
+        let deferred = outcome(AttemptResult::Deferred("the proxy is down".to_owned()));
+        for attempt in [1, policy.max_attempts, u32::MAX] {
+            let transition = decide(&policy, attempt, &deferred, NOW, &mut fastrand::Rng::with_seed(1));
+            assert_eq!(transition, Transition::Deferred { due_at: NOW.plus(deferral::DELAY_INITIAL) });
+        }
     }
 }
 
@@ -210,7 +217,7 @@ proptest! {
                 prop_assert!(wait <= longest, "longer than jitter allows: {:?} > {:?}", wait, longest);
                 prop_assert!(wait <= policy.max_delay.mul_f64(1.0 + policy.jitter) + millisecond);
             }
-            Transition::Delivered => prop_assert!(false, "503 is no delivery"),
+            other => prop_assert!(false, "503 is {other:?}"),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{DevOptions, NAME_BYTES, random, source};
 use crate::cli::{Failure, Failures};
 use crate::plugin::{Grant, manifest_beside};
 use crate::secret::Secret;
-use crate::settings::{Environment, Settings, parse};
+use crate::settings::{Environment, Settings, SignatureScheme, parse};
 
 /// The endpoint of a plugin whose sidecar names none.
 const ENDPOINT: &str = "dev";
@@ -39,7 +39,7 @@ impl Bench {
         let own = format!("wirehook-dev-{}", hex::encode(random::<NAME_BYTES>()?));
         let source = options.source.settings(&own);
         let source = source.map_err(|error| Failure::new(error.to_string()).help(error.help()).into_usage())?;
-        let text = settings_text(&source.table, &plugins, forward_to, &options.allow_http)?;
+        let text = settings_text(&source.table, &plugins, forward_to, &options.scheme, &options.allow_http)?;
         let shown = folder.path().join("wirehook.toml");
         let written = fs::write(&shown, &text);
         written.map_err(|error| Failure::new(format!("{} can't be written: {error}", shown.display())))?;
@@ -116,7 +116,13 @@ fn put_plugins(folder: &Path, files: &[PathBuf]) -> Result<Vec<Put>, Failures> {
 }
 
 /// The settings of the run. Secrets are in variables that only this process has, so that nothing secret is written.
-fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url, allow_http: &[Url]) -> Result<String, Failures> {
+fn settings_text(
+    source: &Table,
+    plugins: &[Put],
+    forward_to: &Url,
+    scheme: &SignatureScheme,
+    allow_http: &[Url],
+) -> Result<String, Failures> {
     let asks_http = plugins.iter().find(|plugin| plugin.grants.contains(&Grant::Http));
     if let Some(plugin) = asks_http.filter(|_| allow_http.is_empty()) {
         let failure = Failure::new(format!("the plugin `{}` asks for the grant `http`", plugin.name));
@@ -131,8 +137,13 @@ fn settings_text(source: &Table, plugins: &[Put], forward_to: &Url, allow_http: 
         .chain(plugins.iter().any(|plugin| plugin.endpoints.is_empty()).then_some(ENDPOINT))
         .collect();
     let endpoint = |name: &str| {
-        let secret = table(&[("env", SECRET_VARIABLE.into())]);
-        table(&[("name", name.into()), ("url", forward_to.as_str().into()), ("secret", secret)])
+        let mut entries =
+            vec![("name", name.into()), ("url", forward_to.as_str().into()), ("signature", scheme.name().into())];
+        entries.extend(scheme.chosen_header().map(|header| ("signature_header", header.as_str().into())));
+        if *scheme != SignatureScheme::None {
+            entries.push(("secret", table(&[("env", SECRET_VARIABLE.into())])));
+        }
+        table(&entries)
     };
     // Where endpoints are several, a plugin that names none has to be told which is its own. Whoever tries a plugin gives
     // it what it asks for.
@@ -180,6 +191,7 @@ fn secret_text(secret: &Secret) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::SchemeName;
 
     fn put(name: &str, endpoints: &[&str]) -> Put {
         Put {
@@ -194,7 +206,9 @@ mod tests {
         let source = toml::from_str("name = 'dev'\nkind = 'stdin'").unwrap();
         let plugin = Put { grants: [Grant::Http, Grant::State].into(), ..put("rates", &[]) };
         let url = Url::parse("http://localhost:3000/hooks").unwrap();
-        let text = |allow: &[Url]| settings_text(&source, std::slice::from_ref(&plugin), &url, allow);
+        let text = |allow: &[Url]| {
+            settings_text(&source, std::slice::from_ref(&plugin), &url, &SignatureScheme::Fraiseql, allow)
+        };
         assert!(text(&[]).is_err());
         let text = text(&[Url::parse("https://rates.example.com/v1").unwrap()]).unwrap();
         let environment = Environment::of(&[(SECRET_VARIABLE, "s3cret")], "/");
@@ -208,7 +222,7 @@ mod tests {
         let source = toml::from_str("name = 'dev'\nkind = 'stdin'").unwrap();
         let plugins = [put("a", &["orders", "audit"]), put("b", &[])];
         let url = Url::parse("http://203.0.113.7:3000/hooks").unwrap();
-        let text = settings_text(&source, &plugins, &url, &[]).unwrap();
+        let text = settings_text(&source, &plugins, &url, &SignatureScheme::Fraiseql, &[]).unwrap();
         let environment = Environment::of(&[(SECRET_VARIABLE, "s3cret")], "/");
         let settings = parse("/tmp/x/wirehook.toml".as_ref(), &text, &environment).unwrap().settings;
         let names: Vec<_> = settings.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
@@ -217,8 +231,12 @@ mod tests {
         assert_eq!(settings.plugins.listed.len(), 1, "only the one that names none");
         assert!(settings.egress.allow.contains(&"203.0.113.7/32".parse().unwrap()));
         assert!(!text.contains("s3cret"));
-        let text = settings_text(&source, &plugins[..1], &url, &[]).unwrap();
+        let own = SchemeName::Stripe.with_header(Some("x-shop".parse().unwrap())).unwrap();
+        let text = settings_text(&source, &plugins[..1], &url, &own, &[]).unwrap();
         let settings = parse("/tmp/x/wirehook.toml".as_ref(), &text, &environment).unwrap().settings;
         assert_eq!((settings.endpoints.len(), settings.plugins.listed.len()), (2, 0));
+        assert!(settings.endpoints.iter().all(|endpoint| endpoint.signature == own));
+        let text = settings_text(&source, &plugins, &url, &SignatureScheme::None, &[]).unwrap();
+        assert_eq!(parse("/tmp/x/wirehook.toml".as_ref(), &text, &environment).unwrap().warnings, []);
     }
 }

@@ -145,6 +145,11 @@ impl Dispatcher {
         self.lanes.iter().map(|(name, lane)| lane.view(name)).collect()
     }
 
+    /// The state that each lane's endpoint is in.
+    pub fn states(&self) -> Vec<EndpointState> {
+        self.lanes.values().map(|lane| lane.state()).collect()
+    }
+
     /// What each lane tries next, which is what waits longest of all that it holds in memory.
     pub fn next_up(&self) -> Vec<(Arc<str>, DeliverySeq)> {
         self.lanes.iter().filter_map(|(name, lane)| Some((Arc::clone(name), lane.next_up()?))).collect()

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::breaker::{Pass, Phase, Sign, Ticket};
 use super::gate::{Ended, Gate, GateNews};
 use crate::clock::{Clock, Timestamp};
+use crate::delivery::deferral::Deferral;
 use crate::delivery::{AttemptResult, Outcome, RetryPolicy, Transition, decide};
 use crate::endpoint::Endpoint;
 use crate::handover::Handover;
@@ -63,6 +64,7 @@ pub struct Lane {
     pub metrics: EndpointMetrics,
     /// On what terms it takes new deliveries.
     pub terms: DeliveryTerms,
+    name: Arc<str>,
     endpoint: Arc<dyn Attempts>,
     retry: RetryPolicy,
     concurrency: usize,
@@ -79,6 +81,9 @@ struct State {
     held: bool,
     // When the timer runs out that does so by itself.
     wakes_at: Option<Duration>,
+    // Whether the way to the endpoint is down, and why.
+    deferral: Deferral,
+    deferred_for: Option<String>,
     rng: fastrand::Rng,
     // None once the lane is stopping; workers that are under way hold the last ones.
     attempted: Option<mpsc::Sender<Attempted>>,
@@ -101,12 +106,15 @@ impl Lane {
             gate: Gate::new(settings.gate.clone()),
             held: false,
             wakes_at: None,
+            deferral: Deferral::default(),
+            deferred_for: None,
             rng,
             attempted: Some(attempted),
         };
         Arc::new(Self {
             metrics,
             terms: DeliveryTerms { ordered: settings.order == Order::Entity, backlog: settings.backlog.bounds },
+            name: Arc::clone(&settings.name),
             endpoint,
             retry: settings.retry.clone(),
             concurrency: settings.concurrency.max(1),
@@ -225,6 +233,11 @@ impl Lane {
         given.into()
     }
 
+    /// When the delivery fell due that has waited longest in memory for its turn.
+    pub fn oldest_due(&self) -> Option<Timestamp> {
+        lock(&self.state).waiting.iter().map(|delivery| delivery.due_at).min()
+    }
+
     async fn work(self: Arc<Self>, attempted: mpsc::Sender<Attempted>) {
         while let Some((delivery, ticket)) = self.next() {
             let attempt = self.attempt(delivery, ticket).await;
@@ -239,7 +252,11 @@ impl Lane {
     fn next(self: &Arc<Self>) -> Option<(ClaimedDelivery, Ticket)> {
         let mut state = lock(&self.state);
         let now = self.clock.monotonic();
-        let passed = if state.waiting.is_empty() { None } else { Some(state.gate.pass(now)) };
+        let passed = match state.deferral.until(now) {
+            _ if state.waiting.is_empty() => None,
+            Some(until) => Some(Err(Pass::At(until))),
+            None => Some(state.gate.pass(now)),
+        };
         let next = match passed {
             Some(Ok(ticket)) => state.waiting.pop_front().map(|delivery| (delivery, ticket)),
             Some(Err(pass)) => {
@@ -263,6 +280,7 @@ impl Lane {
         let outcome = attempt.catch_unwind().await.unwrap_or_else(|_| Outcome {
             result: AttemptResult::Transport("the host panicked during the attempt; please report this".to_owned()),
             retry_after: None,
+            location: None,
             response: Bytes::new(),
             duration: Duration::ZERO,
         });
@@ -285,6 +303,7 @@ impl Lane {
             Transition::Retry { .. } | Transition::Dead { .. } => {
                 Sign::Ill { asked: retry_after.map(|retry_after| retry_after.since(at)) }
             }
+            Transition::Deferred { .. } => Sign::None,
         };
         let mut state = lock(&self.state);
         let now = self.clock.monotonic();
@@ -299,10 +318,19 @@ impl Lane {
     fn record(&self, delivery: &ClaimedDelivery, started_at: Timestamp, outcome: Outcome) -> AttemptRecord {
         let number = delivery.attempts_made.saturating_add(1);
         let within_budget = number.saturating_sub(delivery.attempts_before_budget);
-        let transition = decide(&self.retry, within_budget, &outcome, self.clock.now(), &mut lock(&self.state).rng);
+        let transition = match &outcome.result {
+            AttemptResult::Deferred(why) => self.defer(why),
+            _ => {
+                let mut state = lock(&self.state);
+                self.passed(&mut state);
+                decide(&self.retry, within_budget, &outcome, self.clock.now(), &mut state.rng)
+            }
+        };
         let (status, error) = match outcome.result {
-            AttemptResult::Status(status) => (Some(status), None),
-            AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) => (None, Some(error)),
+            AttemptResult::Status(status) => (Some(status), outcome.location.map(|to| redirected(status, &to))),
+            AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) | AttemptResult::Deferred(error) => {
+                (None, Some(error))
+            }
         };
         AttemptRecord {
             delivery: delivery.seq,
@@ -315,4 +343,34 @@ impl Lane {
             transition,
         }
     }
+
+    /// The endpoint was not reached, for no fault of its own.
+    fn defer(&self, why: &str) -> Transition {
+        let mut state = lock(&self.state);
+        let State { deferral, rng, deferred_for, .. } = &mut *state;
+        let (wait, began) = deferral.failed(self.clock.monotonic(), rng);
+        let due_at = self.clock.now().plus(wait);
+        if began {
+            tracing::warn!(endpoint = %self.name, reason = why, until = %due_at, "deliveries wait, and no attempt is counted");
+            *deferred_for = Some(why.to_owned());
+        }
+        Transition::Deferred { due_at }
+    }
+
+    /// The endpoint was reached, or is to blame that it was not.
+    fn passed(&self, state: &mut State) {
+        if state.deferral.passed() {
+            tracing::info!(endpoint = %self.name, "deliveries go on");
+            state.deferred_for = None;
+        }
+    }
+
+    /// Why deliveries wait although their endpoint may be well; `None` where they don't.
+    pub fn deferred_for(&self) -> Option<String> {
+        lock(&self.state).deferred_for.clone()
+    }
+}
+
+fn redirected(status: u16, location: &str) -> String {
+    format!("{status} redirects to {location}, which is not followed")
 }

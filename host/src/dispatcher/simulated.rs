@@ -60,7 +60,7 @@ impl Attempts for Told {
             tokio::time::sleep(self.latency).await;
             self.under_way.fetch_sub(1, Ordering::SeqCst);
             let result = AttemptResult::Status((self.answer)(clock.monotonic(), delivery.seq.0));
-            Outcome { result, retry_after: None, response: Bytes::new(), duration: self.latency }
+            Outcome { result, retry_after: None, location: None, response: Bytes::new(), duration: self.latency }
         }
         .boxed()
     }

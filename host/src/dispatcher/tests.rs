@@ -11,13 +11,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::lane::Attempts;
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{ManualClock, SystemClock};
 use crate::delivery::{Outcome, RetryPolicy};
 use crate::drain::{self, DrainHandle};
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::handover::refill::refill;
 use crate::secret::Secret;
-use crate::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureProfile};
+use crate::settings::{
+    BacklogSettings, EgressSettings, EndpointSettings, Order, ProxyKind, ProxySettings, SignatureScheme,
+};
 use crate::store::fake::{DEADLINE, FakeStore, delivery};
 use crate::sync::lock;
 
@@ -39,7 +41,7 @@ fn counts(name: &str) -> crate::metrics::EndpointMetrics {
 }
 
 fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
-    let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+    let egress = EgressSettings { allow: vec!["127.0.0.0/8".parse().unwrap()], proxy: None };
     let endpoints = Endpoints::new(std::slice::from_ref(settings), &egress).unwrap();
     Arc::clone(endpoints.get(&settings.name).unwrap())
 }
@@ -48,8 +50,8 @@ pub(crate) fn settings(name: &str, url: &str, concurrency: usize) -> EndpointSet
     EndpointSettings {
         name: name.into(),
         url: url.parse().unwrap(),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: DEADLINE,
         concurrency,
         headers: Vec::new(),
@@ -57,6 +59,7 @@ pub(crate) fn settings(name: &str, url: &str, concurrency: usize) -> EndpointSet
         order: Order::None,
         backlog: BacklogSettings::default(),
         gate: gate::GatePolicy::default(),
+        access: crate::settings::AccessSettings::default(),
     }
 }
 
@@ -314,6 +317,43 @@ async fn a_lane_that_is_shed_presses_nobody_and_takes_nothing_directly() {
     scene.receiver.gate.add_permits(4);
     scene.until_idle().await;
     assert_eq!(scene.pressure.weight(), 0);
+}
+
+/// A lane whose endpoint is behind a proxy that nobody listens at.
+fn lane_behind_a_dead_proxy(clock: Arc<dyn Clock>, attempted: mpsc::Sender<Attempted>) -> Arc<Lane> {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = settings("shop", "http://93.184.215.14/", 2);
+    let proxy = ProxySettings {
+        kind: ProxyKind::Http,
+        host: "127.0.0.1".to_owned(),
+        port,
+        user: None,
+        password: None,
+        resolves_names: false,
+    };
+    let egress = EgressSettings { allow: Vec::new(), proxy: Some(proxy) };
+    let endpoints = Endpoints::new(std::slice::from_ref(&settings), &egress).unwrap();
+    let metrics = Metrics::new("test").unwrap().endpoint("shop");
+    let endpoint = Arc::clone(endpoints.get("shop").unwrap());
+    Lane::new(endpoint, &settings, metrics, clock, fastrand::Rng::with_seed(1), attempted)
+}
+
+#[tokio::test]
+async fn while_the_way_is_down_deliveries_wait_in_memory_and_a_stop_waits_for_none_of_them() {
+    let (attempted, mut attempts) = mpsc::channel(16);
+    // It never moves on, so the wait never ends.
+    let clock = ManualClock::starting_at(Timestamp(1_767_225_600_000));
+    let lane = lane_behind_a_dead_proxy(clock, attempted);
+    assert_eq!(lane.deferred_for(), None);
+    lane.enqueue((1..=5).map(|seq| delivery(seq, "shop")));
+    for _ in 0..2 {
+        let attempt = tokio::time::timeout(DEADLINE, attempts.recv()).await.unwrap().unwrap();
+        assert!(matches!(attempt.record.transition, Transition::Deferred { .. }), "{attempt:?}");
+        assert_eq!((attempt.record.number, attempt.record.status), (1, None));
+    }
+    assert!(lane.deferred_for().unwrap().contains("can't be reached"));
+    assert_eq!(lane.stop(), [3, 4, 5].map(DeliverySeq));
+    assert!(tokio::time::timeout(DEADLINE, attempts.recv()).await.expect("no worker is left").is_none());
 }
 
 /// Panics once, in the middle of an attempt.

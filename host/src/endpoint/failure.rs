@@ -5,15 +5,23 @@ use std::io;
 
 use crate::delivery::AttemptResult;
 
+use super::connect::ConnectError;
 use super::lookup::LookupError;
+use super::proxy::ProxyError;
 
 /// The longest description of a failed attempt, in bytes.
 pub const FAILURE_TEXT_BYTES_MAX: usize = 512;
 
 /// What an attempt came to that failed with `error`.
-pub(crate) fn result_of(error: &reqwest::Error, status: Option<u16>) -> AttemptResult {
-    if let Some(denied @ LookupError::Denied { .. }) = find(error) {
-        return AttemptResult::EgressDenied(denied.to_string());
+pub(crate) fn result_of(error: &(dyn Error + 'static), status: Option<u16>) -> AttemptResult {
+    match find::<LookupError>(error) {
+        Some(denied @ (LookupError::Denied { .. } | LookupError::DeniedLiteral(_))) => {
+            return AttemptResult::EgressDenied(denied.to_string());
+        }
+        Some(LookupError::Failed { .. }) | None => {}
+    }
+    if let Some(own @ ProxyError::Own(_)) = find(error) {
+        return AttemptResult::Deferred(bounded(own.to_string()));
     }
     let mut text = described(error);
     if let Some(status) = status {
@@ -22,29 +30,35 @@ pub(crate) fn result_of(error: &reqwest::Error, status: Option<u16>) -> AttemptR
     AttemptResult::Transport(bounded(text))
 }
 
-fn described(error: &reqwest::Error) -> String {
+fn described(error: &(dyn Error + 'static)) -> String {
     if let Some(failed) = find::<LookupError>(error) {
         return failed.to_string();
     }
-    if error.is_timeout() && error.is_connect() {
+    if let Some(failed) = find::<ProxyError>(error) {
+        return failed.to_string();
+    }
+    let connecting = find::<ConnectError>(error);
+    let broken = find::<io::Error>(error).map(io::Error::kind);
+    let timed_out = broken == Some(io::ErrorKind::TimedOut);
+    if connecting.is_some_and(|connecting| timed_out || matches!(connecting, ConnectError::TimedOut)) {
         return "timed out while connecting".to_owned();
     }
     if let Some(failed) = find::<rustls::Error>(error) {
         return format!("TLS failed: {failed}");
     }
-    match find::<io::Error>(error).map(io::Error::kind) {
+    match broken {
         Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
         Some(io::ErrorKind::ConnectionReset) => "connection reset by the endpoint".to_owned(),
         Some(io::ErrorKind::BrokenPipe) => "connection closed by the endpoint".to_owned(),
         Some(io::ErrorKind::HostUnreachable) => "no route to the endpoint's host".to_owned(),
         Some(io::ErrorKind::NetworkUnreachable) => "no route to the endpoint's network".to_owned(),
-        Some(io::ErrorKind::UnexpectedEof) if error.is_connect() => "TLS failed: the endpoint hung up".to_owned(),
+        Some(io::ErrorKind::UnexpectedEof) if connecting.is_some() => "TLS failed: the endpoint hung up".to_owned(),
         _ => flattened(error),
     }
 }
 
-/// The chain of causes on one line. The outermost is left out: reqwest's own line holds the URL, which may hold a token.
-fn flattened(error: &reqwest::Error) -> String {
+/// The chain of causes on one line. The outermost is left out: it says no more than that the client failed.
+fn flattened(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for cause in causes(error).skip(1) {
         let line = cause.to_string();
@@ -69,7 +83,7 @@ fn cause_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'st
     wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
 }
 
-fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     causes(error).find_map(<dyn Error>::downcast_ref)
 }
 

@@ -1,12 +1,12 @@
-//! Name lookup with the guard in it: a connection is only ever made to addresses that were vetted, all of them.
+//! Name lookup with the guard in it: nobody is told an address that was not vetted, nor one of a name with another that
+//! was refused.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
 use super::egress::{Denied, vet};
@@ -34,7 +34,7 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// Why a name gave no addresses to connect to.
+/// Why a host gave no addresses to connect to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookupError {
     /// It leads nowhere, for now.
@@ -43,9 +43,12 @@ pub(super) enum LookupError {
     /// At least one of its addresses is refused.
     #[error("`{name}` leads inside: {denied}")]
     Denied { name: String, denied: Denied },
+    /// The address that stands in the URL is refused.
+    #[error("{0}")]
+    DeniedLiteral(Denied),
 }
 
-/// The resolver of one endpoint.
+/// What one endpoint's hosts are turned into addresses with.
 pub(super) struct GuardedResolver {
     lookup: Arc<dyn Lookup>,
     allow: Arc<[IpNet]>,
@@ -56,39 +59,48 @@ impl GuardedResolver {
     pub(super) fn new(lookup: Arc<dyn Lookup>, allow: Arc<[IpNet]>) -> Self {
         Self { lookup, allow, places: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
-}
 
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let name = name.as_str().to_owned();
-        let (lookup, allow, places) = (Arc::clone(&self.lookup), Arc::clone(&self.allow), Arc::clone(&self.places));
-        Box::pin(async move {
-            let place = places.acquire_owned().await?;
-            // A task of its own, because the system's lookup can't be cancelled and must keep its place until it ends.
-            let looking_up = lookup.lookup(name.clone());
-            let looked_up = tokio::spawn(async move {
-                let addresses = looking_up.await;
-                drop(place);
-                addresses
-            });
-            Ok(vetted(name, looked_up.await?, &allow)?)
-        })
+    /// Every address of `host`, a name or an address as it stands in a URL: all of them vetted, or none told.
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, LookupError> {
+        match self.literal(host)? {
+            Some(address) => Ok(vec![address]),
+            None => self.named(host.to_owned()).await,
+        }
     }
-}
 
-/// All addresses or none: a name that mixes public and inside addresses is not to be trusted with either.
-fn vetted(name: String, looked_up: io::Result<Vec<IpAddr>>, allow: &[IpNet]) -> Result<Addrs, LookupError> {
-    let addresses = match looked_up {
-        Ok(addresses) if addresses.is_empty() => Err(io::Error::other("it has no address")),
-        looked_up => looked_up,
-    };
-    let addresses = match addresses {
-        Ok(addresses) => addresses,
-        Err(cause) => return Err(LookupError::Failed { name, cause }),
-    };
-    if let Some(denied) = addresses.iter().find_map(|address| vet(*address, allow).err()) {
-        return Err(LookupError::Denied { name, denied });
+    /// `host` as an address, where it is one, vetted.
+    pub(super) fn literal(&self, host: &str) -> Result<Option<IpAddr>, LookupError> {
+        let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() else { return Ok(None) };
+        vet(address, &self.allow).map_err(LookupError::DeniedLiteral)?;
+        Ok(Some(address))
     }
-    // Port 0 stands for the URL's.
-    Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))))
+
+    async fn named(&self, name: String) -> Result<Vec<IpAddr>, LookupError> {
+        let failed = |name, cause| LookupError::Failed { name, cause };
+        let place = match Arc::clone(&self.places).acquire_owned().await {
+            Ok(place) => place,
+            Err(closed) => return Err(failed(name, io::Error::other(closed))),
+        };
+        // A task of its own, because the system's lookup can't be cancelled and must keep its place until it ends.
+        let looking_up = self.lookup.lookup(name.clone());
+        let looked_up = tokio::spawn(async move {
+            let addresses = looking_up.await;
+            drop(place);
+            addresses
+        });
+        let looked_up = looked_up.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        match looked_up {
+            Ok(addresses) if addresses.is_empty() => Err(failed(name, io::Error::other("it has no address"))),
+            Ok(addresses) => self.vetted(name, addresses),
+            Err(cause) => Err(failed(name, cause)),
+        }
+    }
+
+    /// All addresses or none: a name that mixes public and inside addresses is not to be trusted with either.
+    fn vetted(&self, name: String, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, LookupError> {
+        match addresses.iter().find_map(|address| vet(*address, &self.allow).err()) {
+            Some(denied) => Err(LookupError::Denied { name, denied }),
+            None => Ok(addresses),
+        }
+    }
 }

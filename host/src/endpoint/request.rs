@@ -1,15 +1,16 @@
 //! What is sent: the endpoint's own headers, the webhook's, and the signature over the body.
 
-use http::Method;
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use url::Url;
+use http::{Method, Request, Uri};
+use http_body_util::Full;
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::settings::EndpointSettings;
 use crate::store::ClaimedDelivery;
 
-use super::signature::Signer;
+use super::signature::{InvalidSecret, Signer};
 
 /// The delivery's id: the same on every attempt.
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -17,8 +18,11 @@ pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 /// What the host calls itself.
 pub(crate) const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wirehook/", env!("CARGO_PKG_VERSION")));
 
+/// Whatever the response is, it is taken.
+pub(crate) const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+
 /// Names no plugin may set, beside those that begin with `webhook-` and the endpoint's own: hop-by-hop and framing,
-/// credentials, and the signature headers of every profile.
+/// credentials, and the signature headers of every scheme; the header that an endpoint chose for its signature is its own.
 const RESERVED: &[&str] = &[
     "authorization",
     "connection",
@@ -48,7 +52,7 @@ pub fn is_reserved(name: &str) -> bool {
 
 /// What every attempt at one endpoint has in common.
 pub(super) struct RequestTemplate {
-    url: Url,
+    uri: Uri,
     own_headers: HeaderMap,
     signer: Signer,
 }
@@ -63,19 +67,24 @@ pub struct InvalidHeader {
 
 impl RequestTemplate {
     /// Checks the endpoint's own headers once and marks their values as secrets.
-    pub(super) fn new(settings: &EndpointSettings, signer: Signer) -> Result<Self, InvalidHeader> {
+    pub(super) fn new(settings: &EndpointSettings, uri: Uri, signer: Signer) -> Result<Self, InvalidHeader> {
         let mut own_headers = HeaderMap::with_capacity(settings.headers.len());
         for (name, secret) in &settings.headers {
             let (name, mut value) = parsed(name, Secret::expose(secret))?;
             value.set_sensitive(true);
             own_headers.append(name, value);
         }
-        Ok(Self { url: settings.url.clone(), own_headers, signer })
+        Ok(Self { uri, own_headers, signer })
     }
 
     /// Whether a plugin may not set the header `name` here.
     pub(super) fn reserves(&self, name: &str) -> bool {
-        is_reserved(name) || self.own_headers.contains_key(name)
+        is_reserved(name) || self.own_headers.contains_key(name) || self.signer.reserves(name)
+    }
+
+    /// Signs with `secret` from the next request on, in place of the one at `index` in the settings.
+    pub(super) fn renew_secret(&self, index: usize, secret: &Secret) -> Result<(), InvalidSecret> {
+        self.signer.replace(index, secret)
     }
 
     /// The request of one attempt, signed for `now`. The body is shared, not copied.
@@ -83,17 +92,18 @@ impl RequestTemplate {
         &self,
         delivery: &ClaimedDelivery,
         now: Timestamp,
-    ) -> Result<reqwest::Request, InvalidHeader> {
-        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+    ) -> Result<Request<Full<Bytes>>, InvalidHeader> {
+        let mut request = Request::new(Full::new(delivery.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers(delivery, now)?;
-        *request.body_mut() = Some(delivery.body.clone().into());
         Ok(request)
     }
 
     /// The endpoint's own headers win over the plugin's, which may have been stored before the operator set them.
     fn headers(&self, delivery: &ClaimedDelivery, now: Timestamp) -> Result<HeaderMap, InvalidHeader> {
         let mut headers = self.own_headers.clone();
-        headers.reserve(delivery.headers.len() + 5);
+        headers.reserve(delivery.headers.len() + 6);
         for (name, value) in &delivery.headers {
             let (name, value) = parsed(name, value.as_bytes())?;
             if name != header::CONTENT_TYPE && !self.reserves(name.as_str()) {
@@ -104,8 +114,9 @@ impl RequestTemplate {
             headers.insert(header::CONTENT_TYPE, parsed_value("content-type", delivery.content_type.as_bytes())?);
         }
         headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+        headers.entry(header::ACCEPT).or_insert(ANYTHING);
         headers.insert(WEBHOOK_ID, parsed_value("webhook-id", delivery.id.as_str().as_bytes())?);
-        self.signer.sign(now, &delivery.body, &mut headers);
+        self.signer.sign(delivery.id.as_str(), now, &delivery.body, &mut headers);
         Ok(headers)
     }
 }

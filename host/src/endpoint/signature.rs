@@ -1,105 +1,157 @@
-//! What a receiver checks: the endpoint's signature over the exact bytes sent.
+//! What a receiver checks: the endpoint's signature over the exact bytes sent. Each scheme: `docs/signatures.md`.
 
-use hmac::{Hmac, KeyInit, Mac};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use sha2::Sha256;
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
-use crate::settings::SignatureProfile;
+use crate::settings::{SignatureScheme, SigningSecret};
+use crate::sync::lock;
 
-/// FraiseQL's page: `sha256=` and the lower-case hex of HMAC-SHA256 over `{timestamp}.{body}`.
+mod key;
+
+pub use key::{HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, InvalidSecret, check_secret, public_key};
+
+use key::{Key, Signed};
+
+/// `fraiseql` and `hmac`: the signature.
 pub const X_SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
-/// FraiseQL's page: the Unix seconds of this attempt, as signed.
+/// `fraiseql`: the Unix seconds of this attempt, as signed.
 pub const X_TIMESTAMP: HeaderName = HeaderName::from_static("x-timestamp");
-
-const PREFIX: &[u8] = b"sha256=";
-const HEX_BYTES: usize = 64;
+/// `github`: the signature.
+pub const X_HUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
+/// `standard-webhooks`: the Unix seconds of this attempt, as signed.
+pub const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+/// `standard-webhooks`: the signatures, separated by spaces.
+pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// Signs the attempts of one endpoint.
 pub(super) struct Signer {
-    // Keyed once: an attempt clones the state and never touches the secret.
-    keyed: Option<Hmac<Sha256>>,
+    scheme: SignatureScheme,
+    // Replaced whole when a secret's file changes; an attempt that is under way signs with what it took.
+    keys: Mutex<Arc<[SigningKey]>>,
 }
 
-/// A profile that signs has nothing to sign with.
+/// A secret, ready to sign.
+#[derive(Clone)]
+struct SigningKey {
+    key: Key,
+    expires_at: Option<Timestamp>,
+}
+
+/// Why an endpoint can't sign.
 #[derive(Debug, thiserror::Error)]
-#[error("it has no secret to sign with; set `secret`, or `signature = \"none\"`")]
-pub struct NoSecret;
+pub enum SignerError {
+    /// A scheme that signs has nothing to sign with.
+    #[error("it has no secret to sign with; set `secret`, or `signature = \"none\"`")]
+    NoSecret,
+    /// A secret that the scheme can't use.
+    #[error("its secret number {number} {source}; {}", source.help())]
+    Invalid {
+        /// From 1, in the order of the settings.
+        number: usize,
+        /// What is wrong with it.
+        source: InvalidSecret,
+    },
+}
+
+/// Whether a header belongs to a signature of any scheme, so that an endpoint may choose it for its own signature.
+pub fn is_signature_header(name: &str) -> bool {
+    ["x-signature", "x-hub-signature", "x-hub-signature-256", "stripe-signature"].contains(&name)
+}
 
 impl Signer {
-    /// A signer for `profile`.
-    ///
-    /// The profile `fraiseql` carries one signature: of several secrets the newest, which is the first, signs. A receiver
-    /// takes the new secret beside the old one before the operator puts it first.
-    pub(super) fn new(profile: SignatureProfile, secrets: &[Secret]) -> Result<Self, NoSecret> {
-        let keyed = match profile {
-            SignatureProfile::None => None,
-            SignatureProfile::Fraiseql => {
-                let newest = secrets.first().filter(|secret| !secret.is_empty()).ok_or(NoSecret)?;
-                Some(Hmac::new_from_slice(newest.expose()).map_err(|_| NoSecret)?)
-            }
+    /// A signer for `scheme` with `secrets`, the newest first.
+    pub(super) fn new(scheme: SignatureScheme, secrets: &[SigningSecret]) -> Result<Self, SignerError> {
+        let key = |(number, secret): (usize, &SigningSecret)| {
+            let key = Key::new(&scheme, &secret.secret).map_err(|source| SignerError::Invalid { number, source })?;
+            Ok(SigningKey { key, expires_at: secret.expires_at })
         };
-        Ok(Self { keyed })
+        let keys: Arc<[_]> = match scheme {
+            SignatureScheme::None => Arc::from([]),
+            _ => (1..).zip(secrets).map(key).collect::<Result<_, _>>()?,
+        };
+        if keys.is_empty() && scheme != SignatureScheme::None {
+            return Err(SignerError::NoSecret);
+        }
+        Ok(Self { scheme, keys: Mutex::new(keys) })
     }
 
-    /// Adds the profile's headers for an attempt made at `now`.
-    pub(super) fn sign(&self, now: Timestamp, body: &[u8], headers: &mut HeaderMap) {
-        let Some(keyed) = &self.keyed else { return };
-        let timestamp = HeaderValue::from(now.unix_seconds());
-        let mut mac = keyed.clone();
-        mac.update(timestamp.as_bytes());
-        mac.update(b".");
-        mac.update(body);
-        headers.insert(X_SIGNATURE, signature_value(&mac.finalize().into_bytes()));
-        headers.insert(X_TIMESTAMP, timestamp);
+    /// Signs with `secret` from the next attempt on, in place of the one that is at `index` in the settings.
+    pub(super) fn replace(&self, index: usize, secret: &Secret) -> Result<(), InvalidSecret> {
+        let key = Key::new(&self.scheme, secret)?;
+        let mut keys = lock(&self.keys);
+        let mut changed = keys.to_vec();
+        if let Some(place) = changed.get_mut(index) {
+            place.key = key;
+        }
+        *keys = changed.into();
+        Ok(())
+    }
+
+    /// Whether `name` is the header that the operator chose for the signature.
+    pub(super) fn reserves(&self, name: &str) -> bool {
+        self.scheme.chosen_header().is_some_and(|header| header.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Adds the scheme's headers for an attempt at the webhook `id` that is made at `now`.
+    ///
+    /// Every secret that has not expired signs, the newest first, where the scheme carries several signatures; else the
+    /// newest alone.
+    pub(super) fn sign(&self, id: &str, now: Timestamp, body: &[u8], headers: &mut HeaderMap) {
+        let keys = Arc::clone(&lock(&self.keys));
+        let mut active = keys.iter().filter(|key| key.signs_at(now)).map(|key| &key.key);
+        let time = now.unix_seconds().to_string();
+        let timed: [&[u8]; 3] = [time.as_bytes(), b".", body];
+        match &self.scheme {
+            SignatureScheme::None => {}
+            SignatureScheme::Fraiseql => {
+                let Some(newest) = active.next() else { return };
+                headers.insert(X_SIGNATURE, value(&format!("sha256={}", hex(&newest.sign(&timed)))));
+                headers.insert(X_TIMESTAMP, value(&time));
+            }
+            SignatureScheme::StandardWebhooks => {
+                let message: [&[u8]; 5] = [id.as_bytes(), b".", time.as_bytes(), b".", body];
+                let list: Vec<_> = active.map(|key| versioned(&key.sign(&message))).collect();
+                headers.insert(WEBHOOK_TIMESTAMP, value(&time));
+                headers.insert(WEBHOOK_SIGNATURE, value(&list.join(" ")));
+            }
+            SignatureScheme::Stripe { header } => {
+                let list: String = active.map(|key| format!(",v1={}", hex(&key.sign(&timed)))).collect();
+                headers.insert(header.clone(), value(&format!("t={time}{list}")));
+            }
+            SignatureScheme::Github => {
+                let Some(newest) = active.next() else { return };
+                headers.insert(X_HUB_SIGNATURE, value(&format!("sha256={}", hex(&newest.sign(&[body])))));
+            }
+            SignatureScheme::Hmac { header } => {
+                let Some(newest) = active.next() else { return };
+                headers.insert(header.clone(), value(&hex(&newest.sign(&[body]))));
+            }
+        }
     }
 }
 
-fn signature_value(digest: &[u8]) -> HeaderValue {
-    let mut text = [0; PREFIX.len() + HEX_BYTES];
-    text[..PREFIX.len()].copy_from_slice(PREFIX);
-    hex::encode_to_slice(digest, &mut text[PREFIX.len()..]).expect("a SHA-256 is 32 bytes");
-    HeaderValue::from_bytes(&text).expect("hex is a valid header value")
+impl SigningKey {
+    fn signs_at(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
+fn hex(signed: &Signed) -> String {
+    hex::encode(signed.bytes())
+}
+
+fn versioned(signed: &Signed) -> String {
+    format!("{},{}", signed.version(), STANDARD.encode(signed.bytes()))
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("digits, hex and base64 are a valid header value")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn signed(secrets: &[&str], seconds: i64, body: &str) -> HeaderMap {
-        let secrets: Vec<_> = secrets.iter().map(Secret::new).collect();
-        let mut headers = HeaderMap::new();
-        let signer = Signer::new(SignatureProfile::Fraiseql, &secrets).unwrap();
-        signer.sign(Timestamp(seconds * 1000 + 999), body.as_bytes(), &mut headers);
-        headers
-    }
-
-    #[test]
-    fn signs_as_the_page_does() {
-        // hmac.new(b"whsec", b"1767225600." + body, hashlib.sha256).hexdigest()
-        let headers = signed(&["whsec"], 1_767_225_600, r#"{"event":"order.created"}"#);
-        assert_eq!(headers[X_SIGNATURE], "sha256=f92006a5fc1185ea8f1c3abb0324fc43b64b380c25979f2b53ca26863e4fd4bc",);
-        assert_eq!(headers[X_TIMESTAMP], "1767225600");
-    }
-
-    #[test]
-    fn the_newest_secret_signs() {
-        assert_eq!(signed(&["new", "old"], 1, "{}"), signed(&["new"], 1, "{}"));
-        assert_ne!(signed(&["new", "old"], 1, "{}"), signed(&["old"], 1, "{}"));
-    }
-
-    #[test]
-    fn each_attempt_signs_its_own_time() {
-        assert_ne!(signed(&["s"], 1, "{}")[X_SIGNATURE], signed(&["s"], 2, "{}")[X_SIGNATURE]);
-    }
-
-    #[test]
-    fn without_a_secret_only_the_profile_none_is_built() {
-        assert!(Signer::new(SignatureProfile::Fraiseql, &[]).is_err());
-        assert!(Signer::new(SignatureProfile::Fraiseql, &[Secret::new("")]).is_err());
-        let mut headers = HeaderMap::new();
-        Signer::new(SignatureProfile::None, &[]).unwrap().sign(Timestamp(0), b"{}", &mut headers);
-        assert!(headers.is_empty());
-    }
-}
+mod tests;

@@ -56,12 +56,15 @@ impl Endpoint {
         let outcome = attempt.await.unwrap_or_else(|_| Outcome {
             result: AttemptResult::Transport(format!("no answer within {} s", TEST_TIMEOUT.as_secs())),
             retry_after: None,
+            location: None,
             response: Bytes::new(),
             duration: TEST_TIMEOUT,
         });
         let (status, error) = match outcome.result {
             AttemptResult::Status(status) => (Some(status), None),
-            AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) => (None, Some(error)),
+            AttemptResult::Transport(error) | AttemptResult::EgressDenied(error) | AttemptResult::Deferred(error) => {
+                (None, Some(error))
+            }
         };
         TestReport {
             endpoint: self.name.to_string(),
@@ -98,6 +101,7 @@ impl Endpoint {
             content_type: "application/json".to_owned(),
             headers: Vec::new(),
             body: body.to_string().into(),
+            due_at: now,
             attempts_made: 0,
             attempts_before_budget: 0,
         }
@@ -106,10 +110,9 @@ impl Endpoint {
     /// The request as it is going to be sent.
     fn preview(&self, delivery: &ClaimedDelivery, now: Timestamp) -> (String, Vec<(String, String)>) {
         let Ok(request) = self.template.request(delivery, now) else { return (String::new(), Vec::new()) };
-        let mut url = request.url().clone();
-        if url.query().is_some() {
-            url.set_query(None);
-        }
+        let uri = request.uri();
+        let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |it| it.as_str()));
+        let url = format!("{scheme}://{authority}{}", uri.path());
         let headers = request.headers().iter().map(|(name, value)| {
             let shown = match value.to_str() {
                 _ if value.is_sensitive() => REDACTED.to_owned(),
@@ -118,6 +121,6 @@ impl Endpoint {
             };
             (name.to_string(), shown)
         });
-        (url.to_string(), headers.collect())
+        (url, headers.collect())
     }
 }

@@ -26,6 +26,8 @@ pub struct Registry {
     histories: Mutex<BTreeMap<Arc<str>, History>>,
     /// Builds that are not called any more, by plugin and digest: see [`HOST_CRASHES_MAX`].
     crashers: Mutex<Option<Crashers>>,
+    /// Those that an operator has told to wait.
+    paused: Mutex<BTreeSet<Arc<str>>>,
     /// One change of what is at work at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -125,8 +127,18 @@ impl Registry {
             parts,
             plugins: Mutex::default(),
             crashers: Mutex::default(),
+            paused: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The plugins of `paused` wait from the first look on.
+    #[must_use]
+    pub fn with_paused(self, paused: BTreeSet<Arc<str>>) -> Self {
+        for plugin in &paused {
+            tracing::info!(%plugin, "the plugin is paused; its runs wait");
+        }
+        Self { paused: Mutex::new(paused), ..self }
     }
 
     /// Looks into the folder, and puts to work what is new or changed there. A file that won't load leaves the build
@@ -140,16 +152,47 @@ impl Registry {
         Ok(look)
     }
 
+    /// Has the plugins of `paused` wait, and all others work: their events are accepted, their runs parked.
+    pub async fn pause(&self, paused: BTreeSet<Arc<str>>) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let before = std::mem::replace(&mut *lock(&self.paused), paused.clone());
+        for plugin in paused.difference(&before) {
+            tracing::info!(%plugin, "the plugin is paused; its runs wait");
+        }
+        for plugin in before.difference(&paused) {
+            tracing::info!(%plugin, "the plugin is resumed");
+        }
+        self.put_to_work().await
+    }
+
+    /// Whether an operator has told it to wait.
+    pub fn is_paused(&self, plugin: &str) -> bool {
+        lock(&self.paused).contains(plugin)
+    }
+
     /// Has the pool, the routes and the store know what serves.
     async fn put_to_work(&self) -> Result<(), StoreError> {
-        let mut known = self.parts.store.known_plugins().await?;
+        let remembered = self.parts.store.known_plugins().await?;
+        let mut known = remembered.clone();
         for plugin in self.serving() {
             known.retain(|other| other.name != plugin.name);
-            known.push(as_known(&plugin));
+            let fresh = as_known(&plugin);
+            known.push(fresh.clone());
+            if self.is_paused(&plugin.name) {
+                // Its subjects are those of the file that is there. That puts its runs back to work, and they are parked
+                // again before anybody could take them.
+                if !remembered.contains(&fresh) {
+                    self.parts.store.remember_plugin(fresh).await?;
+                }
+                continue;
+            }
             let standing = self.remember_build(&plugin);
             self.parts.pool.install_with(plugin, standing);
         }
         self.mark_missing(&known);
+        for (name, _) in self.statuses() {
+            self.parts.metrics.plugin(&name).paused.set(i64::from(self.is_paused(&name)));
+        }
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
         let routes = Routes::new(&known, |name| self.is_serving(name));
         self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
@@ -358,7 +401,7 @@ impl Registry {
     }
 
     async fn settle_one(&self, name: Arc<str>, status: Status) -> Result<(), StoreError> {
-        let Some(plugin) = status.serving else {
+        let Some(plugin) = status.serving.filter(|_| !self.is_paused(&name)) else {
             let left = self.parts.pool.remove(&name);
             if !left.is_empty() {
                 self.parts.store.release(left, Vec::new()).await?;
@@ -398,6 +441,7 @@ impl Registry {
         self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
         let forgotten = self.parts.store.forget_plugin(Arc::clone(name), fate, self.parts.clock.now()).await?;
         lock(&self.plugins).remove(name);
+        lock(&self.paused).remove(name);
         tracing::warn!(plugin = %name, runs = forgotten.runs, keys = forgotten.keys, "the plugin is forgotten");
         Ok(forgotten)
     }
@@ -408,7 +452,7 @@ impl Registry {
     }
 
     fn is_serving(&self, name: &str) -> bool {
-        lock(&self.plugins).get(name).is_some_and(|entry| entry.status.serving.is_some())
+        !self.is_paused(name) && lock(&self.plugins).get(name).is_some_and(|entry| entry.status.serving.is_some())
     }
 
     fn serving(&self) -> Vec<Arc<Plugin>> {

@@ -47,7 +47,7 @@ impl Trial {
     /// # Errors
     /// The machine's certificates can't be read.
     pub fn new(plugin: Plugin, cache: TempDir) -> Result<Self, EndpointError> {
-        let endpoints = Endpoints::new(&[], &EgressSettings { allow: Vec::new() })?;
+        let endpoints = Endpoints::new(&[], &EgressSettings::default())?;
         Ok(Self { plugin, endpoints, services: Services::default(), _cache: cache })
     }
 

@@ -12,11 +12,13 @@ use url::Url;
 use super::backlog::backlog;
 use super::gate::gate;
 use super::host::Names;
-use super::kinds::{Setting, one_of, within};
+use super::kinds::{Setting, within};
 use super::retry::retry;
 use super::section::{Reported, Section};
 use super::show::REDACTED;
-use super::{BacklogSettings, EndpointSettings, Order, SignatureProfile};
+use super::{
+    AccessSettings, AuthSettings, BacklogSettings, EndpointSettings, Order, SignatureScheme, access, signature,
+};
 use crate::secret::Secret;
 
 /// The default of `timeout`.
@@ -58,6 +60,11 @@ pub const HEADERS_RESERVED: &[&str] = &[
 /// What reserved headers begin with.
 pub const HEADER_PREFIX_RESERVED: &str = "webhook-";
 
+/// Whether an endpoint can't set the header `name`, which is in lower case.
+pub(super) fn is_reserved(name: &str) -> bool {
+    HEADERS_RESERVED.contains(&name) || name.starts_with(HEADER_PREFIX_RESERVED)
+}
+
 /// An endpoint by its name, for those that refer to it.
 pub(super) struct NamedEndpoint {
     pub(super) name: Arc<str>,
@@ -79,25 +86,29 @@ pub(super) fn all(root: &Section<'_>) -> Result<Vec<NamedEndpoint>, Reported> {
 fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Reported> {
     let name = names.read(section);
     let url = section.required::<EndpointUrl>("url");
-    let signature = section.or_default("signature", SignatureProfile::Fraiseql);
-    let secrets = signing_secrets(section, signature);
+    let signature = signature::read(section);
     let timeout = section.or_default_if("timeout", TIMEOUT, within(Duration::from_millis(1), TIMEOUT_MAX));
     let concurrency = section.integer("concurrency", CONCURRENCY, 1..=CONCURRENCY_MAX);
     let headers = headers(&section.table("headers"));
+    let access = access(section, &url, &headers);
     let retry = retry(section);
     let order = section.or_default("order", Order::None);
     let backlog = backlog(section, &BacklogSettings::default());
     let gate = gate(section);
     section.finish();
-    let name = name?;
+    if let (Ok((scheme, _)), Ok(headers)) = (&signature, &headers) {
+        refuse_signature_header(section, scheme, headers)?;
+    }
+    let (name, (signature, secrets)) = (name?, signature?);
     let settings = EndpointSettings {
         name: name.clone(),
         url: url?.0,
-        secrets: secrets?,
-        signature: signature?,
+        secrets,
+        signature,
         timeout: timeout?,
         concurrency: usize::try_from(concurrency?).unwrap_or(1),
         headers: headers?,
+        access: access?,
         retry: retry?,
         order: order?,
         backlog: backlog?,
@@ -106,25 +117,47 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     Ok(NamedEndpoint { name, settings })
 }
 
-fn signing_secrets(
+/// What `[endpoint.auth]` says, where nothing else speaks against it.
+fn access(
     section: &Section<'_>,
-    signature: Result<SignatureProfile, Reported>,
-) -> Result<Vec<Secret>, Reported> {
-    let secrets = section.secrets("secret", SECRETS_MAX)?;
-    match signature {
-        Ok(SignatureProfile::None) if !secrets.is_empty() => {
-            let message = format!("`secret` in {} signs nothing, as `signature` is \"none\"", section.title);
-            section.context.warning(section.offset, message, Some("remove one of the two".to_owned()));
-        }
-        Ok(SignatureProfile::Fraiseql) if secrets.is_empty() => {
-            return Err(section.missing(
-                "secret",
-                "add secret = { env = \"NAME\" }, or signature = \"none\" to send unsigned webhooks",
-            ));
-        }
-        _ => {}
+    url: &Result<EndpointUrl, Reported>,
+    headers: &Result<Vec<(String, Secret)>, Reported>,
+) -> Result<AccessSettings, Reported> {
+    let access = access::read(section)?;
+    let offset = section.get("auth").map_or(section.offset, |value| value.span().start);
+    if access.auth.is_some()
+        && headers.as_ref().is_ok_and(|headers| headers.iter().any(|(name, _)| name == "authorization"))
+    {
+        let message = "sets the header `Authorization`, and so does [endpoint.headers]";
+        return Err(section.refuse("auth", offset, message, "remove one of the two"));
     }
-    Ok(secrets)
+    let is_plain = |url: &Url| url.scheme() == "http";
+    let (sent, asked) = match (&access.auth, url) {
+        (Some(AuthSettings::OAuth2(oauth2)), Ok(url)) => (is_plain(&url.0), is_plain(&oauth2.token_url)),
+        (Some(_), Ok(url)) => (is_plain(&url.0), false),
+        _ => (false, false),
+    };
+    if sent || asked {
+        let message =
+            format!("credentials of {} go over `http`, where whoever is on the way reads them", section.title);
+        section.context.warning(offset, message, Some("use https".to_owned()));
+    }
+    Ok(access)
+}
+
+/// The header that was chosen for the signature is no header of the endpoint besides.
+fn refuse_signature_header(
+    section: &Section<'_>,
+    scheme: &SignatureScheme,
+    headers: &[(String, Secret)],
+) -> Result<(), Reported> {
+    let chosen = scheme.chosen_header().map(HeaderName::as_str);
+    if !headers.iter().any(|(name, _)| Some(name.as_str()) == chosen) {
+        return Ok(());
+    }
+    let offset = section.get("headers").map_or(section.offset, |value| value.span().start);
+    let message = "has the header that `signature_header` names, which carries the signature";
+    Err(section.refuse("headers", offset, message, "remove it there"))
 }
 
 /// Headers that the host adds to every request.
@@ -158,7 +191,7 @@ fn header<'a>(
         return Err(section.refuse(written, offset, "is not a header name", ""));
     };
     let name = name.as_str();
-    if HEADERS_RESERVED.contains(&name) || name.starts_with(HEADER_PREFIX_RESERVED) {
+    if is_reserved(name) {
         return Err(section.refuse(written, offset, "is a reserved header: wirehook sets it by itself", "remove it"));
     }
     let (secret, origin) = if holds_secret(name) || matches!(value.get_ref(), DeValue::Table(_)) {
@@ -212,23 +245,5 @@ impl Setting for EndpointUrl {
             return format!("{url}?{REDACTED}");
         }
         url.to_string()
-    }
-}
-
-const SIGNATURES: &[(&str, SignatureProfile)] =
-    &[("fraiseql", SignatureProfile::Fraiseql), ("none", SignatureProfile::None)];
-
-impl Setting for SignatureProfile {
-    const EXPECTED: &'static str = "";
-
-    fn read(text: &str) -> Result<Self, String> {
-        one_of(text, SIGNATURES)
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Fraiseql => "fraiseql".to_owned(),
-            Self::None => "none".to_owned(),
-        }
     }
 }

@@ -1,11 +1,10 @@
-//! The sections there is one of: store, retention, plugins, admin, limits, egress.
+//! The sections there is one of: store, retention, plugins, admin, limits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::plugin::Grant;
@@ -18,8 +17,8 @@ use super::requests;
 use super::section::{Reported, Section};
 use super::show::Origin;
 use super::{
-    AdminSettings, Admit, BacklogSettings, EgressSettings, LimitsSettings, PluginCeiling, PluginsSettings,
-    RetentionSettings, StoreSettings, Synchronous,
+    AdminSettings, Admit, BacklogSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
+    StoreSettings, Synchronous,
 };
 
 /// The default of `[store] path`.
@@ -97,12 +96,6 @@ pub(super) fn limits(section: &Section<'_>) -> Result<LimitsSettings, Reported> 
     section.finish();
     let event_bytes_max = usize::try_from(event?.as_u64()).unwrap_or(usize::MAX);
     Ok(LimitsSettings { event_bytes_max, drain_deadline: deadline? })
-}
-
-pub(super) fn egress(section: &Section<'_>) -> Result<EgressSettings, Reported> {
-    let allow = section.list::<IpNet>("allow");
-    section.finish();
-    Ok(EgressSettings { allow: allow? })
 }
 
 /// `endpoints` are those configured, where they could be read.

@@ -13,7 +13,7 @@ use super::error::{Problem, SettingsError};
 use super::observers::{self, Observed};
 use super::section::Context;
 use super::show::Shown;
-use super::{LimitsSettings, PluginsSettings, Settings, SourceSettings, StoreSettings, endpoint, host, source};
+use super::{LimitsSettings, PluginsSettings, Settings, SourceSettings, StoreSettings, egress, endpoint, host, source};
 
 /// The largest settings file read, in bytes.
 pub const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
@@ -295,7 +295,7 @@ fn validate(path: &Path, text: &str, environment: &Environment) -> Result<Loaded
     let store = host::store(&root.table("store"));
     let retention = host::retention(&root.table("retention"));
     let limits = host::limits(&root.table("limits"));
-    let egress = host::egress(&root.table("egress"));
+    let egress = egress::read(&root.table("egress"));
     let admin = host::admin(&root.table("admin"));
     let endpoints = endpoint::all(&root);
     let sources = source::all(&root);

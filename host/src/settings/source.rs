@@ -19,6 +19,7 @@ mod nats;
 mod postgres;
 mod redis;
 
+pub(super) use self::address::tls as tls_files;
 pub use self::http::HTTP_LISTEN;
 pub(super) use self::postgres::url as postgres_url;
 pub use self::postgres::{OUTBOX_CHANNEL, OUTBOX_TABLE};
@@ -125,6 +126,15 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// Whether the bus keeps what this source does not take for a while, within its own limits.
+    pub fn keeps(&self) -> bool {
+        match self {
+            Self::Jetstream { ephemeral, .. } | Self::RedisStream { ephemeral, .. } => !ephemeral,
+            Self::PostgresOutbox { .. } => true,
+            Self::Nats { .. } | Self::Redis { .. } | Self::Postgres { .. } | Self::Http { .. } | Self::Stdin => false,
+        }
+    }
+
     /// The name in the settings.
     pub fn name(&self) -> &'static str {
         match self {

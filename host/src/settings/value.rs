@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::kinds::Setting;
 use super::load::read_bounded;
@@ -189,28 +189,19 @@ impl<'a> Section<'a> {
         Ok(Some(secret))
     }
 
-    /// A secret or an array of them; empty when absent.
-    pub(super) fn secrets(&self, key: &'static str, len_max: usize) -> Result<Vec<Secret>, Reported> {
-        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let DeValue::Array(array) = value.get_ref() else {
-            let (secret, origin) = self.one_secret(key, value)?;
-            self.show(key, Value::from(REDACTED), origin);
-            return Ok(vec![secret]);
-        };
-        if array.is_empty() || array.len() > len_max {
-            let message = format_args!("has {} elements, which is not within 1 to {len_max}", array.len());
-            return Err(self.refuse(key, value.span().start, message, ""));
-        }
-        let found: Vec<_> = array.iter().map(|element| self.one_secret(key, element)).collect();
-        let found: Vec<(Secret, Origin)> = found.into_iter().collect::<Result<_, _>>()?;
-        let (secrets, origins): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        let shown = secrets.iter().map(|_| Value::from(REDACTED)).collect();
-        self.show(key, Value::Array(shown), Origin::Several(origins));
-        Ok(secrets)
-    }
-
     /// One secret and its origin.
     pub(super) fn one_secret(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Result<(Secret, Origin), Reported> {
+        let (secret, origin, ()) = self.one_secret_and(key, value, |_| ())?;
+        Ok((secret, origin))
+    }
+
+    /// One secret, its origin, and what `more` reads of the table that says where it is.
+    pub(super) fn one_secret_and<T>(
+        &self,
+        key: &str,
+        value: &'a Spanned<DeValue<'a>>,
+        more: impl FnOnce(&Section<'a>) -> T,
+    ) -> Result<(Secret, Origin, T), Reported> {
         let offset = value.span().start;
         let DeValue::Table(table) = value.get_ref() else {
             return Err(self.refuse(key, offset, "is a secret, and stands in the settings as it is", SECRET_HELP));
@@ -223,12 +214,13 @@ impl<'a> Section<'a> {
                 SECRET_HELP,
             ));
         }
-        let found = self.resolve(key, value)?;
+        let (found, more) = self.place(key, table, offset, more);
+        let found = found?;
         if found.text.is_empty() {
             let message = format_args!("is empty: {} holds nothing", named(&found.origin));
             return Err(self.refuse(key, offset, message, "put the secret there"));
         }
-        Ok((Secret::new(found.text.as_bytes()), found.origin))
+        Ok((Secret::new(found.text.as_bytes()), found.origin, more))
     }
 
     /// The string that a value stands for.
@@ -238,28 +230,39 @@ impl<'a> Section<'a> {
         match value.get_ref() {
             DeValue::String(text) => Ok(Found { text: text.to_string(), origin: here(), offset }),
             DeValue::Datetime(datetime) => Ok(Found { text: datetime.to_string(), origin: here(), offset }),
-            DeValue::Table(table) => {
-                let inner = Section::new(self.context, Some(table), offset, String::new(), format!("`{key}`"));
-                let part = |name: &'static str| match inner.get(name).map(Spanned::get_ref) {
-                    None => Ok(None),
-                    Some(DeValue::String(text)) => Ok(Some(text.to_string())),
-                    Some(other) => Err(inner.wrong_type(name, offset, "a string", other)),
-                };
-                let parts = (part("env"), part("default"), part("file"));
-                inner.finish();
-                match (parts.0?, parts.1?, parts.2?) {
-                    (Some(name), default, None) => self.variable(key, offset, name, default),
-                    (None, None, Some(path)) => self.file(key, offset, &path),
-                    _ => Err(self.refuse(
-                        key,
-                        offset,
-                        "does not say where its value is",
-                        "write { env = \"NAME\" }, { env = \"NAME\", default = \"…\" } or { file = \"path\" }",
-                    )),
-                }
-            }
+            DeValue::Table(table) => self.place(key, table, offset, |_| ()).0,
             other => Err(self.wrong_type(key, offset, "a string", other)),
         }
+    }
+
+    /// The string at the place that a table names, and what `more` reads of that table.
+    fn place<T>(
+        &self,
+        key: &str,
+        table: &'a DeTable<'a>,
+        offset: usize,
+        more: impl FnOnce(&Section<'a>) -> T,
+    ) -> (Result<Found, Reported>, T) {
+        let inner = Section::new(self.context, Some(table), offset, String::new(), format!("`{key}`"));
+        let part = |name: &'static str| match inner.get(name).map(Spanned::get_ref) {
+            None => Ok(None),
+            Some(DeValue::String(text)) => Ok(Some(text.to_string())),
+            Some(other) => Err(inner.wrong_type(name, offset, "a string", other)),
+        };
+        let parts = (part("env"), part("default"), part("file"));
+        let more = more(&inner);
+        inner.finish();
+        let found = || match (parts.0?, parts.1?, parts.2?) {
+            (Some(name), default, None) => self.variable(key, offset, name, default),
+            (None, None, Some(path)) => self.file(key, offset, &path),
+            _ => Err(self.refuse(
+                key,
+                offset,
+                "does not say where its value is",
+                "write { env = \"NAME\" }, { env = \"NAME\", default = \"…\" } or { file = \"path\" }",
+            )),
+        };
+        (found(), more)
     }
 
     /// As [`Self::resolve`]; a value of another type is told what `T` expects.

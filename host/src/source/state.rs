@@ -21,6 +21,8 @@ pub struct SourceStatus {
     pub connected: bool,
     /// Whether its input has ended, so that it is not connected for a good reason.
     pub ended: bool,
+    /// Whether an operator has it paused: it has stopped, and is not connected for a good reason.
+    pub paused: bool,
     /// What went wrong last; gone once it is connected and accepting again.
     pub last_error: Option<Arc<str>>,
     /// How often it connected again.
@@ -29,6 +31,28 @@ pub struct SourceStatus {
     pub messages_lost: u64,
     /// Where it listens, for those that listen.
     pub address: Option<SocketAddr>,
+}
+
+impl SourceStatus {
+    /// Whether it is connected, or not for a good reason.
+    pub fn is_ready(&self) -> bool {
+        self.connected || self.ended || self.paused
+    }
+
+    /// Whether it will bring nothing more by itself.
+    pub fn is_done(&self) -> bool {
+        self.ended || self.paused
+    }
+
+    /// In a word: `connected`, `disconnected`, `paused` or `ended`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self { paused: true, .. } => "paused",
+            Self { ended: true, .. } => "ended",
+            Self { connected: true, .. } => "connected",
+            _ => "disconnected",
+        }
+    }
 }
 
 impl SourceState {
@@ -52,10 +76,9 @@ impl SourceState {
         self.status.borrow().clone()
     }
 
-    /// Whether it is ready: connected, or done with its input.
+    /// Whether it is ready: connected, or not for a good reason.
     pub fn is_ready(&self) -> bool {
-        let status = self.status.borrow();
-        status.connected || status.ended
+        self.status.borrow().is_ready()
     }
 
     /// Tells of every change from now on.
@@ -72,6 +95,22 @@ impl SourceState {
 
     pub(super) fn disconnected(&self) {
         self.status.send_if_modified(|status| std::mem::replace(&mut status.connected, false));
+    }
+
+    /// It has stopped because an operator wanted it to, or begins again.
+    pub(super) fn paused(&self, paused: bool) {
+        let changed = self.status.send_if_modified(|status| {
+            let changed = std::mem::replace(&mut status.paused, paused) != paused;
+            if changed {
+                status.connected = false;
+                status.last_error = None;
+            }
+            changed
+        });
+        if changed {
+            let text = if paused { "the source is paused" } else { "the source is resumed" };
+            tracing::info!(source = %self.name, kind = self.kind, "{text}");
+        }
     }
 
     pub(super) fn reconnected(&self) {
@@ -150,5 +189,26 @@ mod tests {
         assert_eq!(state.status().messages_lost, 3);
         state.ended();
         assert!(state.is_ready() && !state.status().connected);
+    }
+
+    #[test]
+    fn a_paused_source_is_ready_and_forgets_why_it_was_not_connected() {
+        let state = SourceState::new("bus".into(), "nats");
+        let check = |word, ready| assert_eq!((state.status().word(), state.is_ready()), (word, ready));
+        check("disconnected", false);
+        state.failed(&"down");
+        state.paused(true);
+        check("paused", true);
+        assert_eq!(state.status().last_error, None);
+        let mut changes = state.on_change();
+        changes.mark_unchanged();
+        state.paused(true);
+        assert!(!changes.has_changed().unwrap(), "twice is once");
+        state.paused(false);
+        check("disconnected", false);
+        state.connected();
+        check("connected", true);
+        state.ended();
+        check("ended", true);
     }
 }

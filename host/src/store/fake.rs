@@ -13,9 +13,9 @@ use super::{
     Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Changed, Claim, Claimed, ClaimedDelivery, ClaimedRun,
     Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
     DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord,
-    EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, NewDelivery, Pace, ParkedFate, Place, Purge,
-    Purged, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage, StateValue,
-    Store, StoreError, StoreStatus, Written,
+    EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, NewDelivery, Pace, ParkedFate, Pause, PauseKind,
+    Place, Purge, Purged, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage,
+    StateValue, Store, StoreError, StoreStatus, Waiting, Written,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -70,6 +70,8 @@ pub(crate) struct Seen {
     pub(crate) behind: HashMap<DeliverySeq, ClaimedDelivery>,
     /// What was to be expired, and before when.
     pub(crate) expired: Vec<(Backlog, Timestamp)>,
+    /// What is paused.
+    pub(crate) pauses: Vec<Pause>,
     /// The cursor last kept for each source.
     pub(crate) cursors: HashMap<Arc<str>, Bytes>,
     /// Changes of endpoints that were made durable.
@@ -156,6 +158,7 @@ pub(crate) fn delivery(seq: i64, endpoint: &str) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: Vec::new(),
         body: Bytes::from(seq.to_string()),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }
@@ -211,11 +214,13 @@ impl Seen {
     }
 
     fn record(&mut self, record: AttemptRecord) {
-        if let (Some(mut delivery), Transition::Retry { due_at }) =
-            (self.claimed.remove(&record.delivery), &record.transition)
-        {
-            delivery.attempts_made += 1;
-            self.deliveries.push_back((*due_at, delivery));
+        match (self.claimed.remove(&record.delivery), &record.transition) {
+            (Some(mut delivery), Transition::Retry { due_at }) => {
+                delivery.attempts_made += 1;
+                self.deliveries.push_back((*due_at, delivery));
+            }
+            (Some(delivery), Transition::Deferred { due_at }) => self.deliveries.push_back((*due_at, delivery)),
+            _ => {}
         }
         self.attempts.push(record);
     }
@@ -323,6 +328,25 @@ impl Store for FakeStore {
     }
     fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
         self.answer("status", |_| StoreStatus::default())
+    }
+    fn waiting(&self, _: Vec<Arc<str>>) -> Answer<'_, Waiting> {
+        self.answer("waiting", |_| Waiting::default())
+    }
+    fn pauses(&self) -> Answer<'_, Vec<Pause>> {
+        self.answer("pauses", |seen| seen.pauses.clone())
+    }
+    fn pause(&self, pause: Pause) -> Answer<'_, bool> {
+        self.answer("pause", |seen| {
+            seen.pauses.push(pause);
+            true
+        })
+    }
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> Answer<'_, bool> {
+        self.answer("resume", move |seen| {
+            let before = seen.pauses.len();
+            seen.pauses.retain(|pause| (pause.kind, &pause.name) != (kind, &name));
+            seen.pauses.len() < before
+        })
     }
     fn is_idle(&self, _: Vec<Arc<str>>) -> Answer<'_, bool> {
         self.answer("is_idle", |_| true)

@@ -18,6 +18,7 @@ mod lock;
 mod lookup;
 mod open;
 mod order;
+mod pause;
 mod plugin_state;
 mod purge;
 mod queries;
@@ -25,12 +26,14 @@ mod queue;
 mod reader;
 mod runs;
 mod select;
+mod size;
 mod state;
 mod status;
 mod suspects;
 mod sweep;
 mod tally;
 mod trace;
+mod waiting;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -42,10 +45,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use self::health::{Failing, FailingKind};
 pub use self::open::{OpenError, SqliteOptions};
+pub(crate) use self::size::free_bytes;
 
 use self::checkpoint::Checkpoints;
 use self::claims::Release;
@@ -58,8 +63,8 @@ use super::begun::{self, Begun, BegunFile};
 use super::{
     Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
-    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Retention, RunCompletion,
-    SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Pause, PauseKind,
+    Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -76,7 +81,7 @@ pub struct SqliteStore {
     counters: Arc<Counters>,
     begun: Arc<BegunFile>,
     health: Arc<Health>,
-    folder: PathBuf,
+    path: PathBuf,
     closed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -131,11 +136,11 @@ impl SqliteStore {
         Ok(Self {
             queue,
             readers: Readers::new(options.clone()),
+            path: options.path.clone(),
             state_readers: Readers::new(options),
             counters,
             begun,
             health,
-            folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
             closed: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
         })
@@ -167,7 +172,7 @@ impl SqliteStore {
 
     /// The folder that its files are in.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.path.parent().unwrap_or(Path::new("/"))
     }
 
     fn begin_close(&self) -> Option<oneshot::Receiver<()>> {
@@ -304,8 +309,34 @@ impl Store for SqliteStore {
         self.move_all(move |group| group.park_some(&plugin)).boxed()
     }
 
-    fn status(&self, _now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
-        self.readers.read(status::status).boxed()
+    fn status(&self, now: Timestamp) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        let path = self.path.clone();
+        let status = move |connection: &Connection| {
+            let counted = status::status(connection, now)?;
+            Ok(StoreStatus { size: size::of(&path), ..counted })
+        };
+        self.readers.read(status).boxed()
+    }
+
+    fn waiting(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<Waiting, StoreError>> {
+        let path = self.path.clone();
+        let waiting = move |connection: &Connection| {
+            let counted = waiting::waiting(connection, &endpoints)?;
+            Ok(Waiting { size: size::of(&path), ..counted })
+        };
+        self.readers.read(waiting).boxed()
+    }
+
+    fn pauses(&self) -> BoxFuture<'_, Result<Vec<Pause>, StoreError>> {
+        self.readers.read(pause::pauses).boxed()
+    }
+
+    fn pause(&self, pause: Pause) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.write(SMALL, move |group| group.pause(&pause)).boxed()
+    }
+
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.write(SMALL, move |group| group.resume(kind, &name)).boxed()
     }
 
     fn is_idle(&self, endpoints: Vec<Arc<str>>) -> BoxFuture<'_, Result<bool, StoreError>> {

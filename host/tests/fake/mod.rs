@@ -16,8 +16,8 @@ use wirehook::store::{
     DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryChange, DeliveryDetail,
     DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth,
     EndpointRecord, EndpointState, EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, Pace, ParkedFate,
-    Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion, Sought, SourceCursor, StateUsage, StateValue,
-    Store, StoreError, StoreStatus,
+    Pause, PauseKind, Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion, Sought, SourceCursor, StateUsage,
+    StateValue, Store, StoreError, StoreStatus, Waiting,
 };
 
 #[derive(Default)]
@@ -25,6 +25,7 @@ pub(crate) struct FakeStore {
     pub(crate) letters: Mutex<Vec<DeadLetterDetail>>,
     pub(crate) redriven_at: Mutex<Vec<Timestamp>>,
     pub(crate) endpoints: Mutex<Vec<EndpointRecord>>,
+    pub(crate) pauses: Mutex<Vec<Pause>>,
 }
 
 pub(crate) fn endpoint(name: &str, state: EndpointState, reason: &str) -> EndpointRecord {
@@ -146,7 +147,8 @@ impl Store for FakeStore {
         no()
     }
     fn known_plugins(&self) -> Answer<'_, Vec<KnownPlugin>> {
-        async { Ok(Vec::new()) }.boxed()
+        let orders = KnownPlugin { name: "orders".into(), subjects: Vec::new(), digest: "d1".into() };
+        async { Ok(vec![orders]) }.boxed()
     }
     fn remember_plugin(&self, _: KnownPlugin) -> Answer<'_, u64> {
         no()
@@ -157,6 +159,26 @@ impl Store for FakeStore {
     fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
         let dead_letters = vec![ReasonCount { reason: Reason::PluginTrap, count: 1 }];
         async { Ok(StoreStatus { events: 7, dead_letters, ..StoreStatus::default() }) }.boxed()
+    }
+    fn waiting(&self, _: Vec<Arc<str>>) -> Answer<'_, Waiting> {
+        no()
+    }
+    fn pauses(&self) -> Answer<'_, Vec<Pause>> {
+        let pauses = self.pauses.lock().unwrap().clone();
+        async { Ok(pauses) }.boxed()
+    }
+    fn pause(&self, pause: Pause) -> Answer<'_, bool> {
+        let mut pauses = self.pauses.lock().unwrap();
+        let fresh = !pauses.iter().any(|known| (known.kind, &known.name) == (pause.kind, &pause.name));
+        pauses.extend(fresh.then_some(pause));
+        async move { Ok(fresh) }.boxed()
+    }
+    fn resume(&self, kind: PauseKind, name: Arc<str>) -> Answer<'_, bool> {
+        let mut pauses = self.pauses.lock().unwrap();
+        let before = pauses.len();
+        pauses.retain(|known| (known.kind, &known.name) != (kind, &name));
+        let resumed = pauses.len() < before;
+        async move { Ok(resumed) }.boxed()
     }
     fn is_idle(&self, _: Vec<Arc<str>>) -> Answer<'_, bool> {
         no()

@@ -13,6 +13,7 @@ mod backlog;
 mod endpoints;
 mod history;
 mod state;
+mod waiting;
 mod whole;
 
 use std::sync::Arc;
@@ -46,8 +47,8 @@ pub use self::dead_letters::{
     redrives_and_discards_what_the_filter_means, redrives_with_a_new_budget, refuses_to_redrive_messages,
 };
 pub use self::deliveries::{
-    claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came, lists_newest_first_within_the_limit,
-    records_an_attempt_once,
+    a_deferred_attempt_is_none, claims_deliveries_earliest_due_first, gives_a_delivery_back_as_it_came,
+    lists_newest_first_within_the_limit, records_an_attempt_once,
 };
 pub use self::endpoints::{
     changes_an_endpoint_s_state_once, keeps_how_endpoints_fare, knows_endpoints_from_when_they_were_entered,
@@ -73,6 +74,7 @@ pub use self::runs::{
 pub use self::state::{
     a_change_of_what_was_read_is_a_conflict, keeps_state_with_the_run_that_wrote_it, state_has_bounds,
 };
+pub use self::waiting::{counts_what_died_lately, keeps_pauses, tells_what_waits};
 pub use self::whole::{
     counts_what_is_in_it, forgets_keys_by_their_own_age, is_idle_when_nothing_will_happen_by_itself,
     sweeps_what_is_past_its_age_only,
@@ -87,6 +89,9 @@ impl<F: Fn() -> Arc<dyn Store>> Factory for F {}
 macro_rules! for_each_store_property {
     ($each:ident) => {
         $each!(
+            tells_what_waits,
+            counts_what_died_lately,
+            keeps_pauses,
             accepts_a_key_once,
             tells_a_conflict_from_a_duplicate,
             keeps_a_conflict_once,
@@ -112,6 +117,7 @@ macro_rules! for_each_store_property {
             gives_a_delivery_back_as_it_came,
             claims_deliveries_earliest_due_first,
             records_an_attempt_once,
+            a_deferred_attempt_is_none,
             a_dead_delivery_is_a_dead_letter,
             a_delivery_waits_for_the_one_before_it,
             a_delivery_waits_for_earlier_runs,
@@ -271,7 +277,7 @@ pub async fn deliver(store: &dyn Store, id: &str, claim: Claim, now: Timestamp) 
 pub fn attempt(delivery: DeliverySeq, number: u32, started_at: Timestamp, transition: Transition) -> AttemptRecord {
     let status = match transition {
         Transition::Delivered => 200,
-        Transition::Retry { .. } => 503,
+        Transition::Retry { .. } | Transition::Deferred { .. } => 503,
         Transition::Dead { .. } => 400,
     };
     AttemptRecord {

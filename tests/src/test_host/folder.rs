@@ -76,6 +76,7 @@ impl PluginFile {
 pub struct HostFolderBuilder {
     sections: String,
     limits: String,
+    egress: String,
     plugin_settings: String,
     variables: BTreeMap<String, String>,
     plugins: Vec<PluginFile>,
@@ -125,6 +126,13 @@ impl HostFolderBuilder {
     pub fn limits(mut self, text: &str) -> Self {
         self.limits.push_str(text);
         self.limits.push('\n');
+        self
+    }
+
+    /// More of `[egress]`.
+    pub fn egress(mut self, text: &str) -> Self {
+        self.egress.push_str(text);
+        self.egress.push('\n');
         self
     }
 
@@ -199,7 +207,8 @@ impl HostFolderBuilder {
         write!(settings, "[store]\npath = {STORE:?}\n{}", self.store_settings)?;
         write!(settings, "[plugins]\ndir = {PLUGINS:?}\n{}", self.plugin_settings)?;
         write!(settings, "[admin]\nlisten = \"127.0.0.1:{}\"\n", folder.admin_port)?;
-        write!(settings, "[egress]\nallow = [\"127.0.0.0/8\"]\n[limits]\n{}{}", self.limits, self.sections)?;
+        write!(settings, "[egress]\nallow = [\"127.0.0.0/8\"]\n{}", self.egress)?;
+        write!(settings, "[limits]\n{}{}", self.limits, self.sections)?;
         folder.write_settings(&settings)?;
         for plugin in &self.plugins {
             folder.put_plugin(plugin)?;
@@ -275,6 +284,23 @@ impl HostFolder {
         self.root.path().join(STORE)
     }
 
+    /// Puts a file there in one step; replaces one of that name.
+    pub fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
+        let hidden = self.root.path().join(format!("{name}.part"));
+        std::fs::write(&hidden, content)?;
+        Ok(std::fs::rename(hidden, self.root.path().join(name))?)
+    }
+
+    /// Takes a file away.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.root.path().join(name))?)
+    }
+
+    /// Every file in the folder and below, whole.
+    pub fn contents(&self) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        contents(self.root.path())
+    }
+
     fn put(&self, name: &str, content: &[u8]) -> Result<()> {
         let hidden = self.root.path().join(format!("{name}.part"));
         std::fs::write(&hidden, content)?;
@@ -285,6 +311,19 @@ impl HostFolder {
     pub fn plugins(&self) -> PathBuf {
         self.root.path().join(PLUGINS)
     }
+}
+
+fn contents(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(contents(&path)?);
+        } else if path.is_file() {
+            files.push((path.clone(), std::fs::read(&path)?));
+        }
+    }
+    Ok(files)
 }
 
 impl OpenFiles {

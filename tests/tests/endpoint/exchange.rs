@@ -8,7 +8,7 @@ use wirehook::clock::{ManualClock, SystemClock, Timestamp};
 use wirehook::delivery::AttemptResult::Status;
 use wirehook::endpoint::{RESPONSE_EXCERPT_BYTES_MAX, RESPONSE_READ_BYTES_MAX};
 use wirehook::secret::Secret;
-use wirehook::settings::SignatureProfile;
+use wirehook::settings::SignatureScheme;
 use wirehook_tests::raw_endpoint::{DEADLINE, RawEndpoint, delivery, endpoint, settings};
 
 use crate::{attempt, transport};
@@ -46,10 +46,10 @@ async fn the_request_on_the_wire() {
 }
 
 #[tokio::test]
-async fn the_profile_none_signs_nothing() {
+async fn the_scheme_none_signs_nothing() {
     let server = RawEndpoint::answering(OK).await;
     let mut settings = settings(&server.url("/"));
-    (settings.signature, settings.secrets) = (SignatureProfile::None, Vec::new());
+    (settings.signature, settings.secrets) = (SignatureScheme::None, Vec::new());
     assert_eq!(attempt(&endpoint(settings)).await.result, Status(200));
     let request = server.request().await;
     request.header("webhook-id");

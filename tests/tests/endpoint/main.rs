@@ -1,7 +1,12 @@
 //! One attempt against servers that behave, misbehave and must not be reached.
 
+mod auth;
+mod authority;
+mod certificates;
 mod exchange;
 mod network;
+mod proxy;
+mod ssrf;
 mod tls;
 
 use std::sync::Arc;

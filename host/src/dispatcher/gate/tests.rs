@@ -144,7 +144,7 @@ impl Simulation {
         let result = AttemptResult::Status(status);
         // An answer takes time: else nothing would ever be under way.
         (
-            Outcome { result, retry_after, response: Bytes::new(), duration: latency },
+            Outcome { result, retry_after, location: None, response: Bytes::new(), duration: latency },
             latency.max(Duration::from_millis(1)),
         )
     }
@@ -422,7 +422,7 @@ proptest! {
     ) {
         let due = |retry_after| {
             let result = AttemptResult::Status(429);
-            let outcome = Outcome { result, retry_after, response: Bytes::new(), duration: Duration::ZERO };
+            let outcome = Outcome { result, retry_after, location: None, response: Bytes::new(), duration: Duration::ZERO };
             match decide(&retry, attempt, &outcome, WALL, &mut fastrand::Rng::with_seed(seed)) {
                 Transition::Retry { due_at } => Some(due_at),
                 _ => None,

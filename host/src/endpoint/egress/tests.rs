@@ -170,7 +170,74 @@ fn embeddings(inner: Ipv4Addr) -> Vec<Ipv6Addr> {
     .to_vec()
 }
 
+/// Ways to write one part of an IPv4 address: decimal, octal, hexadecimal, with zeros before it.
+fn part(value: u32, way: u8) -> String {
+    match way % 5 {
+        0 => format!("{value}"),
+        1 => format!("0{value:o}"),
+        2 => format!("0x{value:x}"),
+        3 => format!("0X{value:08X}"),
+        _ => format!("000{value:o}"),
+    }
+}
+
+/// An address as `inet_aton` reads it: in one to four parts, the last of which takes what is left.
+fn written(address: Ipv4Addr, parts: usize, ways: [u8; 4], dot: bool) -> String {
+    let [a, b, c, d] = address.octets().map(u32::from);
+    let parts: Vec<u32> = match parts {
+        1 => vec![u32::from(address)],
+        2 => vec![a, b << 16 | c << 8 | d],
+        3 => vec![a, b, c << 8 | d],
+        _ => vec![a, b, c, d],
+    };
+    let text: Vec<_> = parts.iter().zip(ways).map(|(value, way)| part(*value, way)).collect();
+    text.join(".") + if dot { "." } else { "" }
+}
+
+/// The address that a URL's host comes to, where it is one.
+fn host_of(host: &str) -> Option<IpAddr> {
+    match url::Url::parse(&format!("http://{host}:8080/")).ok()?.host()? {
+        url::Host::Ipv4(address) => Some(address.into()),
+        url::Host::Ipv6(address) => Some(address.into()),
+        url::Host::Domain(_) => None,
+    }
+}
+
 proptest! {
+    /// Whatever the notation: the guard sees the address that would be connected to.
+    #[test]
+    fn no_notation_gets_a_refused_address_through(
+        which in 0..DENIED_V4.len(),
+        host in any::<u32>(),
+        parts in 1..=4usize,
+        ways in any::<[u8; 4]>(),
+        dot in any::<bool>(),
+        percent in any::<bool>(),
+    ) {
+        let (network, _) = DENIED_V4[which];
+        let inner = Ipv4Addr::from(u32::from(network.network()) | (host & u32::from(network.hostmask())));
+        let mut text = written(inner, parts, ways, dot);
+        if percent {
+            text = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        }
+        prop_assert_eq!(host_of(&text), Some(inner.into()), "{}", text);
+        prop_assert!(vet(inner.into(), &[]).is_err());
+    }
+
+    #[test]
+    fn no_notation_of_an_embedding_gets_through(which in 0..DENIED_V4.len(), host in any::<u32>(), upper in any::<bool>()) {
+        let (network, _) = DENIED_V4[which];
+        let inner = Ipv4Addr::from(u32::from(network.network()) | (host & u32::from(network.hostmask())));
+        for address in embeddings(inner) {
+            let text = format!("[{address}]");
+            let long = address.segments().map(|segment| format!("{segment:04x}")).join(":");
+            let text = if upper { format!("[{}]", long.to_uppercase()) } else { text };
+            let found = host_of(&text);
+            prop_assert_eq!(found, Some(address.into()), "{}", text);
+            prop_assert!(vet(address.into(), &[]).is_err(), "{}", text);
+        }
+    }
+
     #[test]
     fn no_embedding_gets_a_refused_address_through(which in 0..DENIED_V4.len(), host in any::<u32>()) {
         let (network, _) = DENIED_V4[which];

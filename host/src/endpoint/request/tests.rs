@@ -1,27 +1,32 @@
-use bytes::Bytes;
+use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::delivery::{DeliveryId, RetryPolicy};
 use crate::event::EventKey;
-use crate::settings::SignatureProfile;
+use crate::settings::SignatureScheme;
 use crate::store::DeliverySeq;
 
-fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
-    let settings = EndpointSettings {
+fn settings(own: &[(&str, &str)]) -> EndpointSettings {
+    EndpointSettings {
         name: "orders".into(),
         url: "https://example.com/hooks?tenant=1".parse().unwrap(),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Fraiseql,
         timeout: std::time::Duration::from_secs(15),
         concurrency: 1,
         headers: own.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect(),
+        access: crate::settings::AccessSettings::default(),
         retry: RetryPolicy::default(),
         order: crate::settings::Order::None,
         backlog: crate::settings::BacklogSettings::default(),
         gate: crate::dispatcher::gate::GatePolicy::default(),
-    };
-    let signer = Signer::new(settings.signature, &settings.secrets).unwrap();
-    RequestTemplate::new(&settings, signer)
+    }
+}
+
+fn template(own: &[(&str, &str)]) -> Result<RequestTemplate, InvalidHeader> {
+    let settings = settings(own);
+    let signer = Signer::new(settings.signature.clone(), &settings.secrets).unwrap();
+    RequestTemplate::new(&settings, Uri::try_from(settings.url.as_str()).unwrap(), signer)
 }
 
 fn delivery(headers: &[(&str, &str)]) -> ClaimedDelivery {
@@ -34,12 +39,13 @@ fn delivery(headers: &[(&str, &str)]) -> ClaimedDelivery {
         content_type: "application/json".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         body: Bytes::from_static(b"{}"),
+        due_at: Timestamp(0),
         attempts_made: 0,
         attempts_before_budget: 0,
     }
 }
 
-fn request(own: &[(&str, &str)], webhook: &[(&str, &str)]) -> reqwest::Request {
+fn request(own: &[(&str, &str)], webhook: &[(&str, &str)]) -> Request<Full<Bytes>> {
     template(own).unwrap().request(&delivery(webhook), Timestamp(1_000)).unwrap()
 }
 
@@ -57,7 +63,7 @@ fn carries_what_every_request_must() {
     check(&[], &[], "webhook-id", &["msg_1"]);
     check(&[], &[], "x-timestamp", &["1"]);
     check(&[], &[], "user-agent", &[concat!("wirehook/", env!("CARGO_PKG_VERSION"))]);
-    assert_eq!(request(&[], &[]).url().as_str(), "https://example.com/hooks?tenant=1");
+    assert_eq!(request(&[], &[]).uri().to_string(), "https://example.com/hooks?tenant=1");
     assert_eq!(request(&[], &[]).method(), Method::POST);
 }
 
@@ -65,7 +71,8 @@ fn carries_what_every_request_must() {
 fn the_body_is_shared() {
     let delivery = delivery(&[]);
     let request = template(&[]).unwrap().request(&delivery, Timestamp(1_000)).unwrap();
-    assert_eq!(request.body().unwrap().as_bytes().unwrap().as_ptr(), delivery.body.as_ptr());
+    let sent = futures::executor::block_on(request.into_body().collect()).unwrap().to_bytes();
+    assert_eq!(sent.as_ptr(), delivery.body.as_ptr());
 }
 
 #[test]
@@ -85,6 +92,24 @@ fn plugins_do_not_get_past_the_host() {
     check(&[], &[("content-type", "text/plain")], "content-type", &["application/json"]);
     check(&[], &[("transfer-encoding", "chunked"), ("content-length", "9")], "transfer-encoding", &[]);
     check(&[], &[("transfer-encoding", "chunked"), ("content-length", "9")], "content-length", &[]);
+}
+
+#[test]
+fn the_chosen_header_is_the_signatures() {
+    let settings = EndpointSettings {
+        signature: SignatureScheme::Hmac { header: HeaderName::from_static("x-shop") },
+        ..settings(&[])
+    };
+    let signer = Signer::new(settings.signature.clone(), &settings.secrets).unwrap();
+    let uri = Uri::try_from(settings.url.as_str()).unwrap();
+    let template = RequestTemplate::new(&settings, uri, signer).unwrap();
+    assert!(template.reserves("X-Shop"));
+    let stored = delivery(&[("X-Shop", "forged"), ("x-tag", "a")]);
+    let request = template.request(&stored, Timestamp(1_000)).unwrap();
+    let values: Vec<_> = request.headers().get_all("x-shop").iter().collect();
+    assert_eq!(values.len(), 1);
+    assert_ne!(values[0], "forged");
+    assert_eq!(request.headers()["x-tag"], "a");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::plugin::Manifest;
 use crate::plugin::fixture;
 use crate::secret::Secret;
-use crate::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureProfile};
+use crate::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureScheme};
 
 /// A plugin called `orders` that may name `shop`, its default, and `ledger`.
 fn orders() -> &'static Plugin {
@@ -25,11 +25,12 @@ fn endpoints() -> Endpoints {
     let settings = |name: &str, headers: Vec<(String, Secret)>| EndpointSettings {
         name: name.into(),
         url: "http://127.0.0.1:9/hook".parse().unwrap(),
-        secrets: vec![Secret::new("s")],
-        signature: SignatureProfile::Fraiseql,
+        secrets: vec![Secret::new("s").into()],
+        signature: SignatureScheme::Stripe { header: "x-shop-signature".parse().unwrap() },
         timeout: std::time::Duration::from_secs(1),
         concurrency: 1,
         headers,
+        access: crate::settings::AccessSettings::default(),
         retry: crate::delivery::RetryPolicy::default(),
         order: Order::None,
         backlog: BacklogSettings::default(),
@@ -115,6 +116,7 @@ fn one_invalid_webhook_refuses_all_of_them() {
     check(with_header("webhook-anything", "mine"), Reason::HeaderReserved, &["webhook-anything"]);
     check(with_header("Authorization", "mine"), Reason::HeaderReserved, &["authorization"]);
     check(with_header("X-Api-Key", "mine"), Reason::HeaderReserved, &["X-Api-Key"]);
+    check(with_header("X-Shop-Signature", "mine"), Reason::HeaderReserved, &["X-Shop-Signature"]);
     check(with_header("x order", "7"), Reason::PluginOutput, &["x order"]);
     check(with_header("", "7"), Reason::PluginOutput, &["name"]);
     check(with_header("x-order", "7\r\nx-signature: mine"), Reason::PluginOutput, &["x-order"]);

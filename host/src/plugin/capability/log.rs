@@ -54,10 +54,10 @@ pub(in crate::plugin) fn report_dropped(state: &CallState) {
         let bytes_max = state.limits.log_bytes_max;
         tracing::warn!(
             target: "plugin",
-            plugin = %state.plugin,
             event_key = %state.event_key,
-            lines_dropped = state.log.lines_dropped(),
-            "the plugin logged more than {LOG_LINES_MAX} lines or {bytes_max} bytes for one event; the rest was dropped"
+            plugin = %state.plugin,
+            "the plugin logged more than {LOG_LINES_MAX} lines or {bytes_max} bytes for one event; the rest was dropped: {} lines",
+            state.log.lines_dropped()
         );
     }
 }
@@ -75,10 +75,10 @@ fn is_enabled(level: Level) -> bool {
 fn emit(level: Level, state: &CallState, line: &str) {
     let (plugin, event_key) = (&*state.plugin, state.event_key.as_str());
     match level {
-        Level::Trace => tracing::trace!(target: "plugin", plugin, event_key, "{line}"),
-        Level::Debug => tracing::debug!(target: "plugin", plugin, event_key, "{line}"),
-        Level::Info => tracing::info!(target: "plugin", plugin, event_key, "{line}"),
-        Level::Warn => tracing::warn!(target: "plugin", plugin, event_key, "{line}"),
-        Level::Error => tracing::error!(target: "plugin", plugin, event_key, "{line}"),
+        Level::Trace => tracing::trace!(target: "plugin", event_key, plugin, "{line}"),
+        Level::Debug => tracing::debug!(target: "plugin", event_key, plugin, "{line}"),
+        Level::Info => tracing::info!(target: "plugin", event_key, plugin, "{line}"),
+        Level::Warn => tracing::warn!(target: "plugin", event_key, plugin, "{line}"),
+        Level::Error => tracing::error!(target: "plugin", event_key, plugin, "{line}"),
     }
 }

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
+use http::{Method, Uri};
+use http_body_util::{BodyExt as _, Full};
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -17,7 +18,7 @@ use super::{
     RESPONSE_HEADERS_MAX, URL_BYTES_MAX,
 };
 use crate::delivery::AttemptResult;
-use crate::endpoint::{Guarded, InvalidHeader, Network, USER_AGENT, is_reserved, parsed_header, result_of};
+use crate::endpoint::{ANYTHING, Guarded, InvalidHeader, Network, USER_AGENT, is_reserved, parsed_header, result_of};
 use crate::plugin::bindings::wirehook::plugin::http::{Error, Request, Response};
 use crate::settings::{EgressSettings, HttpSettings, PluginCeiling};
 
@@ -57,14 +58,13 @@ impl Outgoing {
         listed: &[PluginCeiling],
         egress: &EgressSettings,
     ) -> Result<Self, OutgoingError> {
-        let allow: Arc<[IpNet]> = egress.allow.as_slice().into();
         let mut by_plugin = HashMap::new();
         for ceiling in listed.iter().filter(|ceiling| !ceiling.http.is_empty()) {
             let failed = |what: String| OutgoingError { plugin: Arc::clone(&ceiling.name), what };
             let is_secure = ceiling.http.iter().any(|http| http.url.scheme() == "https");
             let timeout = ceiling.http.iter().map(|http| http.timeout).max().unwrap_or_default();
-            let client = Guarded::new(network, is_secure, Arc::clone(&allow), timeout)
-                .map_err(|error| failed(error.to_string()))?;
+            let client =
+                Guarded::new(network, is_secure, egress, timeout).map_err(|error| failed(error.to_string()))?;
             let allowed = ceiling.http.iter().map(Allowed::new).collect::<Result<_, _>>();
             let allowed = allowed.map_err(|error: InvalidHeader| failed(error.to_string()))?;
             by_plugin.insert(Arc::clone(&ceiling.name), Caller { client, allowed });
@@ -80,7 +80,7 @@ impl Outgoing {
             ));
         };
         let (request, timeout) = caller.admit(request)?;
-        let (method, host) = (request.method().clone(), request.url().host_str().unwrap_or_default().to_owned());
+        let (method, host) = (request.method().clone(), request.uri().host().unwrap_or_default().to_owned());
         let exchange = async { tokio::time::timeout(timeout.min(left), caller.exchange(request)).await };
         let answer = runtime.block_on(exchange).unwrap_or(Err(Error::Timeout));
         match &answer {
@@ -93,7 +93,7 @@ impl Outgoing {
 
 impl Caller {
     /// The request as it goes out, if the operator allows it, and its time.
-    fn admit(&self, request: Request) -> Result<(reqwest::Request, Duration), Error> {
+    fn admit(&self, request: Request) -> Result<(http::Request<Full<Bytes>>, Duration), Error> {
         if request.url.len() > URL_BYTES_MAX {
             return Err(Error::Invalid(format!("a URL of {} bytes; {URL_BYTES_MAX} at most", request.url.len())));
         }
@@ -113,20 +113,22 @@ impl Caller {
         if body.len() > REQUEST_BYTES_MAX {
             return Err(Error::Invalid(format!("a body of {} bytes; {REQUEST_BYTES_MAX} at most", body.len())));
         }
-        let mut out = reqwest::Request::new(method, url);
+        let uri =
+            Uri::try_from(url.as_str()).map_err(|error| Error::Invalid(format!("its URL can't be sent: {error}")))?;
+        let mut out = http::Request::new(Full::new(body.into()));
+        (*out.method_mut(), *out.uri_mut()) = (method, uri);
         *out.headers_mut() = allowed.headers(&request.headers).map_err(Error::Invalid)?;
-        if !body.is_empty() {
-            *out.body_mut() = Some(body.into());
-        }
         Ok((out, allowed.timeout))
     }
 
-    async fn exchange(&self, request: reqwest::Request) -> Result<Response, Error> {
-        let mut response = self.client.execute(request).await.map_err(|error| failure(&error))?;
+    async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, Error> {
+        let response = self.client.send(request).await.map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
         let headers = passed_on(response.headers());
+        let mut incoming = response.into_body();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
+        while let Some(frame) = incoming.frame().await {
+            let Ok(chunk) = frame.map_err(|error| failure(&error))?.into_data() else { continue };
             if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
                 return Err(Error::TooLarge);
             }
@@ -158,7 +160,7 @@ impl Allowed {
             ));
         }
         let mut headers = self.own_headers.clone();
-        headers.reserve(written.len() + 1);
+        headers.reserve(written.len() + 2);
         for (name, value) in written {
             let (name, value): (HeaderName, HeaderValue) =
                 parsed_header(name, value.as_bytes()).map_err(|error| error.to_string())?;
@@ -168,6 +170,7 @@ impl Allowed {
             headers.append(name, value);
         }
         headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+        headers.entry(header::ACCEPT).or_insert(ANYTHING);
         Ok(headers)
     }
 }
@@ -181,10 +184,10 @@ fn denied(method: &Method, url: &Url, other_method: bool) -> String {
     format!("{method} {shown} is not allowed; if it is meant, {missing} [[plugin.http]] in the settings")
 }
 
-fn failure(error: &reqwest::Error) -> Error {
+fn failure(error: &(dyn std::error::Error + 'static)) -> Error {
     match result_of(error, None) {
         AttemptResult::EgressDenied(text) => Error::Denied(text),
-        AttemptResult::Transport(text) => Error::Failed(text),
+        AttemptResult::Transport(text) | AttemptResult::Deferred(text) => Error::Failed(text),
         AttemptResult::Status(status) => Error::Failed(format!("status {status}")),
     }
 }

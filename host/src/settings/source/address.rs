@@ -21,7 +21,7 @@ pub(super) fn read(text: &str, schemes: &[&str], user_allowed: bool) -> Result<U
 }
 
 /// The table `tls`.
-pub(super) fn tls(section: &Section<'_>) -> Result<TlsSettings, Reported> {
+pub(in crate::settings) fn tls(section: &Section<'_>) -> Result<TlsSettings, Reported> {
     let table = section.table("tls");
     let (ca, cert, key) =
         (table.optional::<String>("ca"), table.optional::<String>("cert"), table.optional::<String>("key"));

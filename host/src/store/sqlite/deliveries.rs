@@ -68,7 +68,7 @@ impl Group<'_> {
     ) -> rusqlite::Result<Vec<ClaimedDelivery>> {
         let mut select = self.cached(
             "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget,
-               d.order_key, d.event_seq
+               d.due_at, d.order_key, d.event_seq
              FROM delivery d INDEXED BY delivery_claimable
                CROSS JOIN event e ON e.seq = d.event_seq CROSS JOIN webhook w ON w.delivery_seq = d.seq
              WHERE d.endpoint = ?1 AND d.claimed_by IS NULL AND d.state IN ('pending', 'retrying') AND d.due_at <= ?2
@@ -81,8 +81,8 @@ impl Group<'_> {
         while bytes < CLAIM_BYTES_MAX
             && let Some(row) = rows.next()?
         {
-            if let Some(key) = row.get::<_, Option<i64>>(9)?.map(OrderKey) {
-                let (event, seq) = (EventSeq(row.get(10)?), DeliverySeq(row.get(0)?));
+            if let Some(key) = row.get::<_, Option<i64>>(10)?.map(OrderKey) {
+                let (event, seq) = (EventSeq(row.get(11)?), DeliverySeq(row.get(0)?));
                 if self.is_preceded(key, endpoint, event, seq)? {
                     early.push(seq);
                     continue;
@@ -100,7 +100,8 @@ impl Group<'_> {
     /// One delivery, whoever has it, as whoever claims it needs it.
     pub(super) fn delivery(&self, seq: DeliverySeq, endpoint: &Arc<str>) -> rusqlite::Result<ClaimedDelivery> {
         self.cached(
-            "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget
+            "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget,
+               d.due_at
              FROM delivery d CROSS JOIN event e ON e.seq = d.event_seq CROSS JOIN webhook w ON w.delivery_seq = d.seq
              WHERE d.seq = ?1",
         )?
@@ -118,10 +119,14 @@ impl Group<'_> {
     /// Nothing happens to a delivery that is not this host's, nor for an attempt that is recorded already. Returns the
     /// delivery whose turn it is now, claimed.
     fn record_attempt(&mut self, record: &AttemptRecord) -> rusqlite::Result<Option<ClaimedDelivery>> {
+        if let Transition::Deferred { due_at } = record.transition {
+            self.defer_delivery(record, due_at)?;
+            return Ok(None);
+        }
         let Self { hot, tally, host, .. } = self;
         let next = match record.transition {
             Transition::Delivered => DeliveryState::Delivered,
-            Transition::Retry { .. } => DeliveryState::Retrying,
+            Transition::Retry { .. } | Transition::Deferred { .. } => DeliveryState::Retrying,
             Transition::Dead { .. } => DeliveryState::Dead,
         };
         let open = hot
@@ -154,7 +159,7 @@ impl Group<'_> {
         ])?;
         let ended_at = record.started_at.plus(record.duration);
         let due_at = match record.transition {
-            Transition::Retry { due_at } => Some(due_at.0),
+            Transition::Retry { due_at } | Transition::Deferred { due_at } => Some(due_at.0),
             Transition::Delivered | Transition::Dead { .. } => None,
         };
         self.hot.delivery_end.execute(params![
@@ -200,7 +205,20 @@ fn delivery_at(row: &Row<'_>, endpoint: &Arc<str>) -> rusqlite::Result<ClaimedDe
         body: bytes_at(row, 6)?.unwrap_or_default(),
         attempts_made: row.get(7)?,
         attempts_before_budget: row.get(8)?,
+        due_at: Timestamp(row.get(9)?),
     })
+}
+
+impl Group<'_> {
+    /// The delivery stays what it was, but for when it is due: no attempt was made that counts.
+    fn defer_delivery(&mut self, record: &AttemptRecord, due_at: Timestamp) -> rusqlite::Result<()> {
+        let mut defer = self.cached(
+            "UPDATE delivery SET due_at = ?3, claimed_by = NULL, last_status = NULL, last_error = ?4
+             WHERE seq = ?1 AND claimed_by = ?2 AND attempts < ?5 AND state IN ('pending', 'retrying')",
+        )?;
+        defer.execute(params![record.delivery.0, self.host, due_at.0, record.error, record.number])?;
+        Ok(())
+    }
 }
 
 /// What the last attempt came to, for the operator.

@@ -8,7 +8,7 @@ use super::runs::PARK_CHUNK;
 use super::state::{RunState, unsigned};
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
-use crate::store::{DeadLetterKind, EventSeq, Forgotten, ParkedFate};
+use crate::store::{DeadLetterKind, EventSeq, Forgotten, ParkedFate, PauseKind};
 
 /// Runs that end in one commit.
 const RUNS_CHUNK: usize = PARK_CHUNK / 5;
@@ -53,11 +53,12 @@ impl Group<'_> {
         Ok(parked.len() as u64)
     }
 
-    /// Removes what is known of a plugin and what it kept.
+    /// Removes what is known of a plugin, what it kept, and that it was paused.
     pub(super) fn forget_plugin(&mut self, plugin: &Arc<str>, runs: u64) -> rusqlite::Result<Forgotten> {
         let known = self.cached("DELETE FROM plugin WHERE name = ?1")?.execute([plugin])? > 0;
         let keys = self.cached("DELETE FROM plugin_state WHERE plugin = ?1")?.execute([plugin])? as u64;
         self.cached("DELETE FROM plugin_state_usage WHERE plugin = ?1")?.execute([plugin])?;
+        self.resume(PauseKind::Plugin, plugin)?;
         let open: Option<i64> = self.optional(
             "SELECT sum(count) FROM tally WHERE kind = 'run' AND name = ?1 AND state IN ('pending', 'retrying')
              HAVING sum(count) > 0",

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::integrity::{self, CHECK_DURATION_MAX};
 use super::lock::{LockError, LockFile};
+use crate::metrics::CommitMetrics;
 use crate::settings::Synchronous;
 
 /// `PRAGMA application_id` of every store: `WIRE` in ASCII.
@@ -23,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0004_endpoint_state.sql"),
     include_str!("../../../migrations/0005_order.sql"),
     include_str!("../../../migrations/0006_lookup.sql"),
+    include_str!("../../../migrations/0007_pause.sql"),
     include_str!("../../../migrations/0008_suspect.sql"),
 ];
 
@@ -58,6 +60,8 @@ pub struct SqliteOptions {
     pub checkpoint_bytes: u64,
     /// The SQLite VFS under it, where it is not the machine's own; for fault injection.
     pub vfs: Option<String>,
+    /// What commits are counted with, where somebody looks.
+    pub commits: Option<CommitMetrics>,
 }
 
 impl SqliteOptions {
@@ -70,6 +74,7 @@ impl SqliteOptions {
             create: true,
             checkpoint_bytes: CHECKPOINT_BYTES,
             vfs: None,
+            commits: None,
         }
     }
 }

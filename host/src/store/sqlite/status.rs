@@ -6,8 +6,11 @@ use rusqlite::Connection;
 
 use super::dead_letters::reason_at;
 use super::endpoints;
+use super::pause::pauses;
 use super::state::{parse_delivery_state, unsigned};
-use crate::store::{DeliveryCount, ReasonCount, RunCount, StoreStatus};
+use super::waiting::backlogs;
+use crate::clock::Timestamp;
+use crate::store::{DeliveryCount, LATELY, ReasonCount, RunCount, StoreStatus};
 
 /// The newest events that are looked at one by one for `events_unaccounted`. Older ones are covered by the comparison
 /// of dead runs and deliveries with their dead letters, which costs nothing.
@@ -41,7 +44,7 @@ SELECT abs(coalesce(sum(CASE WHEN kind = 'run' AND state = 'dead' THEN count
                              WHEN kind = 'dead_letter' AND state = 'delivery' THEN -count END), 0))
 FROM tally";
 
-pub(super) fn status(connection: &Connection) -> rusqlite::Result<StoreStatus> {
+pub(super) fn status(connection: &Connection, now: Timestamp) -> rusqlite::Result<StoreStatus> {
     let mut status = StoreStatus::default();
     let mut select = connection.prepare_cached(
         "SELECT kind, name, state, sum(count) FROM tally WHERE kind IN ('event', 'run', 'delivery') GROUP BY kind, name, state
@@ -70,7 +73,20 @@ pub(super) fn status(connection: &Connection) -> rusqlite::Result<StoreStatus> {
     // Both may see the same event; the greater of them is right then, and neither hides the other.
     status.events_unaccounted = unsigned(audited.max(unmatched));
     status.endpoints = endpoints::records(connection)?;
+    status.dead_letters_lately = died_since(connection, now.minus(LATELY))?;
+    status.backlog = backlogs(connection)?;
+    status.pauses = pauses(connection)?;
     Ok(status)
+}
+
+/// Read from an index alone.
+fn died_since(connection: &Connection, since: Timestamp) -> rusqlite::Result<Vec<ReasonCount>> {
+    connection
+        .prepare_cached(
+            "SELECT reason, count(*) FROM dead_letter INDEXED BY dead_letter_by_time WHERE died_at >= ?1 GROUP BY reason",
+        )?
+        .query_map([since.0], |row| Ok(ReasonCount { reason: reason_at(row, 0)?, count: unsigned(row.get(1)?) }))?
+        .collect()
 }
 
 pub(super) fn is_idle(connection: &Connection, endpoints: &[Arc<str>]) -> rusqlite::Result<bool> {

@@ -145,7 +145,12 @@ impl Writer {
             Err(error) => return self.fail_with(&error),
         };
         loop {
+            // The timer reads a clock of its own, on which nothing depends but what it shows.
+            let timer = self.options.commits.as_ref().map(|commits| commits.seconds.start_timer());
             let committed = catch_unwind(AssertUnwindSafe(|| perform(&mut group, &mut self.pending)));
+            if let (Some(timer), false) = (timer, matches!(committed, Ok(Ok(())))) {
+                timer.stop_and_discard();
+            }
             match committed {
                 Ok(Ok(())) => self.succeed(),
                 Ok(Err(error)) => {
@@ -198,6 +203,9 @@ impl Writer {
 
     fn fail(&mut self, error: &str) -> End {
         self.counters.commits_failed.fetch_add(1, Ordering::Relaxed);
+        if let Some(commits) = &self.options.commits {
+            commits.failures.inc();
+        }
         self.answer_failed(error);
         End::Broken
     }

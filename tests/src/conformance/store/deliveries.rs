@@ -40,6 +40,7 @@ pub async fn gives_a_delivery_back_as_it_came(stores: impl Factory) {
             content_type: new.content_type.clone(),
             headers: new.headers.clone(),
             body: new.body.clone(),
+            due_at: START,
             attempts_made: 0,
             attempts_before_budget: 0,
         };
@@ -94,6 +95,38 @@ pub async fn records_an_attempt_once(stores: impl Factory) {
     let attempts: Vec<_> = shown.attempts_made.iter().map(|made| (made.number, made.started_at, made.status)).collect();
     assert_eq!(attempts, [(1, at(10), Some(503)), (2, at(100), None)]);
     assert_eq!((shown.attempts_made[0].response.as_str(), shown.attempts_made[0].duration_s), ("said so", 0.02));
+    status(&*store).await;
+}
+
+/// An attempt that was deferred leaves no trace but why the delivery waits: neither a number nor a part of its budget.
+pub async fn a_deferred_attempt_is_none(stores: impl Factory) {
+    let store = stores();
+    let (seq, id) = deliver(&*store, "a", Claim::Here, START).await;
+    let deferred = |number, due_at| AttemptRecord {
+        status: None,
+        error: Some("the proxy is down".to_owned()),
+        ..attempt(seq, number, START, Transition::Deferred { due_at })
+    };
+    store.record_attempts(vec![deferred(1, at(100)), deferred(1, at(200))]).await.unwrap();
+    assert_eq!(due_deliveries(&*store, "shop", at(99)).await, []);
+    let shown = store.show_delivery(id.clone()).await.unwrap().unwrap();
+    assert_eq!((shown.summary.state, shown.summary.attempts), (DeliveryState::Pending, 0));
+    assert_eq!((shown.summary.due_at, shown.summary.last_error.as_deref()), (Some(at(100)), Some("the proxy is down")));
+    assert_eq!(shown.attempts_made.len(), 0);
+
+    let claimed = due_deliveries(&*store, "shop", at(100)).await;
+    assert_eq!((claimed.len(), claimed[0].attempts_made), (1, 0));
+    store.record_attempts(vec![attempt(seq, 1, at(100), Transition::Retry { due_at: at(150) })]).await.unwrap();
+    due_deliveries(&*store, "shop", at(150)).await;
+    store.record_attempts(vec![deferred(2, at(160))]).await.unwrap();
+    let claimed = due_deliveries(&*store, "shop", at(160)).await;
+    assert_eq!((claimed.len(), claimed[0].attempts_made), (1, 1));
+    store.record_attempts(vec![attempt(seq, 2, at(160), Transition::Delivered)]).await.unwrap();
+    // Too late, and not this host's any more.
+    store.record_attempts(vec![deferred(2, at(300)), deferred(3, at(300))]).await.unwrap();
+    let shown = store.show_delivery(id).await.unwrap().unwrap();
+    assert_eq!((shown.summary.state, shown.summary.attempts), (DeliveryState::Delivered, 2));
+    assert_eq!(shown.attempts_made.iter().map(|made| made.number).collect::<Vec<_>>(), [1, 2]);
     status(&*store).await;
 }
 

@@ -26,7 +26,7 @@ fn outgoing(runtime: &Runtime, http: Vec<HttpSettings>, allow: &[&str]) -> Outgo
         backlog: crate::settings::BacklogSettings::default(),
         http,
     };
-    let egress = EgressSettings { allow: allow.iter().map(|net| net.parse().unwrap()).collect() };
+    let egress = EgressSettings { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), proxy: None };
     Outgoing::new(runtime.handle().clone(), &Network::default(), &[ceiling], &egress).unwrap()
 }
 
@@ -34,7 +34,7 @@ fn request(method: &str, url: &str) -> Request {
     Request { method: method.to_owned(), url: url.to_owned(), headers: Vec::new(), body: None }
 }
 
-fn admit(request: Request) -> Result<(reqwest::Request, Duration), Error> {
+fn admit(request: Request) -> Result<(http::Request<Full<Bytes>>, Duration), Error> {
     let runtime = Runtime::new().unwrap();
     let allowed = vec![
         settings("http://93.184.215.14/v1", &[Method::GET]),
