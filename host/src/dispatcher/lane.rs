@@ -351,7 +351,7 @@ impl Lane {
         let (wait, began) = deferral.failed(self.clock.monotonic(), rng);
         let due_at = self.clock.now().plus(wait);
         if began {
-            tracing::warn!(endpoint = %self.name, reason = why, until = %due_at, "deliveries wait, and no attempt is counted");
+            tracing::warn!(endpoint = %self.name, error = why, %due_at, "deliveries wait, and no attempt is counted");
             *deferred_for = Some(why.to_owned());
         }
         Transition::Deferred { due_at }
