@@ -33,7 +33,7 @@ use crate::plugin::state::{SharedState, StateSource};
 use crate::plugin::{Engine, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::secret_files;
-use crate::settings::{EndpointSettings, LimitsSettings, Settings, SourceKind, SourceSettings};
+use crate::settings::{EndpointSettings, LimitsSettings, Order, Settings, SourceKind, SourceSettings};
 use crate::source::pausable::Pausable;
 use crate::source::{self, Source, SourceError, SourceState};
 use crate::store::Store;
@@ -202,6 +202,7 @@ impl Host {
             engine,
             settings: settings.plugins.clone(),
             endpoints: endpoint_names.clone(),
+            ordered: ordered(&settings.endpoints),
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
             routes: Arc::clone(&routes),
@@ -264,6 +265,8 @@ impl Host {
             store: Arc::clone(&shared),
             registry: Arc::clone(&registry),
             retention: settings.retention.clone(),
+            plugins: settings.plugins.clone(),
+            backlogs: settings.endpoints.iter().map(|it| (Arc::clone(&it.name), it.backlog)).collect(),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
         };
@@ -299,6 +302,7 @@ impl Host {
             endpoints,
             clock: Arc::clone(&clock),
             parts,
+            endpoint_names,
             sources: switches,
             metrics: Arc::clone(&metrics),
             started_at: clock.now(),
@@ -475,6 +479,11 @@ fn lanes(
         Some((Arc::clone(&settings.name), lane))
     };
     settings.endpoints.iter().zip(0..).filter_map(lane).collect()
+}
+
+fn ordered(endpoints: &[EndpointSettings]) -> Vec<Arc<str>> {
+    let ordered = endpoints.iter().filter(|endpoint| endpoint.order == Order::Entity);
+    ordered.map(|endpoint| Arc::clone(&endpoint.name)).collect()
 }
 
 fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, Intake> {

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::clock::Timestamp;
 use crate::logging::{self, LogFormat};
+use crate::ops::{Reply, Request, access};
 use crate::plugin::compiler;
 use crate::settings::Environment;
+use crate::store::Store;
 
 pub mod console;
 pub mod failure;
@@ -21,15 +25,19 @@ mod deliveries;
 mod demo;
 mod dev;
 mod endpoints;
+mod filter;
 mod output;
 mod pause;
 mod plugin;
 mod publish;
+mod purge;
 mod receive;
 mod run;
 mod scheme;
 mod source;
 mod status;
+mod steps;
+mod trace;
 mod verify;
 mod words;
 
@@ -93,7 +101,7 @@ enum Command {
     /// Say whether a request's signature is right, and why it is not
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::VerifyArgs),
-    /// Look at deliveries
+    /// Look at deliveries; retry, discard or move them
     #[command(subcommand, after_help = deliveries::EXAMPLE)]
     Deliveries(deliveries::DeliveriesCommand),
     /// Look at endpoints; test, pause, resume, disable and enable them
@@ -102,6 +110,12 @@ enum Command {
     /// Look at what will not be tried again by itself; redrive or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Say where something is: from the bus over every plugin to the last attempt
+    #[command(after_help = trace::EXAMPLE)]
+    Trace(trace::TraceArgs),
+    /// Delete every trace of an entity: its events, webhooks, responses and dead letters
+    #[command(after_help = purge::EXAMPLE)]
+    Purge(purge::PurgeArgs),
     /// Make, build, test, pause and look at plugins
     #[command(subcommand, after_help = plugin::EXAMPLE)]
     Plugin(plugin::PluginCommand),
@@ -152,6 +166,8 @@ struct Session<'a> {
     environment: &'a Environment,
     parts: &'a dyn Parts,
     console: &'a mut Console,
+    /// The store, where no host runs and something was asked of it before.
+    offline: Option<Arc<dyn Store>>,
 }
 
 /// How long threads that block may take to end after a command.
@@ -184,7 +200,7 @@ pub fn main(parts: &dyn Parts) -> ExitCode {
 pub async fn run(cli: Cli, environment: &Environment, parts: &dyn Parts, console: &mut Console) -> Exit {
     let Cli { global, command } = cli;
     console.json = global.json;
-    let mut session = Session { global, environment, parts, console };
+    let mut session = Session { global, environment, parts, console, offline: None };
     let done = Box::pin(session.carry_out(command)).await;
     let done = done.and_then(|exit| session.console.flush().map(|()| exit).map_err(Failures::from));
     match done {
@@ -209,6 +225,8 @@ impl Session<'_> {
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::Endpoints(command) => endpoints::endpoints(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
+            Command::Trace(args) => trace::trace(self, args).await,
+            Command::Purge(args) => purge::purge(self, args).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,
             Command::Source(command) => source::source(self, command).await,
             Command::Status => status::status(self).await,
@@ -245,16 +263,39 @@ impl Session<'_> {
         Ok(crate::settings::load_observed(config, observers.as_deref(), self.environment)?)
     }
 
-    /// Asks the running host, or the store itself.
-    async fn ask(&mut self, request: crate::ops::Request) -> Result<Vec<crate::ops::Reply>, Failures> {
-        let store = crate::settings::load_store(self.global.config.as_deref(), self.environment)?;
+    /// The endpoints' names in the settings file.
+    fn endpoint_names(&self) -> Result<Vec<Arc<str>>, Failures> {
+        Ok(crate::settings::load_endpoint_names(self.global.config.as_deref(), self.environment)?)
+    }
+
+    /// Now.
+    fn now(&self) -> Timestamp {
+        self.parts.clock().now()
+    }
+
+    /// Asks the running host, or the store itself, which then stays open for what is asked next.
+    async fn ask(&mut self, request: Request) -> Result<Vec<Reply>, Failures> {
         let clock = self.parts.clock();
-        let replies = crate::ops::access::ask(&store, self.parts.opener(), clock.as_ref(), request).await?;
+        let replies = match &self.offline {
+            Some(store) => access::ask_offline(store.as_ref(), clock.as_ref(), request).await,
+            None => {
+                let store = crate::settings::load_store(self.global.config.as_deref(), self.environment)?;
+                let asked = access::ask(&store, self.parts.opener(), clock.as_ref(), request).await?;
+                self.offline = asked.store;
+                asked.replies
+            }
+        };
         for reply in &replies {
-            if let crate::ops::Reply::Failed { message } = reply {
+            if let Reply::Failed { message } = reply {
                 return Err(Failure::new(message.clone()).into());
             }
         }
         Ok(replies)
+    }
+
+    /// Asks the person at the terminal. Meanwhile the store is anybody's.
+    fn confirm(&mut self, question: &str) -> std::io::Result<bool> {
+        self.offline = None;
+        self.console.confirm(question)
     }
 }

@@ -48,6 +48,8 @@ reasons! {
     HeaderReserved = "header_reserved",
     /// The plugin named an endpoint that is not configured or not granted to it.
     EndpointUnknown = "endpoint_unknown",
+    /// The operator forgot the plugin, which was gone, while the run was parked.
+    PluginForgotten = "plugin_forgotten",
     /// The event or plugin took the host down.
     HostCrash = "host_crash",
     /// A queue with a bound overflowed.

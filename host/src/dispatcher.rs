@@ -12,7 +12,9 @@ use crate::delivery::Transition;
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Pressure, weight};
 use crate::metrics::Metrics;
-use crate::store::{AttemptRecord, Claim, ClaimedDelivery, DeliverySeq, Store, StoreError};
+use crate::store::{
+    AttemptRecord, Claim, ClaimedDelivery, DeliveryFilter, DeliverySeq, DeliveryTerms, Store, StoreError,
+};
 
 pub mod breaker;
 pub mod rate;
@@ -77,6 +79,11 @@ impl Dispatcher {
         })
     }
 
+    /// On what terms new deliveries to `endpoint` are taken.
+    pub fn terms(&self, endpoint: &str) -> DeliveryTerms {
+        self.lanes.get(endpoint).map(|lane| lane.terms).unwrap_or_default()
+    }
+
     /// Takes a delivery that was offered, written as `Here` and committed.
     pub fn enqueue(&self, delivery: ClaimedDelivery) {
         if let Some(lane) = self.lanes.get(&delivery.endpoint) {
@@ -100,6 +107,26 @@ impl Dispatcher {
         if spilled {
             self.changed.notify_one();
         }
+    }
+
+    /// Takes out of memory what `filter` may mean of the deliveries that nobody has begun to send. They are still claimed,
+    /// and for the caller to release.
+    pub fn give_back(&self, filter: &DeliveryFilter) -> Vec<DeliverySeq> {
+        let wanted = |delivery: &ClaimedDelivery| {
+            filter.plugin.as_deref().is_none_or(|plugin| *plugin == *delivery.plugin)
+                && (filter.ids.is_empty() || filter.ids.contains(&delivery.id))
+        };
+        let mut given = Vec::new();
+        for (name, lane) in &self.lanes {
+            if filter.endpoint.as_deref().is_some_and(|endpoint| *endpoint != **name) {
+                continue;
+            }
+            for delivery in lane.give_back(wanted) {
+                self.left(name, delivery.body.len());
+                given.push(delivery.seq);
+            }
+        }
+        given
     }
 
     /// Makes the lanes that cause most of the pressure spill.
@@ -151,18 +178,17 @@ impl Dispatcher {
                 return;
             }
             let records = batch.iter().map(|attempted| attempted.record.clone()).collect();
-            if self.commit(records).await.is_err() {
-                return;
-            }
+            let Ok(next) = self.commit(records).await else { return };
             for attempted in batch.drain(..) {
                 self.recorded(&attempted);
             }
+            next.into_iter().for_each(|delivery| self.follow(delivery));
         }
     }
 
     /// The request was made, whatever the disk says: its record is kept here until it is durable, so that it is not made
     /// again. Memory stays bounded, for the lanes wait behind this queue.
-    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<(), StoreError> {
+    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<Vec<ClaimedDelivery>, StoreError> {
         loop {
             match self.store.record_attempts(records.clone()).await {
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
@@ -170,8 +196,16 @@ impl Dispatcher {
                     tracing::error!(%error, attempts = records.len(), "attempts could not be recorded; trying again");
                     tokio::time::sleep(STORE_RETRY_DELAY).await;
                 }
-                Ok(()) => return Ok(()),
+                Ok(next) => return Ok(next),
             }
+        }
+    }
+
+    /// It is this delivery's turn, since the one before it in their order has ended.
+    fn follow(&self, delivery: ClaimedDelivery) {
+        if let Some(lane) = self.lanes.get(&delivery.endpoint) {
+            lane.handover(|handover| handover.follows(weight(delivery.body.len())));
+            lane.enqueue([delivery]);
         }
     }
 

@@ -1,12 +1,15 @@
 //! One message from a bus, normalised.
 
 pub mod decode;
+pub mod order;
 pub mod subject;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use order::OrderKey;
 
 /// A message as a source received it: nothing decided yet.
 #[derive(Clone, Debug)]

@@ -99,6 +99,11 @@ impl Handover {
         }
     }
 
+    /// Work came that was neither offered nor claimed: it follows something that has just left, and takes its place.
+    pub fn follows(&mut self, weight: usize) {
+        self.in_memory += weight;
+    }
+
     /// A claim failed; it is tried again at `retry_at`.
     pub fn claim_failed(&mut self, retry_at: Timestamp) {
         self.claiming = false;

@@ -1,6 +1,6 @@
 //! Dedup and durable accept, with a pending run for every plugin subscribed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -12,14 +12,15 @@ use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
 use crate::event::decode::{body_digest, decode, fallback_key, literal_subject};
-use crate::event::{Event, EventKey, Message};
+use crate::event::{Event, EventKey, Message, OrderKey};
 use crate::handover::Pressure;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::plugin::pool::Pool;
 use crate::routes::{Routes, SharedRoutes};
 use crate::source::{Accept, AcceptError};
 use crate::store::{
-    Acceptance, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, SourceCursor, Store, StoreError,
+    Acceptance, Accepted, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, RunTerms, SourceCursor, Store,
+    StoreError,
 };
 
 pub mod gate;
@@ -129,9 +130,9 @@ impl Inbox {
             Poll::Pending => accepted.await,
         };
         match accepted {
-            Ok(acceptances) => {
-                self.hand_over(source, arrivals, &acceptances);
-                Ok(acceptances)
+            Ok(accepted) => {
+                self.hand_over(source, arrivals, &accepted);
+                Ok(accepted.acceptances)
             }
             Err(error) => {
                 arrivals.iter().for_each(|arrival| self.give_back(arrival));
@@ -187,6 +188,10 @@ impl Inbox {
                 true => RunStart::Pending(self.pool.offer(&route.plugin, &event)),
                 false => RunStart::Parked,
             },
+            terms: RunTerms {
+                order: route.ordered.then(|| OrderKey::of(&event, &route.plugin)).flatten(),
+                backlog: route.backlog,
+            },
         });
         let runs = runs.collect();
         Arrival::Event { runs, event: Arc::new(event) }
@@ -204,8 +209,10 @@ impl Inbox {
         })
     }
 
-    /// After the commit: fresh runs go to the pool in accept order, places reserved for duplicates are given back.
-    fn hand_over(&self, source: &Arc<str>, arrivals: Vec<Arrival>, acceptances: &[Acceptance]) {
+    /// After the commit: fresh runs go to the pool in accept order, places reserved for duplicates, and for what there is no
+    /// room for in a backlog, are given back.
+    fn hand_over(&self, source: &Arc<str>, arrivals: Vec<Arrival>, Accepted { acceptances, refused }: &Accepted) {
+        let refused: HashSet<_> = refused.iter().map(|(seq, plugin)| (*seq, &**plugin)).collect();
         let mut claimed = Vec::new();
         if let Some(intake) = self.sources.get(source) {
             intake
@@ -220,6 +227,10 @@ impl Inbox {
                         self.metrics.events_unrouted.inc();
                     }
                     for run in runs {
+                        if refused.contains(&(*seq, &*run.plugin)) {
+                            self.refused(&run, &event);
+                            continue;
+                        }
                         match run.start {
                             RunStart::Pending(Claim::Here) => claimed.push(ClaimedRun {
                                 seq: *seq,
@@ -249,6 +260,16 @@ impl Inbox {
             }
         }
         self.pool.enqueue(claimed);
+    }
+
+    /// The run was one too many for its plugin's backlog, and is a dead letter.
+    fn refused(&self, run: &NewRun, event: &Event) {
+        let reason = Reason::BacklogFull;
+        tracing::error!(plugin = %run.plugin, event_key = %event.key, outcome = "dead", %reason, "the run is a dead letter");
+        self.metrics.dead_letter(reason);
+        if run.start == RunStart::Pending(Claim::Here) {
+            self.pool.left(&run.plugin, event);
+        }
     }
 
     fn give_back(&self, arrival: &Arrival) {

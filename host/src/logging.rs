@@ -34,13 +34,16 @@ pub const FIELDS: [&str; 16] = [
 ];
 
 /// The fields of lines beside the path, in addition.
-pub const OTHER_FIELDS: [&str; 44] = [
+pub const OTHER_FIELDS: [&str; 49] = [
     "address",
     "asked",
     "at",
     "attempts",
     "back_s",
+    "backlog",
     "bound",
+    "bytes",
+    "bytes_max",
     "commands",
     "consumer",
     "crashes",
@@ -51,6 +54,7 @@ pub const OTHER_FIELDS: [&str; 44] = [
     "drained",
     "entries",
     "event",
+    "expired",
     "floor",
     "forward_s",
     "free_bytes",
@@ -59,6 +63,7 @@ pub const OTHER_FIELDS: [&str; 44] = [
     "group",
     "host",
     "key",
+    "keys",
     "kind",
     "last_sequence",
     "limit",

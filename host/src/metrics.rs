@@ -337,8 +337,13 @@ impl Metrics {
 
     /// `wirehook_dead_letters_total{reason}`.
     pub fn dead_letter(&self, reason: Reason) {
+        self.dead_letters(reason, 1);
+    }
+
+    /// The same, of several.
+    pub fn dead_letters(&self, reason: Reason, count: u64) {
         if let Some(index) = Reason::ALL.iter().position(|known| *known == reason) {
-            self.dead_letters[index].inc();
+            self.dead_letters[index].inc_by(count);
         }
     }
 

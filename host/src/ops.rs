@@ -1,7 +1,9 @@
 //! What operators ask of the store, as data: the same whether a running host answers over its socket or a command
 //! opens the store by itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -11,8 +13,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::delivery::DeliveryId;
 use crate::endpoint::TestReport;
 use crate::store::{
-    DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySummary,
-    EndpointBacklog, EndpointChange, EndpointChanged, Pause, PauseKind, Redriven, Store, StoreError, StoreStatus,
+    Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
+    DeliverySeq, DeliveryState, DeliverySummary, DeliveryVerb, EndpointBacklog, EndpointChange, EndpointChanged,
+    Forgotten, Found, Pace, ParkedFate, Pause, PauseKind, Purge, Purged, Redriven, Sought, Store, StoreError,
+    StoreStatus,
 };
 
 pub mod access;
@@ -47,8 +51,17 @@ pub enum Request {
         /// Its id.
         id: i64,
     },
+    /// Dead letters whole, oldest first, as many as one answer holds.
+    ExportDeadLetters(DeadLetterFilter),
     /// Puts dead letters back to work.
     Redrive(DeadLetterFilter),
+    /// The same, one after the other.
+    RedrivePaced {
+        /// Which.
+        filter: DeadLetterFilter,
+        /// When.
+        pace: Pace,
+    },
     /// Deletes dead letters for good.
     Discard(DeadLetterFilter),
     /// Every endpoint, by name.
@@ -59,6 +72,21 @@ pub enum Request {
     TestEndpoint {
         /// Its name.
         name: String,
+    },
+    /// One step of a change of deliveries.
+    ChangeDeliveries(DeliveryChange),
+    /// Where something is.
+    Trace(Sought),
+    /// Deletes every trace of an entity.
+    Purge(Purge),
+    /// Writes the store's file anew, without what was deleted.
+    Rewrite,
+    /// Forgets a plugin that is gone.
+    ForgetPlugin {
+        /// Its name.
+        plugin: Arc<str>,
+        /// What becomes of its runs.
+        fate: ParkedFate,
     },
     /// What is paused, and the running host's sources.
     ListPauses,
@@ -77,6 +105,19 @@ pub enum Request {
         name: Arc<str>,
     },
 }
+
+impl Request {
+    /// How long the host may take to answer.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Self::Rewrite => REWRITE_PATIENCE,
+            _ => protocol::REPLY_TIMEOUT,
+        }
+    }
+}
+
+/// How long writing a store's file anew may take: 100 GB on a slow disk.
+const REWRITE_PATIENCE: Duration = Duration::from_hours(1);
 
 /// One line of an answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,6 +139,9 @@ pub enum Reply {
     Discarded {
         /// How many.
         count: u64,
+        /// The last one looked at, to go on from.
+        #[serde(default)]
+        last: Option<i64>,
     },
     /// One of a list.
     Endpoint(Box<EndpointLine>),
@@ -105,6 +149,16 @@ pub enum Reply {
     EndpointChanged(EndpointChanged),
     /// To [`Request::TestEndpoint`].
     EndpointTested(Box<TestReport>),
+    /// To [`Request::ChangeDeliveries`].
+    Changed(Changed),
+    /// To [`Request::Trace`]: one of what was found.
+    Found(Box<Found>),
+    /// To [`Request::Purge`].
+    Purged(Purged),
+    /// To [`Request::Rewrite`].
+    Rewritten,
+    /// To [`Request::ForgetPlugin`].
+    Forgotten(Forgotten),
     /// To [`Request::ListPauses`].
     Pauses(Pauses),
     /// To [`Request::Pause`] and [`Request::Resume`].
@@ -130,6 +184,33 @@ pub struct Status {
     pub host: Option<HostStatus>,
     /// The store, counted.
     pub store: StoreStatus,
+    /// Deliveries that wait for endpoints which are not configured; empty where the command has to say which those are.
+    #[serde(default)]
+    pub parked: Vec<ParkedCount>,
+}
+
+/// Deliveries that nobody works on, because their endpoint is not configured.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ParkedCount {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// How many deliveries wait for it.
+    pub count: u64,
+}
+
+impl Status {
+    /// Counts the deliveries that wait for other endpoints than those configured.
+    pub fn park_beside(&mut self, configured: &[Arc<str>]) {
+        let waits = |state| matches!(state, DeliveryState::Pending | DeliveryState::Retrying);
+        let mut parked: BTreeMap<&str, u64> = BTreeMap::new();
+        for row in self.store.deliveries.iter().filter(|row| waits(row.state)) {
+            if !configured.iter().any(|name| **name == *row.endpoint) {
+                *parked.entry(&row.endpoint).or_default() += row.count;
+            }
+        }
+        let counts = parked.into_iter().map(|(name, count)| ParkedCount { endpoint: name.to_owned(), count });
+        self.parked = counts.collect();
+    }
 }
 
 /// What is paused, and what could be.
@@ -167,6 +248,22 @@ pub trait OpsHooks: Send + Sync + 'static {
     /// Sends a test webhook; `None` where the host has no such endpoint.
     fn test_endpoint<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
         std::future::ready(None).boxed()
+    }
+
+    /// The endpoints that are configured; `None` when there is no host to know.
+    fn endpoints(&self) -> Option<Vec<Arc<str>>> {
+        None
+    }
+
+    /// Takes out of memory what `filter` may mean of the deliveries that nobody has begun to send. The store still has
+    /// them claimed: the caller decides over them. Nothing is in memory where there is no host.
+    fn give_back(&self, _filter: &DeliveryFilter) -> Vec<DeliverySeq> {
+        Vec::new()
+    }
+
+    /// Forgets a plugin, unless its file is there; `None` when there is no host that knows plugins.
+    fn forget_plugin(&self, _plugin: Arc<str>, _fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
+        async { None }.boxed()
     }
 
     /// Whether the host has a plugin or source of that name; `None` when there is no host.
@@ -210,11 +307,14 @@ async fn answer(
 ) -> Result<Vec<Reply>, StoreError> {
     Ok(match request {
         Request::Status => {
-            let mut status = Status { host: hooks.host(), store: store.status(clock.now()).await? };
+            let store = store.status(clock.now()).await?;
+            let mut status = Status { host: hooks.host(), store, parked: Vec::new() };
+            hooks.endpoints().iter().for_each(|configured| status.park_beside(configured));
             hooks.add_waiting(&mut status.store.backlog);
             vec![Reply::Status(Box::new(status))]
         }
         Request::ListDeliveries(filter) => {
+            let filter = as_configured(filter, hooks);
             store.list_deliveries(filter).await?.into_iter().map(|one| Reply::Delivery(Box::new(one))).collect()
         }
         Request::ShowDelivery { id } => {
@@ -228,12 +328,10 @@ async fn answer(
             let detail = store.show_dead_letter(id).await?;
             vec![detail.map_or(Reply::NotFound, |detail| Reply::DeadLetterDetail(Box::new(detail)))]
         }
-        Request::Redrive(filter) => {
-            let redriven = store.redrive(filter, clock.now()).await?;
-            hooks.redriven(&redriven);
-            vec![Reply::Redriven(redriven)]
+        Request::ExportDeadLetters(filter) => {
+            let letters = store.export_dead_letters(filter).await?;
+            letters.into_iter().map(|one| Reply::DeadLetterDetail(Box::new(one))).collect()
         }
-        Request::Discard(filter) => vec![Reply::Discarded { count: store.discard(filter).await? }],
         Request::ListEndpoints => {
             let lines = endpoints::lines(store, hooks.lanes(), clock.now()).await?;
             lines.into_iter().map(|line| Reply::Endpoint(Box::new(line))).collect()
@@ -245,6 +343,31 @@ async fn answer(
             let report = hooks.test_endpoint(&name).await;
             vec![report.map_or(Reply::NotFound, |report| Reply::EndpointTested(Box::new(report)))]
         }
+        Request::Redrive(filter) => redrive(store, hooks, filter, Pace::at_once(clock.now())).await?,
+        Request::RedrivePaced { filter, pace } => redrive(store, hooks, filter, pace).await?,
+        Request::Discard(filter) => {
+            let discarded = store.discard_from(filter).await?;
+            vec![Reply::Discarded { count: discarded.count, last: discarded.last }]
+        }
+        Request::ChangeDeliveries(change) => change_deliveries(store, hooks, clock, change).await?,
+        Request::Trace(sought) => {
+            store.trace(sought).await?.into_iter().map(|one| Reply::Found(Box::new(one))).collect()
+        }
+        Request::Purge(purge) => purge_entity(store, hooks, purge).await?,
+        Request::Rewrite => {
+            store.rewrite().await?;
+            vec![Reply::Rewritten]
+        }
+        Request::ForgetPlugin { plugin, fate } => match hooks.forget_plugin(Arc::clone(&plugin), fate).await {
+            Some(Ok(forgotten)) => {
+                // Deliveries that waited for its runs are due now.
+                let endpoints = hooks.endpoints().unwrap_or_default();
+                hooks.redriven(&Redriven { endpoints, ..Redriven::default() });
+                vec![Reply::Forgotten(forgotten)]
+            }
+            Some(Err(message)) => vec![Reply::Failed { message }],
+            None => vec![Reply::Forgotten(store.forget_plugin(plugin, fate, clock.now()).await?)],
+        },
         Request::ListPauses => {
             let sources = hooks.host().map(|host| host.sources);
             vec![Reply::Pauses(Pauses { pauses: store.pauses().await?, sources })]
@@ -258,6 +381,85 @@ async fn answer(
             vec![pause::change(store, hooks, pause, false).await?]
         }
     })
+}
+
+async fn redrive(
+    store: &dyn Store,
+    hooks: &dyn OpsHooks,
+    filter: DeadLetterFilter,
+    pace: Pace,
+) -> Result<Vec<Reply>, StoreError> {
+    let redriven = store.redrive_paced(filter, pace).await?;
+    if !redriven.plugins.is_empty() {
+        let known = store.known_plugins().await?;
+        for plugin in redriven.plugins.iter().filter(|plugin| known.iter().all(|known| known.name != **plugin)) {
+            // Forgotten meanwhile: its runs wait for it as before.
+            store.park_runs(Arc::clone(plugin)).await?;
+        }
+    }
+    hooks.redriven(&redriven);
+    Ok(vec![Reply::Redriven(redriven)])
+}
+
+/// A host knows better than a command which endpoints are configured: the file may have changed since it started.
+fn as_configured(mut filter: DeliveryFilter, hooks: &dyn OpsHooks) -> DeliveryFilter {
+    if let (Some(beside), Some(configured)) = (&mut filter.parked_beside, hooks.endpoints()) {
+        *beside = configured.iter().map(ToString::to_string).collect();
+    }
+    filter
+}
+
+async fn change_deliveries(
+    store: &dyn Store,
+    hooks: &dyn OpsHooks,
+    clock: &dyn Clock,
+    mut change: DeliveryChange,
+) -> Result<Vec<Reply>, StoreError> {
+    if let (DeliveryVerb::Move { to }, Some(configured)) = (&change.verb, hooks.endpoints())
+        && !configured.contains(to)
+    {
+        return Ok(vec![Reply::Failed { message: format!("there is no endpoint `{to}`; configure it first") }]);
+    }
+    change.filter = as_configured(change.filter, hooks);
+    // What is in memory for a retry is on its way already.
+    if change.verb != DeliveryVerb::Retry {
+        change.given_back = hooks.give_back(&change.filter);
+    }
+    let given_back = change.given_back.clone();
+    let changed = store.change_deliveries(change, clock.now()).await;
+    if changed.is_err() {
+        release(store, given_back.clone()).await;
+    }
+    // What was given back and is not meant after all is for its lane to claim again.
+    let endpoints = if given_back.is_empty() { None } else { hooks.endpoints() };
+    let mut endpoints = endpoints.unwrap_or_default();
+    endpoints.extend(changed.iter().flat_map(|changed| changed.endpoints.clone()));
+    hooks.redriven(&Redriven { endpoints, ..Redriven::default() });
+    Ok(vec![Reply::Changed(changed?)])
+}
+
+async fn purge_entity(store: &dyn Store, hooks: &dyn OpsHooks, mut purge: Purge) -> Result<Vec<Reply>, StoreError> {
+    if purge.discard_waiting && !purge.dry_run {
+        purge.given_back = hooks.give_back(&DeliveryFilter::default());
+    }
+    let given_back = purge.given_back.clone();
+    let purged = store.purge(purge).await;
+    if purged.is_err() {
+        release(store, given_back.clone()).await;
+    }
+    // What waited in the order of something that is gone is due now.
+    let freed = purged.iter().any(|purged| purged.events > 0);
+    if freed || !given_back.is_empty() {
+        hooks.redriven(&Redriven { endpoints: hooks.endpoints().unwrap_or_default(), ..Redriven::default() });
+    }
+    Ok(vec![Reply::Purged(purged?)])
+}
+
+/// Gives up claims after a change that was not made.
+async fn release(store: &dyn Store, deliveries: Vec<DeliverySeq>) {
+    if let Err(error) = store.release(Vec::new(), deliveries).await {
+        tracing::warn!(%error, "claims could not be given back; the next start does");
+    }
 }
 
 /// What answers requests, shared by every connection of a running host.

@@ -14,7 +14,9 @@ use crate::metrics::{Metrics, PluginMetrics};
 use crate::plugin::pool::{Pool, Ran};
 use crate::plugin::state::StateSource;
 use crate::plugin::{CallFailure, Plugin};
-use crate::store::{Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, RunCompletion, RunOutcome, Store};
+use crate::store::{
+    Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, Place, RunCompletion, RunOutcome, Store,
+};
 
 pub mod webhook;
 
@@ -58,6 +60,8 @@ impl Outbox {
     pub async fn run(mut self, mut ran: mpsc::Receiver<Ran>) {
         let mut batch = Vec::with_capacity(BATCH_RUNS_MAX);
         while ran.recv_many(&mut batch, BATCH_RUNS_MAX).await > 0 {
+            // Calls of one entity that were under way together end in any order; what comes in their order need not wait.
+            batch.sort_by_key(|ran| ran.run.seq);
             self.complete(std::mem::take(&mut batch)).await;
         }
     }
@@ -88,6 +92,7 @@ impl Outbox {
         let mut outcome = judge(ran, &self.endpoints, now);
         if let RunOutcome::Produced(deliveries) = &mut outcome {
             for delivery in deliveries {
+                delivery.terms = self.dispatcher.terms(&delivery.endpoint);
                 delivery.claim = self.dispatcher.offer(&delivery.endpoint, delivery.body.len());
             }
         }
@@ -114,11 +119,17 @@ impl Outbox {
             return self.run_again(ran, &completion);
         }
         self.report(&ran, &completion.outcome);
+        if let Completed::Ended(written) = &completed {
+            written.freed.iter().for_each(|endpoint| self.dispatcher.spilled(endpoint));
+        }
         let now = completion.ended_at;
         match (completion.outcome, completed) {
-            (RunOutcome::Produced(deliveries), Completed::Ended(seqs)) if seqs.len() == deliveries.len() => {
-                for (delivery, seq) in deliveries.into_iter().zip(seqs) {
-                    self.dispatch(&ran, delivery, seq, now);
+            (RunOutcome::Produced(deliveries), Completed::Ended(written))
+                if written.deliveries.len() == deliveries.len() =>
+            {
+                let written = written.deliveries.into_iter().zip(written.places);
+                for (delivery, (seq, place)) in deliveries.into_iter().zip(written) {
+                    self.dispatch(&ran, delivery, seq, place, now);
                 }
             }
             // The run was not this host's to complete any more: whoever has it hands its deliveries over.
@@ -151,9 +162,9 @@ impl Outbox {
         self.plugin_metrics.entry(Arc::clone(plugin)).or_insert_with(|| metrics.plugin(plugin))
     }
 
-    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq, due_at: Timestamp) {
-        if delivery.claim == Claim::Open {
-            return self.dispatcher.spilled(&delivery.endpoint);
+    fn dispatch(&self, ran: &Ran, delivery: NewDelivery, seq: DeliverySeq, place: Place, due_at: Timestamp) {
+        if place != Place::Here {
+            return self.leave(ran, &delivery, place);
         }
         self.dispatcher.enqueue(ClaimedDelivery {
             seq,
@@ -168,6 +179,23 @@ impl Outbox {
             attempts_made: 0,
             attempts_before_budget: 0,
         });
+    }
+
+    /// The delivery is not this host's: somebody claims it later, or nobody does.
+    fn leave(&self, ran: &Ran, delivery: &NewDelivery, place: Place) {
+        if delivery.claim == Claim::Here {
+            self.dispatcher.left(&delivery.endpoint, delivery.body.len());
+        }
+        match place {
+            Place::Open => self.dispatcher.spilled(&delivery.endpoint),
+            Place::Dead => {
+                let (reason, endpoint, delivery_id) = (Reason::BacklogFull, &delivery.endpoint, delivery.id.as_str());
+                let (plugin, event_key) = (&ran.run.plugin, &ran.run.event.key);
+                tracing::error!(%event_key, delivery_id, %plugin, %endpoint, outcome = "dead", %reason, "the delivery is a dead letter");
+                self.metrics.dead_letter(reason);
+            }
+            Place::Here | Place::Behind => {}
+        }
     }
 
     fn report(&mut self, ran: &Ran, outcome: &RunOutcome) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::event::subject::SubjectPattern;
-use crate::store::KnownPlugin;
+use crate::store::{BacklogBounds, KnownPlugin};
 
 /// Every known plugin with its subjects. Replaced whole when a plugin comes or goes.
 #[derive(Debug, Default)]
@@ -18,6 +18,10 @@ pub struct Route {
     pub plugin: Arc<str>,
     /// Whether it can be called; else its runs are parked.
     pub loaded: bool,
+    /// Whether it may have webhooks for an endpoint that asks for order.
+    pub ordered: bool,
+    /// What may wait for it.
+    pub backlog: BacklogBounds,
     subjects: Vec<SubjectPattern>,
 }
 
@@ -28,9 +32,20 @@ impl Routes {
         let route = |plugin: &KnownPlugin| Route {
             plugin: Arc::clone(&plugin.name),
             loaded: loaded(&plugin.name),
+            ordered: false,
+            backlog: BacklogBounds::default(),
             subjects: plugin.subjects.iter().filter_map(|subject| subject.parse().ok()).collect(),
         };
         Self { routes: known.iter().map(route).collect() }
+    }
+
+    /// The same routes with what `terms` says of each plugin: whether it has anything to keep in order, and what may wait
+    /// for it.
+    pub fn on_terms(mut self, terms: impl Fn(&str) -> (bool, BacklogBounds)) -> Self {
+        for route in &mut self.routes {
+            (route.ordered, route.backlog) = terms(&route.plugin);
+        }
+        self
     }
 
     /// The plugins subscribed to `subject`, each once.

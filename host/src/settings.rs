@@ -15,6 +15,7 @@ use crate::dispatcher::gate::GatePolicy;
 use crate::plugin::Grant;
 use crate::plugin::limits::SomeLimits;
 use crate::secret::Secret;
+use crate::store::BacklogBounds;
 
 pub mod load;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod host;
 pub mod source;
 pub mod egress;
 pub mod endpoint;
+pub mod backlog;
 mod signature;
 pub mod retry;
 pub mod gate;
@@ -37,7 +39,8 @@ pub mod requests;
 
 pub use error::{Problem, SettingsError};
 pub use load::{
-    Environment, Loaded, LoadedSources, find, load, load_observed, load_plugins, load_sources, load_store, parse,
+    Environment, Loaded, LoadedSources, find, load, load_endpoint_names, load_observed, load_plugins, load_sources,
+    load_store, parse,
 };
 pub use show::{Origin, Shown};
 pub use signature::{SchemeName, SignatureScheme, SigningSecret};
@@ -87,7 +90,7 @@ pub enum Synchronous {
     Normal,
 }
 
-/// `[retention]`, by age.
+/// `[retention]`, by age and bytes.
 #[derive(Clone, Debug)]
 pub struct RetentionSettings {
     /// Finished events and their deliveries.
@@ -96,6 +99,8 @@ pub struct RetentionSettings {
     pub dead: Duration,
     /// Event keys.
     pub dedup: Duration,
+    /// `max_bytes`: the bytes of the store above which finished events go before their age.
+    pub bytes_max: u64,
 }
 
 /// `[plugins]` and `[[plugin]]`
@@ -109,10 +114,19 @@ pub struct PluginsSettings {
     pub workers: usize,
     /// `[plugins.limits]`: the most of each limit that a plugin gets whose `[[plugin]]` does not say.
     pub limits: SomeLimits,
+    /// `[plugins.backlog]`: what may wait for a plugin whose `[[plugin]]` does not say.
+    pub backlog: BacklogSettings,
     /// Further worker threads for plugins that make requests; there are none where no plugin may.
     pub http_workers: usize,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
+}
+
+impl PluginsSettings {
+    /// What may wait for this plugin.
+    pub fn backlog_of(&self, plugin: &str) -> BacklogSettings {
+        self.listed.iter().find(|listed| *listed.name == *plugin).map_or(self.backlog, |listed| listed.backlog)
+    }
 }
 
 /// Which plugins may run.
@@ -137,6 +151,8 @@ pub struct PluginCeiling {
     pub grants: BTreeSet<Grant>,
     /// `[plugin.limits]`: the most of each limit that it gets.
     pub limits: SomeLimits,
+    /// `[plugin.backlog]`
+    pub backlog: BacklogSettings,
     /// `[[plugin.http]]`: the requests it may make, the first that fits holds.
     pub http: Vec<HttpSettings>,
 }
@@ -226,8 +242,31 @@ pub struct EndpointSettings {
     pub access: AccessSettings,
     /// `[endpoint.retry]`
     pub retry: RetryPolicy,
+    /// What keeps its order on the way there.
+    pub order: Order,
+    /// `[endpoint.backlog]`
+    pub backlog: BacklogSettings,
     /// `rate`, `disable_after` and `[endpoint.breaker]`
     pub gate: GatePolicy,
+}
+
+/// What keeps its order on the way to an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// Nothing.
+    #[default]
+    None,
+    /// A plugin's webhooks for one entity: by the accept order of its events, then as the plugin returned them.
+    Entity,
+}
+
+/// What may wait for a plugin or an endpoint; what goes beyond is a dead letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BacklogSettings {
+    /// In number and size.
+    pub bounds: BacklogBounds,
+    /// For how long after it was due.
+    pub age: Duration,
 }
 
 /// Who the host is to an endpoint, and whom it trusts there.

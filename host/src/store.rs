@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::delivery::{DeliveryId, Transition};
-use crate::event::{Event, EventKey};
+use crate::event::{Event, EventKey, OrderKey};
 use crate::recorded::RecordedEvent;
 
 pub mod begun;
 mod endpoints;
+pub mod history;
 mod pause;
 pub mod sqlite;
 mod waiting;
@@ -25,6 +26,10 @@ mod waiting;
 pub(crate) mod fake;
 
 pub use self::begun::Begun;
+pub use self::history::{
+    Candidate, Changed, DeliveryChange, DeliveryTrace, DeliveryVerb, Discarded, EventTrace, Forgotten, Found, History,
+    LetterMark, Pace, ParkedFate, Purge, Purged, RunTrace, Sought,
+};
 pub use self::pause::{Pause, PauseKind};
 pub use self::waiting::{EndpointBacklog, StoreSize, Waiting};
 pub use endpoints::{
@@ -102,6 +107,51 @@ pub struct NewRun {
     pub plugin: Arc<str>,
     /// How it begins.
     pub start: RunStart,
+    /// What it stands among.
+    pub terms: RunTerms,
+}
+
+/// On what terms a run is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RunTerms {
+    /// What its deliveries keep order within, where an endpoint in reach of the plugin asks for order.
+    pub order: Option<OrderKey>,
+    /// What may wait for its plugin.
+    pub backlog: BacklogBounds,
+}
+
+/// On what terms a delivery is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeliveryTerms {
+    /// Whether its endpoint asks for order. It has one then, if its run has a key for it.
+    pub ordered: bool,
+    /// What may wait for its endpoint.
+    pub backlog: BacklogBounds,
+}
+
+/// What may wait in one queue, the newcomer included. What would go beyond is a dead letter `backlog_full`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BacklogBounds {
+    /// Runs or deliveries.
+    pub count: u64,
+    /// Bytes of the runs' entities, or of the deliveries' bodies and headers.
+    pub bytes: u64,
+}
+
+impl Default for BacklogBounds {
+    /// Whatever the disk holds.
+    fn default() -> Self {
+        Self { count: u64::MAX, bytes: u64::MAX }
+    }
+}
+
+/// A queue of the store's.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Backlog {
+    /// The runs of this plugin.
+    Runs(Arc<str>),
+    /// The deliveries to this endpoint.
+    Deliveries(Arc<str>),
 }
 
 /// How a run begins.
@@ -124,6 +174,15 @@ pub enum Acceptance {
     Conflict,
     /// Kept as a dead letter.
     Dead,
+}
+
+/// What became of arrivals.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Accepted {
+    /// One for each arrival, in order.
+    pub acceptances: Vec<Acceptance>,
+    /// Runs that became dead letters `backlog_full` as they were written; whoever was to hold them does not.
+    pub refused: Vec<(EventSeq, Arc<str>)>,
 }
 
 /// A run that this host has claimed.
@@ -171,8 +230,8 @@ impl RunCompletion {
 /// What became of a [`RunCompletion`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Completed {
-    /// It is durable, with the positions of its deliveries.
-    Ended(Vec<DeliverySeq>),
+    /// It is durable.
+    Ended(Written),
     /// Nothing was written: the run was no longer this host's to complete.
     NotHeld,
     /// Nothing was written: what it read of the state has changed since, or the state would outgrow its bounds. The run
@@ -184,10 +243,35 @@ impl Completed {
     /// The positions of its deliveries; none where nothing was written.
     pub fn deliveries(&self) -> &[DeliverySeq] {
         match self {
-            Self::Ended(deliveries) => deliveries,
+            Self::Ended(written) => &written.deliveries,
             Self::NotHeld | Self::Conflict => &[],
         }
     }
+}
+
+/// What the end of a try wrote besides its run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// The positions of its deliveries.
+    pub deliveries: Vec<DeliverySeq>,
+    /// Where each of them is.
+    pub places: Vec<Place>,
+    /// Endpoints with deliveries that were written earlier and waited, for the sake of order, for this run alone. They are
+    /// due now, and nobody's.
+    pub freed: Vec<Arc<str>>,
+}
+
+/// Where a delivery is that was just written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// This host's, as was asked for.
+    Here,
+    /// Nobody's, and due.
+    Open,
+    /// Nobody's, and not due before what precedes it in its order has ended, whatever was asked for.
+    Behind,
+    /// A dead letter `backlog_full`.
+    Dead,
 }
 
 /// The keys one plugin may keep.
@@ -271,6 +355,8 @@ pub struct NewDelivery {
     pub body: Bytes,
     /// Who holds it.
     pub claim: Claim,
+    /// What it stands among.
+    pub terms: DeliveryTerms,
 }
 
 /// A delivery that this host has claimed.
@@ -342,10 +428,11 @@ pub struct KnownPlugin {
 }
 
 /// A store, shared by everything on the path.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: History + Send + Sync + 'static {
     /// As [`Store::accept_at`], leaving every cursor as it is.
     fn accept(&self, arrivals: Vec<Arrival>, now: Timestamp) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
-        self.accept_at(arrivals, None, now)
+        let accepted = self.accept_at(arrivals, None, now);
+        Box::pin(async move { Ok(accepted.await?.acceptances) })
     }
 
     /// Makes arrivals durable, all or none, and with them the source's cursor, in place of the one before. One result for
@@ -355,7 +442,7 @@ pub trait Store: Send + Sync + 'static {
         arrivals: Vec<Arrival>,
         cursor: Option<SourceCursor>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Accepted, StoreError>>;
 
     /// The cursor that was last kept for a source.
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
@@ -385,7 +472,8 @@ pub trait Store: Send + Sync + 'static {
     /// How much `plugin` keeps. Blocks on the disk: for threads that may.
     fn state_usage(&self, plugin: &str) -> Result<StateUsage, StoreError>;
 
-    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most.
+    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most. Of those that keep an
+    /// order, only what nothing precedes is ever due: see [`OrderKey`].
     fn claim_deliveries(
         &self,
         endpoint: Arc<str>,
@@ -395,7 +483,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Records attempts of claimed deliveries and what follows from them, all or none. Recording the same attempt
     /// again changes nothing. One that was deferred is no attempt: it only says why the delivery waits, and until when.
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Returns deliveries whose turn it is, in their order, because one recorded here has ended: they are this host's now.
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>>;
+
+    /// Makes dead letters `backlog_full` of what nobody holds in `backlog` and has been due since before `before`. Returns
+    /// how many.
+    fn expire(&self, backlog: Backlog, before: Timestamp, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Gives up this host's claims on work that it will not do; the work is due again at once.
     fn release(
@@ -445,12 +538,15 @@ pub trait Store: Send + Sync + 'static {
     /// One dead letter; `None` where there is none of that id.
     fn show_dead_letter(&self, id: i64) -> BoxFuture<'_, Result<Option<DeadLetterDetail>, StoreError>>;
 
-    /// Puts dead runs and deliveries back to work with a new budget, due at `now`. Dead messages can't be: they are
-    /// counted in `refused`.
-    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>>;
+    /// As [`History::redrive_paced`], all due at `now`.
+    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>> {
+        self.redrive_paced(filter, Pace::at_once(now))
+    }
 
-    /// Deletes dead letters for good. Returns how many.
-    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// As [`History::discard_from`]. Returns how many.
+    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move { Ok(self.discard_from(filter).await?.count) })
+    }
 
     /// Deletes what is past its age, a bounded part at a time. Returns whether more remains.
     fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
@@ -498,15 +594,34 @@ pub struct Retention {
     pub dedup: Timestamp,
 }
 
-/// Which deliveries to list. Empty means all.
+/// Which deliveries are meant. Empty means all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeliveryFilter {
+    /// Only these; of several with one id the newest.
+    pub ids: Vec<DeliveryId>,
     /// Only to this endpoint.
     pub endpoint: Option<String>,
     /// Only by this plugin.
     pub plugin: Option<String>,
     /// Only in this state.
     pub state: Option<DeliveryState>,
+    /// Only those that wait: pending or retrying.
+    pub waiting: bool,
+    /// Only those that wait for an endpoint which is not one of these: nobody works for it.
+    pub parked_beside: Option<Vec<String>>,
+    /// Only dead letters for this reason.
+    pub reason: Option<Reason>,
+    /// Only of the event with this key.
+    pub event_key: Option<String>,
+    /// Only of events of this entity.
+    pub entity_id: Option<String>,
+    /// Only those created then or later.
+    pub since: Option<Timestamp>,
+    /// Only those created before.
+    pub until: Option<Timestamp>,
+    /// Only those with a position below: what a list goes on from.
+    pub before: Option<DeliverySeq>,
     /// At most this many; the store's own bound is 10,000.
     pub limit: Option<u32>,
 }
@@ -525,6 +640,24 @@ pub struct DeadLetterFilter {
     pub plugin_digest: Option<String>,
     /// Only for this reason.
     pub reason: Option<Reason>,
+    /// Only of the event with this key.
+    #[serde(default)]
+    pub event_key: Option<String>,
+    /// Only of events of this entity.
+    #[serde(default)]
+    pub entity_id: Option<String>,
+    /// Only those that died then or later.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Only those that died before.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Only those with an id below: what a list goes on from.
+    #[serde(default)]
+    pub before: Option<i64>,
+    /// Only those with an id above: what a change goes on from.
+    #[serde(default)]
+    pub after: Option<i64>,
     /// At most this many; listing's own bound is 10,000.
     pub limit: Option<u32>,
 }
@@ -564,6 +697,8 @@ impl DeliveryState {
 /// A delivery in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliverySummary {
+    /// Its position, for `--before`.
+    pub seq: DeliverySeq,
     /// `webhook-id`.
     pub id: DeliveryId,
     /// The event's key.
@@ -691,6 +826,12 @@ pub struct DeadLetterDetail {
     /// The event of a run or a delivery, as a file may record it; none of a message, which never became one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<RecordedEvent>,
+    /// The digest of the plugin's file that made the delivery, or that the run died of; none of a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_digest: Option<String>,
+    /// Every attempt of a delivery, first to last.
+    #[serde(default)]
+    pub attempts_made: Vec<AttemptDetail>,
 }
 
 /// What a redrive did.
@@ -702,6 +843,9 @@ pub struct Redriven {
     pub deliveries: u64,
     /// Messages that can't be: publish them again once the cause is mended, or discard them.
     pub refused: u64,
+    /// The last dead letter looked at, to go on from; none where there was none.
+    #[serde(default)]
+    pub last: Option<i64>,
     /// The plugins whose runs are due now.
     pub plugins: Vec<Arc<str>>,
     /// The endpoints whose deliveries are due now.
@@ -719,6 +863,7 @@ impl Redriven {
         self.runs += part.runs;
         self.deliveries += part.deliveries;
         self.refused += part.refused;
+        self.last = part.last.or(self.last);
         for (names, more) in [(&mut self.plugins, part.plugins), (&mut self.endpoints, part.endpoints)] {
             names.extend(more);
             names.sort();
@@ -799,6 +944,9 @@ pub enum StoreError {
     /// The commit failed; nothing of it is durable, and the store reopens. Try again.
     #[error("the store could not commit: {0}; nothing of this was kept, try again")]
     Commit(String),
+    /// What was deleted may still be in the file.
+    #[error("what was deleted is not gone from the file yet, which could not be written anew: {0}")]
+    Rewrite(String),
     /// Reading failed.
     #[error("the store could not be read: {0}")]
     Read(String),

@@ -256,6 +256,8 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
             "deliveries",
             "endpoints",
             "dead-letters",
+            "trace",
+            "purge",
             "plugin",
             "source",
             "status",
@@ -278,6 +280,12 @@ fn wrong_arguments_are_refused() {
     check("dead-letters redrive --all 3");
     check("deliveries list --limit 10001");
     check("deliveries list --state asleep");
+    check("dead-letters list --since yesterday");
+    check("dead-letters redrive --all --rate fast");
+    check("dead-letters export 17 --redact /entity");
+    check("deliveries discard --all --plugin orders");
+    check("deliveries move --all");
+    check("purge");
     check("receive --status 99");
     check("receive --secret-env A --secret-file b");
     check("receive --count 0");
@@ -486,6 +494,8 @@ async fn dead_letters_are_filtered() {
     check("--reason plugin_trap", &[1]).await;
     check("--plugin orders --endpoint shop", &[2]).await;
     check("--limit 1", &[4]).await;
+    check("--before 3 --limit 1", &[2]).await;
+    check("--since 2026-03-02T14:00:00.002Z --until 2026-03-02T15:00:00.004+01:00", &[3, 2]).await;
     check("--reason too_large", &[]).await;
     assert_eq!(bench.run("dead-letters list --reason too_large").await.out, "no dead letters\n");
     let ended = bench.run("dead-letters list --reason status_4xx").await;
@@ -505,6 +515,70 @@ async fn named_dead_letters_are_redriven_without_asking() {
     let ended = bench.run("dead-letters redrive 1").await;
     assert_eq!(ended.exit, Exit::Failure);
     assert!(ended.err.contains("there is no dead letter 1"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_list_that_goes_on_says_where() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("dead-letters list --limit 2").await;
+    assert!(ended.out.ends_with("for more: --before 3\n"), "{}", ended.out);
+    let ended = bench.run("dead-letters list --limit 9").await;
+    assert!(!ended.out.contains("for more"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn a_redrive_with_a_rate_says_until_when_it_lasts() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("dead-letters redrive 1 2 3 --rate 2/s").await;
+    let expected = "1 run and 2 deliveries put back to work, the last one due at 1970-01-01T00:00:01.005Z\n";
+    assert_eq!(ended.out, expected, "{}", ended.err);
+}
+
+#[tokio::test]
+async fn dead_letters_are_exported_oldest_first() {
+    let bench = Bench::new(SETTINGS);
+    let exported = bench.run("dead-letters export --endpoint shop").await;
+    let lines: Vec<serde_json::Value> = exported.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| &line["id"]).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!((&lines[0]["payload"], &lines[0]["attempts_made"]), (&"{\"id\":2}".into(), &serde_json::json!([])));
+    let ended = bench.run("dead-letters export 1 2 --fixture events").await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.contains("a fixture is of one dead letter"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn changes_of_deliveries_say_which_ones() {
+    let bench = Bench::new(SETTINGS);
+    for command in ["retry", "discard", "move --to shop"] {
+        let ended = bench.run(&format!("deliveries {command}")).await;
+        assert_eq!(ended.exit, Exit::Usage, "{command}");
+        assert!(ended.err.contains("nothing says which deliveries are meant"), "{}", ended.err);
+    }
+    let ended = bench.run("deliveries move --all --to depot").await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(
+        ended.err.contains("there is no endpoint `depot`") && ended.err.contains("there is: shop"),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn what_left_no_trace_is_said() {
+    let bench = Bench::new(SETTINGS);
+    let ended = bench.run("trace 550e").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.err.contains("nothing is kept of `550e`"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_plugin_whose_file_is_there_is_not_forgotten() {
+    let bench = Bench::new(SETTINGS);
+    std::fs::create_dir(bench.folder.path().join("plugins")).unwrap();
+    std::fs::write(bench.folder.path().join("plugins/orders.wasm"), "").unwrap();
+    let ended = bench.run("plugin forget orders --yes").await;
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.err.contains("remove it first"), "{}", ended.err);
 }
 
 #[tokio::test]

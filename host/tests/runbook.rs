@@ -115,12 +115,12 @@ fn every_anchor_leads_somewhere() {
     }
 }
 
-/// Lines of `sh` blocks and inline code that call `wirehook`, each up to a pipe.
+/// Lines of `sh` blocks and inline code that call `wirehook`, each up to a pipe or a file.
 fn commands(text: &str) -> Vec<String> {
     let mut commands = Vec::new();
     for part in text.split('`') {
         for line in part.lines().map(str::trim).filter(|line| line.starts_with("wirehook ")) {
-            let line = line.split(" #").next().unwrap().split(" |").next().unwrap();
+            let line = line.split(" #").next().unwrap().split(" |").next().unwrap().split(" >").next().unwrap();
             commands.push(line.trim().to_owned());
         }
     }

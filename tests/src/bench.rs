@@ -12,6 +12,7 @@ pub mod ready;
 pub mod call;
 pub mod languages;
 pub mod many;
+pub mod isolation;
 pub mod report;
 
 use std::time::Duration;

@@ -12,6 +12,7 @@ pub mod python_verifier;
 pub mod judges;
 pub mod promtool;
 pub mod store_file;
+pub mod store_fill;
 pub mod small_disk;
 pub mod account;
 pub mod nats_server;

@@ -1,5 +1,7 @@
 //! Publishing events as a FraiseQL server does.
 
+use std::collections::VecDeque;
+
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::{self, Context};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -44,6 +46,23 @@ impl StreamPublisher {
     pub async fn publish_all(&self, events: impl IntoIterator<Item = PublishedEvent>) -> Result<()> {
         let publications = stream::iter(events).map(|event| self.publish(event));
         publications.buffer_unordered(IN_FLIGHT).try_collect().await
+    }
+
+    /// Publishes these events in this order; returns once the stream has them all.
+    pub async fn publish_in_order(&self, events: impl IntoIterator<Item = PublishedEvent>) -> Result<()> {
+        let mut acks: VecDeque<jetstream::context::PublishAckFuture> = VecDeque::with_capacity(IN_FLIGHT);
+        for event in events {
+            if acks.len() == IN_FLIGHT
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await.context("publishing to the stream")?;
+            }
+            acks.push_back(self.context.publish(event.subject, event.body).await?);
+        }
+        for ack in acks {
+            ack.await.context("publishing to the stream")?;
+        }
+        Ok(())
     }
 
     /// Messages that a durable consumer of `stream` has not acked yet.

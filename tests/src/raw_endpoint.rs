@@ -18,7 +18,7 @@ use wirehook::dispatcher::gate::GatePolicy;
 use wirehook::endpoint::{Endpoint, Endpoints, Network};
 use wirehook::event::EventKey;
 use wirehook::secret::Secret;
-use wirehook::settings::{AccessSettings, EgressSettings, EndpointSettings, SignatureScheme};
+use wirehook::settings::{AccessSettings, BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureScheme};
 use wirehook::store::{ClaimedDelivery, DeliverySeq};
 
 /// Longer than anything a test waits for takes; reached only by a test that fails.
@@ -194,6 +194,8 @@ pub fn settings(url: &str) -> EndpointSettings {
         headers: Vec::new(),
         access: AccessSettings::default(),
         retry: RetryPolicy::default(),
+        order: Order::None,
+        backlog: BacklogSettings::default(),
         gate: GatePolicy::default(),
     }
 }

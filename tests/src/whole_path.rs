@@ -30,7 +30,9 @@ use wirehook::plugin::registry::{Registry, RegistryParts};
 use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
-use wirehook::settings::{AccessSettings, Admit, EgressSettings, EndpointSettings, PluginsSettings, SignatureScheme};
+use wirehook::settings::{
+    AccessSettings, Admit, BacklogSettings, EgressSettings, EndpointSettings, Order, PluginsSettings, SignatureScheme,
+};
 use wirehook::store::Store;
 use wirehook::store::sqlite::SqliteStore;
 
@@ -122,10 +124,12 @@ impl WholePath {
                 admit: Admit::Any,
                 workers: WORKERS,
                 limits: SomeLimits::default(),
+                backlog: BacklogSettings::default(),
                 http_workers: 1,
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
+            ordered: Vec::new(),
             store: Arc::clone(&shared),
             pool: Arc::clone(&pool),
             routes: Arc::clone(&routes),
@@ -209,6 +213,8 @@ fn endpoint_settings(name: &str, endpoint: &FakeEndpoint) -> Result<EndpointSett
         headers: Vec::new(),
         access: AccessSettings::default(),
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
+        order: Order::None,
+        backlog: BacklogSettings::default(),
         gate: GatePolicy::default(),
     })
 }

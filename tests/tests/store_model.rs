@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
+#[path = "store_model/operators.rs"]
+mod operators;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +17,8 @@ use wirehook::delivery::Transition;
 use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{
-    Acceptance, Claim, Completed, DeadLetterFilter, DeliverySeq, EventSeq, KnownPlugin, Retention, RunOutcome,
-    RunStart, Store,
+    Acceptance, Claim, Completed, DeadLetterFilter, DeliverySeq, DeliveryVerb, EventSeq, KnownPlugin, ParkedFate,
+    Retention, RunOutcome, RunStart, Store,
 };
 use wirehook_tests::conformance::store::{
     START, arrival, attempt, completion, dead_message, delivery, event_with_body,
@@ -34,7 +37,10 @@ enum Step {
     Release { pick: usize },
     Redrive { limit: Option<u32> },
     Discard { limit: Option<u32> },
+    Change { verb: DeliveryVerb },
     Park { plugin: usize },
+    Forget { plugin: usize, fate: ParkedFate },
+    Purge { key: u8 },
     Remember { plugin: usize },
     Sweep,
     Reopen,
@@ -84,7 +90,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(|pick| Step::Release { pick }),
         2 => limit().prop_map(|limit| Step::Redrive { limit }),
         1 => limit().prop_map(|limit| Step::Discard { limit }),
+        1 => prop_oneof![Just(DeliveryVerb::Retry), Just(DeliveryVerb::Discard)].prop_map(|verb| Step::Change { verb }),
         1 => (0..2_usize).prop_map(|plugin| Step::Park { plugin }),
+        1 => (0..2_usize, prop_oneof![Just(ParkedFate::Die), Just(ParkedFate::Discard)])
+            .prop_map(|(plugin, fate)| Step::Forget { plugin, fate }),
+        1 => (0..12_u8).prop_map(|key| Step::Purge { key }),
         1 => (0..2_usize).prop_map(|plugin| Step::Remember { plugin }),
         1 => Just(Step::Sweep),
         1 => Just(Step::Reopen),
@@ -181,7 +191,10 @@ impl Harness<'_> {
             Step::Release { pick } => self.release(pick).await,
             Step::Redrive { limit } => self.redrive(limit).await,
             Step::Discard { limit } => self.discard(limit).await,
+            Step::Change { verb } => self.change(verb).await,
             Step::Park { plugin } => self.park(PLUGINS[plugin]).await,
+            Step::Forget { plugin, fate } => self.forget(PLUGINS[plugin], fate).await,
+            Step::Purge { key } => self.purge(key).await,
             Step::Remember { plugin } => self.remember(PLUGINS[plugin]).await,
             Step::Sweep => self.sweep().await,
             Step::Reopen => self.reopen(),
@@ -500,7 +513,11 @@ fn check_tally(path: &Path) {
         "SELECT 'dead_letter', reason, kind, count(*) FROM dead_letter GROUP BY reason, kind
          UNION ALL SELECT 'delivery', endpoint, state, count(*) FROM delivery GROUP BY endpoint, state
          UNION ALL SELECT 'event', '', iif(run_count > 0, 'routed', 'unrouted'), count(*) FROM event GROUP BY run_count > 0
-         UNION ALL SELECT 'run', plugin, state, count(*) FROM run GROUP BY plugin, state ORDER BY 1, 2, 3",
+         UNION ALL SELECT 'run', plugin, state, count(*) FROM run GROUP BY plugin, state
+         UNION ALL SELECT 'run_bytes', plugin, 'open', sum(bytes) FROM run
+           WHERE state IN ('pending', 'retrying', 'parked') GROUP BY plugin
+         UNION ALL SELECT 'delivery_bytes', endpoint, 'open', sum(bytes) FROM delivery
+           WHERE state IN ('pending', 'retrying') GROUP BY endpoint ORDER BY 1, 2, 3",
     );
     let kept = list("SELECT kind, name, state, count FROM tally WHERE count <> 0 ORDER BY 1, 2, 3");
     assert_eq!(kept, counted);

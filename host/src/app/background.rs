@@ -12,6 +12,7 @@ use super::look::{self, SourceSwitch, endpoints_in_short, plugins_in_short};
 use super::sampler::add_waiting;
 use crate::admin::{Part, Readiness};
 use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
+use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoints, TestReport};
@@ -23,11 +24,12 @@ use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
 use crate::plugin::registry::{Fault, Look, Registry, Status};
-use crate::settings::RetentionSettings;
+use crate::settings::{BacklogSettings, PluginsSettings, RetentionSettings};
 use crate::source::SourceState;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    EndpointBacklog, EndpointChange, EndpointChanged, PauseKind, Redriven, Retention, Store, StoreError,
+    Backlog, DeliveryFilter, DeliverySeq, EndpointBacklog, EndpointChange, EndpointChanged, Forgotten, ParkedFate,
+    PauseKind, Redriven, Retention, Store, StoreError,
 };
 use crate::watch::FolderWatch;
 
@@ -36,6 +38,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often what is past its retention is deleted, and parked runs of loaded plugins are looked for.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often names are made quick to find in one housekeeping: a million events. The rest has to wait for the next.
+const INDEX_STEPS_MAX: usize = 256;
 
 /// How long until a folder that could not be watched is tried again.
 const WATCH_RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -185,6 +190,10 @@ pub(super) struct Housekeeping {
     pub(super) store: Arc<dyn Store>,
     pub(super) registry: Arc<Registry>,
     pub(super) retention: RetentionSettings,
+    /// Says what may wait for a plugin.
+    pub(super) plugins: PluginsSettings,
+    /// What may wait for each endpoint.
+    pub(super) backlogs: Vec<(Arc<str>, BacklogSettings)>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -208,9 +217,51 @@ impl Housekeeping {
         while self.store.sweep(before).await? && !drain.is_draining() {
             tokio::task::yield_now().await;
         }
+        self.make_room(drain).await?;
+        for _ in 0..INDEX_STEPS_MAX {
+            if drain.is_draining() || !self.store.index_some().await? {
+                break;
+            }
+        }
         self.registry.settle().await?;
+        self.expire(now).await?;
         let status = self.store.status(now).await?;
         self.metrics.events_unaccounted.set(i64::try_from(status.events_unaccounted).unwrap_or(i64::MAX));
+        Ok(())
+    }
+}
+
+impl Housekeeping {
+    /// Makes dead letters of what has waited for too long.
+    async fn expire(&self, now: Timestamp) -> Result<(), StoreError> {
+        let plugins = self.registry.statuses().into_iter();
+        let runs = plugins.map(|(name, _)| (self.plugins.backlog_of(&name).age, Backlog::Runs(name)));
+        let deliveries = self.backlogs.iter().map(|(name, of)| (of.age, Backlog::Deliveries(Arc::clone(name))));
+        for (age, backlog) in runs.chain(deliveries) {
+            let expired = self.store.expire(backlog.clone(), now.minus(age), now).await?;
+            if expired > 0 {
+                let reason = Reason::BacklogFull;
+                tracing::error!(?backlog, expired, %reason, "what waited for longer than `[backlog] age` is dead letters");
+                self.metrics.dead_letters(reason, expired);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest finished events where the store is over its bound.
+    async fn make_room(&self, drain: &Drain) -> Result<(), StoreError> {
+        let bytes_max = self.retention.bytes_max;
+        while self.store.shrink(bytes_max).await? && !drain.is_draining() {
+            tokio::task::yield_now().await;
+        }
+        let bytes = self.store.bytes().await?;
+        if bytes > bytes_max {
+            tracing::warn!(
+                bytes,
+                bytes_max,
+                "the store is over [retention] max_bytes, and all that is finished is deleted: what is left waits, or is a dead letter"
+            );
+        }
         Ok(())
     }
 }
@@ -340,6 +391,7 @@ pub(super) struct Hooks {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) parts: Arc<Parts>,
+    pub(super) endpoint_names: Vec<Arc<str>>,
     pub(super) sources: Vec<SourceSwitch>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) started_at: Timestamp,
@@ -394,6 +446,18 @@ impl OpsHooks for Hooks {
 
     fn test_endpoint<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<TestReport>> {
         async move { Some(self.endpoints.get(name)?.test(&*self.clock).await) }.boxed()
+    }
+
+    fn endpoints(&self) -> Option<Vec<Arc<str>>> {
+        Some(self.endpoint_names.clone())
+    }
+
+    fn give_back(&self, filter: &DeliveryFilter) -> Vec<DeliverySeq> {
+        self.dispatcher.give_back(filter)
+    }
+
+    fn forget_plugin(&self, plugin: Arc<str>, fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
+        async move { Some(self.parts.registry.forget(&plugin, fate).await.map_err(|error| error.to_string())) }.boxed()
     }
 
     fn knows(&self, kind: PauseKind, name: &str) -> Option<bool> {

@@ -106,6 +106,11 @@ impl Console {
         self.interactive
     }
 
+    /// Whether somebody watches what long work comes to.
+    pub fn watched(&self) -> bool {
+        self.watched
+    }
+
     /// A bar for work of `length` steps, on standard error where that is a terminal; nowhere else.
     pub fn progress(&self, length: u64) -> ProgressBar {
         let target = if self.watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

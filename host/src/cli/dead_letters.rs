@@ -1,39 +1,34 @@
 //! `wirehook dead-letters …`
 
+mod bulk;
 mod export;
 
-use std::collections::HashSet;
-
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use super::Session;
 use super::console::Look;
-use super::deliveries::{LIST_LIMIT, LIST_LIMIT_MAX};
+use super::deliveries::print_attempts;
 use super::failure::{Exit, Failure, Failures};
-use super::table::{Table, counted, maybe, plain, printable};
-use crate::dead_letter::Reason;
+use super::filter::{FilterArgs, LIST_LIMIT, LIST_LIMIT_MAX};
+use super::table::{Table, maybe, plain, printable};
 use crate::ops::{Reply, Request};
 use crate::store::{DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  wirehook dead-letters list --reason status_4xx
+  wirehook dead-letters list --reason status_4xx --since 2h
   wirehook dead-letters redrive 17 18
-  wirehook dead-letters redrive --endpoint orders --dry-run
+  wirehook dead-letters redrive --endpoint orders --rate 100/s
+  wirehook dead-letters export --plugin orders > orders.jsonl
   wirehook dead-letters export 17 --fixture events --redact /entity/customer_email
-  wirehook dead-letters discard --plugin orders --yes";
-
-/// The most ids on one command line.
-const IDS_MAX: usize = 10_000;
+  wirehook dead-letters discard --plugin orders --since 2026-03-02T14:00:00Z --dry-run";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLettersCommand {
     /// List dead letters, newest first
     #[command(after_help = EXAMPLE)]
     List(ListArgs),
-    /// Show one dead letter with its payload
+    /// Show one dead letter with its payload and every attempt
     #[command(after_help = EXAMPLE)]
     Show {
         /// Its id
@@ -41,99 +36,45 @@ pub(super) enum DeadLettersCommand {
     },
     /// Put dead runs and deliveries back to work, with a new budget of attempts and the same webhook-id
     #[command(after_help = EXAMPLE)]
-    Redrive(BulkArgs),
-    /// Write the event of a dead letter to a file for `wirehook plugin test`
+    Redrive(bulk::RedriveArgs),
+    /// Write dead letters as JSON lines, or the event of one to a file for `wirehook plugin test`
     #[command(after_help = export::EXAMPLE)]
     Export(export::ExportArgs),
     /// Delete dead letters for good
     #[command(after_help = EXAMPLE)]
-    Discard(BulkArgs),
-}
-
-#[derive(Debug, Args)]
-struct FilterArgs {
-    /// Only to this endpoint
-    #[arg(long, value_name = "NAME")]
-    endpoint: Option<String>,
-    /// Only by this plugin
-    #[arg(long, value_name = "NAME")]
-    plugin: Option<String>,
-    /// Only for this reason
-    #[arg(long, value_name = "REASON", value_parser = reason(), hide_possible_values = true)]
-    reason: Option<Reason>,
+    Discard(bulk::BulkArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
+    /// Go on below this id: the last one of the list before
+    #[arg(long, value_name = "ID")]
+    before: Option<i64>,
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = LIST_LIMIT, value_parser = clap::value_parser!(u32).range(1..=LIST_LIMIT_MAX))]
     limit: u32,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct BulkArgs {
-    /// These ids
-    #[arg(value_name = "ID")]
-    ids: Vec<i64>,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// At most this many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
-    /// Every dead letter there is
-    #[arg(long, conflicts_with_all = ["ids", "endpoint", "plugin", "reason"])]
-    all: bool,
-    /// Only list what would be affected
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    Redrive,
-    Discard,
-}
-
-/// Names for completion, and for a suggestion where one is mistyped.
-fn reason() -> impl TypedValueParser<Value = Reason> {
-    PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.as_str())).try_map(|name| name.parse::<Reason>())
-}
-
 pub(super) async fn dead_letters(session: &mut Session<'_>, command: DeadLettersCommand) -> Result<Exit, Failures> {
     match command {
-        DeadLettersCommand::List(args) => list(session, args.filter.into_filter(Vec::new(), Some(args.limit))).await,
+        DeadLettersCommand::List(args) => list(session, args).await,
         DeadLettersCommand::Show { id } => show(session, id).await,
-        DeadLettersCommand::Redrive(args) => bulk(session, Verb::Redrive, args).await,
+        DeadLettersCommand::Redrive(args) => bulk::redrive(session, args).await,
         DeadLettersCommand::Export(args) => export::export(session, args).await,
-        DeadLettersCommand::Discard(args) => bulk(session, Verb::Discard, args).await,
+        DeadLettersCommand::Discard(args) => bulk::discard(session, args).await,
     }
 }
 
-impl FilterArgs {
-    fn is_empty(&self) -> bool {
-        self.endpoint.is_none() && self.plugin.is_none() && self.reason.is_none()
-    }
-
-    fn into_filter(self, ids: Vec<i64>, limit: Option<u32>) -> DeadLetterFilter {
-        DeadLetterFilter {
-            ids,
-            endpoint: self.endpoint,
-            plugin: self.plugin,
-            plugin_digest: None,
-            reason: self.reason,
-            limit,
-        }
-    }
-}
-
-async fn list(session: &mut Session<'_>, filter: DeadLetterFilter) -> Result<Exit, Failures> {
-    let letters = summaries(session, filter).await?;
+async fn list(session: &mut Session<'_>, args: ListArgs) -> Result<Exit, Failures> {
+    let filter = args.filter.into_letters(session.now());
+    let letters =
+        summaries(session, DeadLetterFilter { before: args.before, limit: Some(args.limit), ..filter }).await?;
     print_list(session, &letters)?;
+    if let Some(last) = letters.last().filter(|_| letters.len() == args.limit as usize && !session.console.json) {
+        session.console.line(format_args!("for more: --before {}", last.id))?;
+    }
     Ok(Exit::Success)
 }
 
@@ -201,7 +142,8 @@ fn print(session: &mut Session<'_>, detail: &DeadLetterDetail) -> std::io::Resul
         ("event", printable(&letter.event_key)),
         ("subject", printable(&letter.subject)),
     ];
-    fields.extend(letter.plugin.clone().map(|plugin| ("plugin", plugin)));
+    fields
+        .extend(letter.plugin.as_ref().map(|plugin| ("plugin", with_digest(plugin, detail.plugin_digest.as_deref()))));
     fields.extend(letter.endpoint.clone().map(|endpoint| ("endpoint", endpoint)));
     fields.extend(letter.delivery_id.as_ref().map(|id| ("delivery", id.as_str().to_owned())));
     fields.push(("attempts", letter.attempts.to_string()));
@@ -211,87 +153,13 @@ fn print(session: &mut Session<'_>, detail: &DeadLetterDetail) -> std::io::Resul
     for (key, value) in fields {
         session.console.line(format_args!("{key:<10}{value}"))?;
     }
-    Ok(())
-}
-
-async fn bulk(session: &mut Session<'_>, verb: Verb, args: BulkArgs) -> Result<Exit, Failures> {
-    if args.ids.is_empty() && args.filter.is_empty() && !args.all {
-        let failure = Failure::new("nothing says which dead letters are meant");
-        return Err(failure.help("name ids, or --endpoint, --plugin or --reason, or --all").into_usage());
-    }
-    if args.ids.len() > IDS_MAX {
-        let failure = Failure::new(format!("more than {IDS_MAX} ids are named"));
-        return Err(failure.help("use a filter, or several commands").into_usage());
-    }
-    let named_only = !args.ids.is_empty();
-    let filter = args.filter.into_filter(args.ids, args.limit);
-    if args.dry_run {
-        return list(session, filter).await;
-    }
-    if !named_only && !args.yes && !confirmed(session, verb, &filter).await? {
-        return Err(Failure::new("not confirmed: nothing was done").into());
-    }
-    let missing = missing(session, &filter.ids).await?;
-    carry_out(session, verb, filter).await?;
-    if missing.is_empty() {
-        return Ok(Exit::Success);
-    }
-    let failure = Failure::new(format!("there is no dead letter {}", missing.join(", ")));
-    Err(failure.help("`wirehook dead-letters list` shows those there are").into())
-}
-
-/// The named ids that are no dead letters, or not any more.
-async fn missing(session: &mut Session<'_>, ids: &[i64]) -> Result<Vec<String>, Failures> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let named = DeadLetterFilter { ids: ids.to_vec(), ..DeadLetterFilter::default() };
-    let found: HashSet<i64> = summaries(session, named).await?.iter().map(|letter| letter.id).collect();
-    Ok(ids.iter().filter(|id| !found.contains(id)).map(ToString::to_string).collect())
-}
-
-/// Asks before more than the named ids is affected.
-async fn confirmed(session: &mut Session<'_>, verb: Verb, filter: &DeadLetterFilter) -> Result<bool, Failures> {
-    if !session.console.interactive() {
-        let failure = Failure::new("more than named ids is affected, and there is no terminal to ask on");
-        return Err(failure.help("look with --dry-run, then say --yes").into_usage());
-    }
-    let count = summaries(session, filter.clone()).await?.len();
-    let meant = letters(count as u64) + if count as i64 >= LIST_LIMIT_MAX { " or more" } else { "" };
-    let question = match verb {
-        Verb::Redrive => format!("Put {meant} back to work?"),
-        Verb::Discard => format!("Delete {meant} for good?"),
-    };
-    Ok(count == 0 || session.console.confirm(&question)?)
-}
-
-fn letters(count: u64) -> String {
-    counted(count, "dead letter", "dead letters")
-}
-
-async fn carry_out(session: &mut Session<'_>, verb: Verb, filter: DeadLetterFilter) -> Result<(), Failures> {
-    let request = match verb {
-        Verb::Redrive => Request::Redrive(filter),
-        Verb::Discard => Request::Discard(filter),
-    };
-    for reply in session.ask(request).await? {
-        let (text, object) = match reply {
-            Reply::Redriven(redriven) => {
-                let runs = counted(redriven.runs, "run", "runs");
-                let deliveries = counted(redriven.deliveries, "delivery", "deliveries");
-                let text = format!("{runs} and {deliveries} put back to work");
-                if redriven.refused > 0 {
-                    let refused = counted(redriven.refused, "dead letter is a message", "dead letters are messages");
-                    let message = format!("{refused} and can't be redriven");
-                    let help = "publish them again once the cause is mended, or discard them";
-                    session.console.warning(&Failure::new(message).help(help));
-                }
-                (text, json!(redriven))
-            }
-            Reply::Discarded { count } => (format!("{} deleted", letters(count)), json!({ "discarded": count })),
-            _ => continue,
-        };
-        if session.console.json { session.console.object(&object)? } else { session.console.line(text)? }
+    if letter.kind == DeadLetterKind::Delivery {
+        session.console.line("")?;
+        print_attempts(session, &detail.attempts_made)?;
     }
     Ok(())
+}
+
+fn with_digest(plugin: &str, digest: Option<&str>) -> String {
+    digest.map_or_else(|| plugin.to_owned(), |digest| format!("{plugin} (sha256 {digest})"))
 }

@@ -1,24 +1,26 @@
 //! `wirehook deliveries …`
 
+mod change;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Session;
 use super::console::Look;
 use super::failure::{Exit, Failure, Failures};
+use super::filter::{FilterArgs, LIST_LIMIT, LIST_LIMIT_MAX};
 use super::table::{Table, maybe, plain, printable};
 use crate::delivery::DeliveryId;
 use crate::ops::{Reply, Request};
-use crate::store::{DeliveryDetail, DeliveryFilter, DeliveryState, DeliverySummary};
+use crate::store::{AttemptDetail, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliveryState, DeliverySummary};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  wirehook deliveries list --endpoint orders --state retrying
-  wirehook deliveries show msg_0123456789abcdef0123456789abcdef";
-
-/// How many a list shows unless told.
-pub(super) const LIST_LIMIT: u32 = 100;
-/// The store's own bound of a list.
-pub(super) const LIST_LIMIT_MAX: i64 = 10_000;
+  wirehook deliveries list --endpoint orders --state retrying --since 2h
+  wirehook deliveries list --state parked
+  wirehook deliveries show msg_0123456789abcdef0123456789abcdef
+  wirehook deliveries retry msg_0123456789abcdef0123456789abcdef
+  wirehook deliveries discard --plugin orders --since 2026-03-02T14:00:00Z --dry-run
+  wirehook deliveries move --endpoint gone --to orders --yes";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeliveriesCommand {
@@ -31,42 +33,63 @@ pub(super) enum DeliveriesCommand {
         /// Its webhook-id
         id: String,
     },
+    /// Try waiting deliveries now and not when their next attempt is due; their budget of attempts stays as it is
+    #[command(after_help = EXAMPLE)]
+    Retry(change::ChangeArgs),
+    /// Give up waiting deliveries: they are never sent
+    #[command(after_help = EXAMPLE)]
+    Discard(change::ChangeArgs),
+    /// Send waiting deliveries to another endpoint, at once, under the webhook-id that they have
+    #[command(after_help = EXAMPLE)]
+    Move(change::MoveArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Only to this endpoint
-    #[arg(long, value_name = "NAME")]
-    endpoint: Option<String>,
-    /// Only by this plugin
-    #[arg(long, value_name = "NAME")]
-    plugin: Option<String>,
-    /// Only in this state
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only in this state; waiting: pending or retrying; parked: waiting for an endpoint that is not configured
     #[arg(long, value_enum)]
     state: Option<State>,
+    /// Go on below this position: the last one of the list before
+    #[arg(long, value_name = "SEQ")]
+    before: Option<i64>,
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = LIST_LIMIT, value_parser = clap::value_parser!(u32).range(1..=LIST_LIMIT_MAX))]
     limit: u32,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum State {
     Pending,
     Retrying,
+    Waiting,
+    Parked,
     Delivered,
     Dead,
     Discarded,
 }
 
-impl From<State> for DeliveryState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Pending => Self::Pending,
-            State::Retrying => Self::Retrying,
-            State::Delivered => Self::Delivered,
-            State::Dead => Self::Dead,
-            State::Discarded => Self::Discarded,
-        }
+impl State {
+    /// Narrows a filter down to it.
+    fn narrow(self, filter: &mut DeliveryFilter, session: &Session<'_>) -> Result<(), Failures> {
+        filter.state = match self {
+            Self::Pending => Some(DeliveryState::Pending),
+            Self::Retrying => Some(DeliveryState::Retrying),
+            Self::Delivered => Some(DeliveryState::Delivered),
+            Self::Dead => Some(DeliveryState::Dead),
+            Self::Discarded => Some(DeliveryState::Discarded),
+            Self::Waiting => {
+                filter.waiting = true;
+                None
+            }
+            Self::Parked => {
+                let configured = session.endpoint_names()?;
+                filter.parked_beside = Some(configured.iter().map(ToString::to_string).collect());
+                None
+            }
+        };
+        Ok(())
     }
 }
 
@@ -74,30 +97,44 @@ pub(super) async fn deliveries(session: &mut Session<'_>, command: DeliveriesCom
     match command {
         DeliveriesCommand::List(args) => list(session, args).await,
         DeliveriesCommand::Show { id } => show(session, id).await,
+        DeliveriesCommand::Retry(args) => change::retry(session, args).await,
+        DeliveriesCommand::Discard(args) => change::discard(session, args).await,
+        DeliveriesCommand::Move(args) => change::move_to(session, args).await,
     }
 }
 
 async fn list(session: &mut Session<'_>, args: ListArgs) -> Result<Exit, Failures> {
-    let filter = DeliveryFilter {
-        endpoint: args.endpoint,
-        plugin: args.plugin,
-        state: args.state.map(Into::into),
-        limit: Some(args.limit),
-    };
-    let mut table =
-        Table::new(&["id", "state", "endpoint", "plugin", "subject", "attempts", "status", "created", "due"]);
-    for reply in session.ask(Request::ListDeliveries(filter)).await? {
-        let Reply::Delivery(delivery) = reply else { continue };
-        if session.console.json {
-            session.console.object(&delivery)?;
-        } else {
-            table.row(row(&delivery));
-        }
+    let mut filter = args.filter.into_deliveries(session.now());
+    if let Some(state) = args.state {
+        state.narrow(&mut filter, session)?;
     }
-    if !session.console.json {
-        table.print_or("no deliveries", session.console)?;
+    filter.before = args.before.map(DeliverySeq);
+    filter.limit = Some(args.limit);
+    let listed = summaries(session, filter).await?;
+    print_list(session, &listed)?;
+    if let Some(last) = listed.last().filter(|_| listed.len() == args.limit as usize && !session.console.json) {
+        session.console.line(format_args!("for more: --before {}", last.seq.0))?;
     }
     Ok(Exit::Success)
+}
+
+async fn summaries(session: &mut Session<'_>, filter: DeliveryFilter) -> Result<Vec<DeliverySummary>, Failures> {
+    let replies = session.ask(Request::ListDeliveries(filter)).await?;
+    let listed = replies.into_iter().filter_map(|reply| match reply {
+        Reply::Delivery(delivery) => Some(*delivery),
+        _ => None,
+    });
+    Ok(listed.collect())
+}
+
+fn print_list(session: &mut Session<'_>, listed: &[DeliverySummary]) -> std::io::Result<()> {
+    if session.console.json {
+        return listed.iter().try_for_each(|delivery| session.console.object(delivery));
+    }
+    let mut table =
+        Table::new(&["id", "state", "endpoint", "plugin", "subject", "attempts", "status", "created", "due"]);
+    listed.iter().for_each(|delivery| table.row(row(delivery)));
+    table.print_or("no deliveries", session.console)
 }
 
 fn row(delivery: &DeliverySummary) -> Vec<(String, Look)> {
@@ -148,8 +185,14 @@ fn print(session: &mut Session<'_>, detail: &DeliveryDetail) -> std::io::Result<
     for (key, value) in fields {
         session.console.line(format_args!("{key:<10}{value}"))?;
     }
+    session.console.line("")?;
+    print_attempts(session, &detail.attempts_made)
+}
+
+/// Attempts as a table.
+pub(super) fn print_attempts(session: &mut Session<'_>, attempts: &[AttemptDetail]) -> std::io::Result<()> {
     let mut table = Table::new(&["attempt", "began", "seconds", "status", "error", "response"]);
-    for attempt in &detail.attempts_made {
+    for attempt in attempts {
         table.row(vec![
             plain(attempt.number),
             plain(attempt.started_at),
@@ -159,7 +202,6 @@ fn print(session: &mut Session<'_>, detail: &DeliveryDetail) -> std::io::Result<
             plain(&attempt.response),
         ]);
     }
-    session.console.line("")?;
     table.print_or("no attempt was made yet", session.console)
 }
 

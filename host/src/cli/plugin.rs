@@ -2,6 +2,7 @@
 
 mod approve;
 pub(super) mod build;
+mod forget;
 mod new;
 mod test;
 
@@ -55,6 +56,9 @@ pub(super) enum PluginCommand {
     /// List the files of the plugins folder
     #[command(after_help = EXAMPLE)]
     List,
+    /// Forget a plugin that is gone for good, with its parked runs and what it kept
+    #[command(after_help = forget::EXAMPLE)]
+    Forget(forget::ForgetArgs),
     /// Have a plugin's runs wait until it is resumed, restarts or not; events go on being accepted for it
     #[command(after_help = PAUSE_EXAMPLE)]
     Pause {
@@ -87,6 +91,7 @@ pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) ->
             inspect(session, &session.parts.inspect(&file, settings.as_ref()))
         }
         PluginCommand::Approve(args) => approve::approve(session, &args),
+        PluginCommand::Forget(args) => forget::forget(session, args).await,
         PluginCommand::List => {
             let settings = session.load()?.settings;
             let mut plugins = session.parts.scan(&settings)?;

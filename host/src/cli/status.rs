@@ -21,7 +21,10 @@ Examples:
 pub(super) async fn status(session: &mut Session<'_>) -> Result<Exit, Failures> {
     let now = session.parts.clock().now();
     for reply in session.ask(Request::Status).await? {
-        let Reply::Status(status) = reply else { continue };
+        let Reply::Status(mut status) = reply else { continue };
+        if status.host.is_none() {
+            status.park_beside(&session.endpoint_names()?);
+        }
         if session.console.json { session.console.object(&status)? } else { print(session, &status, now)? }
     }
     Ok(Exit::Success)
@@ -38,6 +41,12 @@ fn print(session: &mut Session<'_>, status: &Status, now: Timestamp) -> std::io:
             session.console.line("")?;
             table.print(session.console)?;
         }
+    }
+    for parked in &status.parked {
+        let waits = counted(parked.count, "delivery waits", "deliveries wait");
+        let text = format!("{waits} for the endpoint `{}`, which is not configured", printable(&parked.endpoint));
+        let text = Look::Uneasy.paint(&text, session.console.coloured());
+        session.console.line(format_args!("\n{text}\n  wirehook deliveries list --state parked"))?;
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ use crate::delivery::{AttemptResult, Outcome, RetryPolicy, Transition, decide};
 use crate::endpoint::Endpoint;
 use crate::handover::Handover;
 use crate::metrics::EndpointMetrics;
-use crate::settings::EndpointSettings;
-use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq, EndpointState};
+use crate::settings::{EndpointSettings, Order};
+use crate::store::{AttemptRecord, ClaimedDelivery, DeliverySeq, DeliveryTerms, EndpointState};
 use crate::sync::lock;
 
 /// The weight of one lane's deliveries in memory at most, see [`crate::handover::weight`]; the rest wait in the store.
@@ -62,6 +62,8 @@ impl Attempts for Endpoint {
 pub struct Lane {
     /// Counts its attempts.
     pub metrics: EndpointMetrics,
+    /// On what terms it takes new deliveries.
+    pub terms: DeliveryTerms,
     name: Arc<str>,
     endpoint: Arc<dyn Attempts>,
     retry: RetryPolicy,
@@ -111,6 +113,7 @@ impl Lane {
         };
         Arc::new(Self {
             metrics,
+            terms: DeliveryTerms { ordered: settings.order == Order::Entity, backlog: settings.backlog.bounds },
             name: Arc::clone(&settings.name),
             endpoint,
             retry: settings.retry.clone(),
@@ -221,6 +224,15 @@ impl Lane {
         let mut state = lock(&self.state);
         state.attempted = None;
         state.waiting.drain(..).map(|delivery| delivery.seq).collect()
+    }
+
+    /// Takes out of memory the deliveries that are `wanted` and that nobody has begun to send. They are still claimed.
+    pub fn give_back(&self, wanted: impl Fn(&ClaimedDelivery) -> bool) -> Vec<ClaimedDelivery> {
+        let mut state = lock(&self.state);
+        let waiting = std::mem::take(&mut state.waiting);
+        let (given, kept): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(wanted);
+        state.waiting = kept;
+        given.into()
     }
 
     /// When the delivery fell due that has waited longest in memory for its turn.

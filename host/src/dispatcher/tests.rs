@@ -17,7 +17,9 @@ use crate::drain::{self, DrainHandle};
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::handover::refill::refill;
 use crate::secret::Secret;
-use crate::settings::{EgressSettings, EndpointSettings, ProxyKind, ProxySettings, SignatureScheme};
+use crate::settings::{
+    BacklogSettings, EgressSettings, EndpointSettings, Order, ProxyKind, ProxySettings, SignatureScheme,
+};
 use crate::store::fake::{DEADLINE, FakeStore, delivery};
 use crate::sync::lock;
 
@@ -54,6 +56,8 @@ pub(crate) fn settings(name: &str, url: &str, concurrency: usize) -> EndpointSet
         concurrency,
         headers: Vec::new(),
         retry: RetryPolicy { initial_delay: Duration::from_millis(10), multiplier: 1.0, ..RetryPolicy::default() },
+        order: Order::None,
+        backlog: BacklogSettings::default(),
         gate: gate::GatePolicy::default(),
         access: crate::settings::AccessSettings::default(),
     }
@@ -237,6 +241,23 @@ async fn a_failed_attempt_is_claimed_again_when_due_and_repeated_under_its_id() 
     let counts = &scene.dispatcher.lanes["shop"].metrics;
     scene.until_idle().await;
     assert_eq!((counts.retrying.get(), counts.delivered.get(), counts.dead.get()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_delivery_has_its_turn_when_the_one_before_it_has_ended() {
+    let scene = scene(4, 0, StatusCode::OK).await;
+    scene.store.look(|seen| {
+        seen.behind.insert(DeliverySeq(1), delivery(2, "shop"));
+        seen.behind.insert(DeliverySeq(2), delivery(3, "shop"));
+    });
+    scene.hand_over(1);
+    for arrived in 1..=3 {
+        scene.receiver.wait_for(arrived).await;
+        scene.receiver.gate.add_permits(1);
+    }
+    scene.until_idle().await;
+    assert_eq!(scene.receiver.ids(), ["msg_1", "msg_2", "msg_3"]);
+    assert_eq!(scene.receiver.under_way_most.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::handover::refill::Refill as _;
 use crate::plugin::pool::Workers;
 use crate::plugin::{Manifest, Plugin, Services, fixture};
 use crate::store::fake::FakeStore;
-use crate::store::{EventSeq, KnownPlugin};
+use crate::store::{BacklogBounds, EventSeq, KnownPlugin};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const EVENT_BYTES_MAX: usize = 100 * 1024;
@@ -158,6 +158,35 @@ async fn a_duplicate_and_a_conflict_give_their_place_back() {
 }
 
 #[tokio::test]
+async fn a_run_that_its_backlog_has_no_room_for_is_counted_and_gives_its_place_back() {
+    let scene = scene().await;
+    scene.store.look(|seen| seen.full.insert("orders"));
+    assert_eq!(scene.accept_one("a.x", Some("1"), "{}").await, Acceptance::Fresh(EventSeq(1)));
+    assert_eq!((scene.weight(), scene.inbox.pool.is_idle(), scene.inbox.accepted()), (0, true, 1));
+    assert!(scene.dead_letters(Reason::BacklogFull));
+}
+
+#[tokio::test]
+async fn only_a_plugin_with_something_to_keep_in_order_has_keys() {
+    let scene = scene().await;
+    let bounds = BacklogBounds { count: 7, bytes: 8 };
+    let terms = |scene: &Scene, index| match scene.arrival(index) {
+        Arrival::Event { runs, event } => (runs[0].terms, OrderKey::of(&event, "orders")),
+        Arrival::Dead(dead) => panic!("{dead:?}"),
+    };
+    let order = r#"{"event":"fraiseql.order.created","entity_type":"order","operation":"created",
+      "entity_id":"550e8400-e29b-41d4-a716-446655440000","entity":{},"timestamp":"2026-03-02T14:00:00Z"}"#;
+    for (index, ordered) in [false, true].into_iter().enumerate() {
+        let known = KnownPlugin { name: "orders".into(), subjects: vec![">".to_owned()], digest: "d".into() };
+        scene.inbox.routes.set(Routes::new(&[known], |_| true).on_terms(|_| (ordered, bounds)));
+        scene.accept_one("a.x", Some(&index.to_string()), order).await;
+        let (found, key) = terms(&scene, index);
+        assert!(key.is_some(), "the event names its entity");
+        assert_eq!(found, RunTerms { order: key.filter(|_| ordered), backlog: bounds });
+    }
+}
+
+#[tokio::test]
 async fn where_the_store_fails_nothing_is_handed_over_and_every_place_is_given_back() {
     let scene = scene().await;
     scene.store.fail("accept", 1);
@@ -247,7 +276,7 @@ async fn messages_without_any_identity_are_events_of_their_own() {
     for _ in 0..2 {
         scene.accept_one("a.x", None, "no JSON").await;
     }
-    let keys: std::collections::HashSet<_> = (0..4).map(|index| event_key(&scene.arrival(index)).clone()).collect();
+    let keys: HashSet<_> = (0..4).map(|index| event_key(&scene.arrival(index)).clone()).collect();
     assert_eq!(keys.len(), 4);
     assert!(keys.iter().all(|key| key.as_str().starts_with("bus/once/start-")), "{keys:?}");
 }

@@ -40,6 +40,14 @@ pub enum AskError {
     Offline(#[from] OfflineError),
 }
 
+/// What was answered.
+pub struct Asked {
+    /// The answer.
+    pub replies: Vec<Reply>,
+    /// The store, where no host runs: to be asked again with [`ask_offline`], and locked until it is dropped.
+    pub store: Option<Arc<dyn Store>>,
+}
+
 /// Asks the running host; without one, opens the store and does the same by itself.
 ///
 /// # Errors
@@ -49,10 +57,15 @@ pub async fn ask(
     opener: &dyn OpenOffline,
     clock: &dyn Clock,
     request: Request,
-) -> Result<Vec<Reply>, AskError> {
+) -> Result<Asked, AskError> {
     if let Some(client) = OpsClient::connect(&settings.path).await? {
-        return Ok(client.ask(request).await?);
+        return Ok(Asked { replies: client.ask(request).await?, store: None });
     }
     let store = opener.open(settings).await?;
-    Ok(handle(store.as_ref(), &Offline, clock, request).await)
+    Ok(Asked { replies: ask_offline(store.as_ref(), clock, request).await, store: Some(store) })
+}
+
+/// Does what is asked on a store that no host has.
+pub async fn ask_offline(store: &dyn Store, clock: &dyn Clock, request: Request) -> Vec<Reply> {
+    handle(store, &Offline, clock, request).await
 }

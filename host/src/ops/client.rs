@@ -7,8 +7,8 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 
 use super::protocol::{
-    PROTOCOL_VERSION, ProtocolError, REPLY_LINE_BYTES_MAX, REPLY_TIMEOUT, REPLY_WRITE_TIMEOUT, ReplyLine, RequestLine,
-    read_line, write_line,
+    PROTOCOL_VERSION, ProtocolError, REPLY_LINE_BYTES_MAX, REPLY_WRITE_TIMEOUT, ReplyLine, RequestLine, read_line,
+    write_line,
 };
 use super::{Reply, Request, socket};
 
@@ -57,11 +57,12 @@ impl OpsClient {
     pub async fn ask(self, request: Request) -> Result<Vec<Reply>, ClientError> {
         let (reader, mut writer) = self.stream.into_split();
         let mut reader = BufReader::new(reader);
+        let patience = request.patience();
         let line = RequestLine { protocol: PROTOCOL_VERSION, request };
         write_line(&mut writer, &line, REPLY_WRITE_TIMEOUT).await?;
         let mut replies = Vec::new();
         loop {
-            match read_line(&mut reader, REPLY_LINE_BYTES_MAX, REPLY_TIMEOUT).await? {
+            match read_line(&mut reader, REPLY_LINE_BYTES_MAX, patience).await? {
                 ReplyLine::Reply(reply) => replies.push(reply),
                 ReplyLine::End => return Ok(replies),
             }

@@ -2,6 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
+use crate::delivery::{DeliveryId, Distinct};
 use crate::handover::Pressure;
 use crate::handover::refill::Refill as _;
 use crate::plugin::pool::Workers;
@@ -220,10 +221,9 @@ async fn outcomes_are_counted_by_name() {
     assert_eq!(scene.outbox.metrics.died(), 1);
 }
 
-/// The run was claimed by another host meanwhile: what it wrote is that host's to deliver.
-#[tokio::test]
-async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
-    let (attempted, _attempts) = mpsc::channel(1);
+/// A scene with a lane called `shop` that takes deliveries directly.
+async fn scene_with_lane() -> (Scene, mpsc::Receiver<crate::dispatcher::lane::Attempted>) {
+    let (attempted, attempts) = mpsc::channel(1);
     let mut scene = scene().await;
     let lane = crate::dispatcher::tests::lane("shop", "http://127.0.0.1:9/hook", 1, &SystemClock::shared(), attempted);
     scene.outbox.dispatcher = Dispatcher::new(
@@ -236,6 +236,13 @@ async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
     for (name, limit) in scene.outbox.dispatcher.wants(NOW).claims {
         Arc::clone(&scene.outbox.dispatcher).claim(name, limit).await;
     }
+    (scene, attempts)
+}
+
+/// The run was claimed by another host meanwhile: what it wrote is that host's to deliver.
+#[tokio::test]
+async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
+    let (scene, _attempts) = scene_with_lane().await;
     scene.store.look(|seen| seen.disowned = true);
     let scene = scene.complete(Ok(vec![webhook(Vec::new())])).await;
     let claims = scene.store.look(|seen| match &seen.completions[0].outcome {
@@ -245,4 +252,27 @@ async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
     assert_eq!(claims, [Claim::Here], "there was room in the lane");
     assert!(scene.outbox.dispatcher.is_idle());
     assert_eq!(scene.pressure.weight(), 0);
+}
+
+/// What waits for its turn, and what its backlog has no room for, is not in the lane's memory.
+#[tokio::test]
+async fn places_reserved_for_what_the_store_keeps_are_given_back() {
+    let id = DeliveryId::derive(&fixture::event("{}").key, "orders", "shop", Distinct::Index(0), 0);
+    for (place, died) in [(Place::Behind, 0), (Place::Dead, 1), (Place::Open, 0)] {
+        let (scene, _attempts) = scene_with_lane().await;
+        scene.store.look(|seen| seen.places.insert(id.as_str().to_owned(), place));
+        let scene = scene.complete(Ok(vec![webhook(Vec::new())])).await;
+        assert!(scene.outbox.dispatcher.is_idle(), "{place:?}");
+        assert_eq!((scene.pressure.weight(), scene.outbox.metrics.died()), (0, died), "{place:?}");
+        let claims = scene.outbox.dispatcher.wants(NOW).claims.len();
+        assert_eq!(claims, usize::from(place == Place::Open), "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_a_run_s_end_gives_work_to_claims_it() {
+    let (scene, _attempts) = scene_with_lane().await;
+    scene.store.look(|seen| seen.freed = vec!["shop".into()]);
+    let scene = scene.complete(Err(CallFailure::Trap("broken".to_owned()))).await;
+    assert_eq!(scene.outbox.dispatcher.wants(NOW).claims.len(), 1);
 }

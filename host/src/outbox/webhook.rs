@@ -10,7 +10,7 @@ use crate::delivery::{DeliveryId, Distinct};
 use crate::endpoint::{Endpoints, is_reserved};
 use crate::event::EventKey;
 use crate::plugin::{Plugin, Webhook};
-use crate::store::{Claim, NewDelivery};
+use crate::store::{Claim, DeliveryTerms, NewDelivery};
 
 /// The content type of a webhook that names none.
 const CONTENT_TYPE_DEFAULT: &str = "application/json";
@@ -136,6 +136,7 @@ fn delivery(
         headers: webhook.headers.clone(),
         body: webhook.body.clone(),
         claim: Claim::Open,
+        terms: DeliveryTerms::default(),
     })
 }
 

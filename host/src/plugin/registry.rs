@@ -1,5 +1,7 @@
 //! Which plugins are known, and which of them can be called: keeps the pool, the routes and the store agreed.
 
+mod crashers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +18,7 @@ use crate::plugin::scan::{Kept, Making, scan_with};
 use crate::plugin::{Engine, Folder, Plugin, PluginError, Scanned, Stamp};
 use crate::routes::{Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
-use crate::store::{DeadLetterFilter, KnownPlugin, Store, StoreError};
+use crate::store::{BacklogBounds, DeadLetterFilter, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
 use crate::sync::lock;
 
 /// The plugins of one host.
@@ -24,7 +26,7 @@ pub struct Registry {
     parts: RegistryParts,
     plugins: Mutex<BTreeMap<Arc<str>, Entry>>,
     histories: Mutex<BTreeMap<Arc<str>, History>>,
-    /// Builds that are not called any more, by plugin and digest: see [`HOST_CRASHES_MAX`].
+    /// Builds that are not called any more, by plugin and digest.
     crashers: Mutex<Option<Crashers>>,
     /// Those that an operator has told to wait.
     paused: Mutex<BTreeSet<Arc<str>>>,
@@ -43,6 +45,8 @@ pub struct RegistryParts {
     pub settings: PluginsSettings,
     /// The configured endpoints' names.
     pub endpoints: Vec<Arc<str>>,
+    /// Of these, the ones that ask for order.
+    pub ordered: Vec<Arc<str>>,
     /// Remembers plugins, and parks their runs.
     pub store: Arc<dyn Store>,
     /// Calls plugins.
@@ -90,12 +94,19 @@ struct Entry {
 /// writing it.
 const LOOKS_CUT_MAX: u32 = 15;
 
-/// A build with so many dead letters `host_crash` at the start is not called any more: it takes the host down with whatever
-/// event it has. Only a start finds such dead letters, so they are counted there.
-pub const HOST_CRASHES_MAX: usize = 3;
-
 /// How often what a rolled back build killed is looked for.
 const REDRIVES: u32 = 4;
+
+/// Why a plugin is not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// It may come to work at any time.
+    #[error("the file of plugin `{0}` is in the plugins folder; remove it first")]
+    Present(Arc<str>),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// What a look into the folder came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,9 +192,19 @@ impl Registry {
             self.parts.metrics.plugin(&name).paused.set(i64::from(self.is_paused(&name)));
         }
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
-        self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
+        let routes = Routes::new(&known, |name| self.is_serving(name));
+        self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
         lock(&self.plugins).values_mut().for_each(Entry::tell);
         self.settle_in_turn().await
+    }
+
+    /// Whether a plugin has anything to keep in order, and what may wait for it. What a plugin that does not serve will
+    /// send, nobody knows yet.
+    fn terms(&self, name: &str) -> (bool, BacklogBounds) {
+        let serving = lock(&self.plugins).get(name).and_then(|entry| entry.status.serving.clone());
+        let reaches = |plugin: Arc<Plugin>| plugin.manifest.endpoints.iter().any(|it| self.parts.ordered.contains(it));
+        let ordered = serving.map_or(!self.parts.ordered.is_empty(), reaches);
+        (ordered, self.parts.settings.backlog_of(name).bounds)
     }
 
     /// Writes down which build serves, where that is another one than before. Returns how it stands.
@@ -234,48 +255,6 @@ impl Registry {
                 Err(error) => tracing::error!(plugin = %name, error, "the plugin's last good build can't be used"),
             }
         }
-    }
-
-    /// Takes builds from work that took the host down with one event after the other; their runs are parked.
-    async fn refuse_crashers(&self) -> Result<(), StoreError> {
-        let known = lock(&self.crashers).clone();
-        let crashers = match known {
-            Some(known) => known,
-            None => {
-                let found = self.find_crashers().await?;
-                lock(&self.crashers).insert(found).clone()
-            }
-        };
-        for plugin in self.serving() {
-            if crashers.contains(&(Arc::clone(&plugin.name), Arc::clone(&plugin.digest)))
-                && let Some(entry) = lock(&self.plugins).get_mut(&plugin.name)
-            {
-                entry.status.serving = None;
-                entry.untold = None;
-                entry.refuse(&plugin.name, &PluginError::HostCrashes(HOST_CRASHES_MAX).to_string());
-            }
-        }
-        Ok(())
-    }
-
-    async fn find_crashers(&self) -> Result<Crashers, StoreError> {
-        let crashes = DeadLetterFilter { reason: Some(Reason::HostCrash), ..DeadLetterFilter::default() };
-        let letters = self.parts.store.list_dead_letters(crashes.clone()).await?;
-        let mut crashers = BTreeSet::new();
-        for plugin in self.serving() {
-            if !letters.iter().any(|letter| letter.plugin.as_deref() == Some(&*plugin.name)) {
-                continue;
-            }
-            let by_build = DeadLetterFilter {
-                plugin: Some(plugin.name.to_string()),
-                plugin_digest: Some(plugin.digest.to_string()),
-                ..crashes.clone()
-            };
-            if self.parts.store.list_dead_letters(by_build).await?.len() >= HOST_CRASHES_MAX {
-                crashers.insert((Arc::clone(&plugin.name), Arc::clone(&plugin.digest)));
-            }
-        }
-        Ok(crashers)
     }
 
     async fn load_kept(&self, name: &Arc<str>, build: String) -> Result<Arc<Plugin>, String> {
@@ -395,6 +374,32 @@ impl Registry {
             self.parts.pool.spilled(&name);
         }
         Ok(())
+    }
+
+    /// Forgets a plugin whose file is gone: its parked runs end, what it kept goes, and no event is accepted for it any
+    /// more.
+    ///
+    /// # Errors
+    /// Its file is there, or the store fails; then what was done before is done again with the next try.
+    pub async fn forget(&self, name: &Arc<str>, fate: ParkedFate) -> Result<Forgotten, ForgetError> {
+        let _turn = self.turn.lock().await;
+        let present = lock(&self.plugins).get(name).is_some_and(|entry| entry.status.fault != Some(Fault::Missing));
+        if present {
+            return Err(ForgetError::Present(Arc::clone(name)));
+        }
+        let left = self.parts.pool.remove(name);
+        if !left.is_empty() {
+            self.parts.store.release(left, Vec::new()).await?;
+        }
+        // What is accepted from here on is not for it.
+        let mut known = self.parts.store.known_plugins().await?;
+        known.retain(|plugin| plugin.name != *name);
+        self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
+        let forgotten = self.parts.store.forget_plugin(Arc::clone(name), fate, self.parts.clock.now()).await?;
+        lock(&self.plugins).remove(name);
+        lock(&self.paused).remove(name);
+        tracing::warn!(plugin = %name, runs = forgotten.runs, keys = forgotten.keys, "the plugin is forgotten");
+        Ok(forgotten)
     }
 
     /// Every plugin known or found, by name.

@@ -9,13 +9,16 @@ use toml::Spanned;
 use toml::de::DeValue;
 use url::Url;
 
+use super::backlog::backlog;
 use super::gate::gate;
 use super::host::Names;
 use super::kinds::{Setting, within};
 use super::retry::retry;
 use super::section::{Reported, Section};
 use super::show::REDACTED;
-use super::{AccessSettings, AuthSettings, EndpointSettings, SignatureScheme, access, signature};
+use super::{
+    AccessSettings, AuthSettings, BacklogSettings, EndpointSettings, Order, SignatureScheme, access, signature,
+};
 use crate::secret::Secret;
 
 /// The default of `timeout`.
@@ -89,6 +92,8 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     let headers = headers(&section.table("headers"));
     let access = access(section, &url, &headers);
     let retry = retry(section);
+    let order = section.or_default("order", Order::None);
+    let backlog = backlog(section, &BacklogSettings::default());
     let gate = gate(section);
     section.finish();
     if let (Ok((scheme, _)), Ok(headers)) = (&signature, &headers) {
@@ -105,6 +110,8 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
         headers: headers?,
         access: access?,
         retry: retry?,
+        order: order?,
+        backlog: backlog?,
         gate: gate?,
     };
     Ok(NamedEndpoint { name, settings })

@@ -10,13 +10,15 @@ use toml::de::DeValue;
 use crate::plugin::Grant;
 use crate::plugin::limits::{LIMITS, Row, SomeLimits, Unit};
 
+use super::backlog::backlog;
 use super::endpoint::NamedEndpoint;
 use super::kinds::{Setting, one_of, within};
 use super::requests;
 use super::section::{Reported, Section};
 use super::show::Origin;
 use super::{
-    AdminSettings, Admit, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings, StoreSettings, Synchronous,
+    AdminSettings, Admit, BacklogSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
+    StoreSettings, Synchronous,
 };
 
 /// The default of `[store] path`.
@@ -46,6 +48,11 @@ pub const HTTP_WORKERS: u64 = 16;
 /// The most of `[plugins] http_workers`.
 pub const HTTP_WORKERS_MAX: u64 = 256;
 
+/// The default of `[retention] max_bytes`.
+pub const RETENTION_SIZE: ByteSize = ByteSize::gib(10);
+/// The least and the most of `[retention] max_bytes`.
+pub const RETENTION_SIZE_BOUNDS: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize::pib(1));
+
 const NAME_LEN_MAX: usize = 64;
 
 pub(super) fn store(section: &Section<'_>) -> Result<StoreSettings, Reported> {
@@ -69,8 +76,10 @@ pub(super) fn retention(section: &Section<'_>) -> Result<RetentionSettings, Repo
         section.or_default_if(key, Duration::from_hours(hours), within(RETENTION_BOUNDS.0, RETENTION_BOUNDS.1))
     };
     let (delivered, dead, dedup) = (age("delivered", 24), age("dead", 24 * 30), age("dedup", 24 * 7));
+    let size_bounds = within(RETENTION_SIZE_BOUNDS.0, RETENTION_SIZE_BOUNDS.1);
+    let bytes_max = section.or_default_if("max_bytes", RETENTION_SIZE, size_bounds);
     section.finish();
-    Ok(RetentionSettings { delivered: delivered?, dead: dead?, dedup: dedup? })
+    Ok(RetentionSettings { delivered: delivered?, dead: dead?, dedup: dedup?, bytes_max: bytes_max?.as_u64() })
 }
 
 pub(super) fn admin(section: &Section<'_>) -> Result<(AdminSettings, usize), Reported> {
@@ -96,14 +105,16 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let admit = section.or_default("admit", Admit::Any);
     let workers = section.integer("workers", 0, 0..=WORKERS_MAX);
     let limits = granted_limits(&section);
+    let backlog = backlog(&section, &BacklogSettings::default());
     let http_workers = section.integer("http_workers", HTTP_WORKERS, 1..=HTTP_WORKERS_MAX);
     section.finish();
-    let listed = ceilings(root, endpoints);
+    let listed = ceilings(root, endpoints, &backlog.unwrap_or_default());
     Ok(PluginsSettings {
         dir: section.context.path(&dir?),
         admit: admit?,
         workers: usize::try_from(workers?).unwrap_or_default(),
         limits: limits?,
+        backlog: backlog?,
         http_workers: usize::try_from(http_workers?).unwrap_or_default(),
         listed: listed?,
     })
@@ -148,10 +159,14 @@ impl Section<'_> {
     }
 }
 
-fn ceilings(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -> Result<Vec<PluginCeiling>, Reported> {
+fn ceilings(
+    root: &Section<'_>,
+    endpoints: Option<&[NamedEndpoint]>,
+    waiting: &BacklogSettings,
+) -> Result<Vec<PluginCeiling>, Reported> {
     let mut names = Names::default();
     let ceilings: Vec<_> =
-        root.tables("plugin")?.iter().map(|section| ceiling(section, &mut names, endpoints)).collect();
+        root.tables("plugin")?.iter().map(|section| ceiling(section, &mut names, endpoints, waiting)).collect();
     ceilings.into_iter().collect()
 }
 
@@ -159,12 +174,14 @@ fn ceiling(
     section: &Section<'_>,
     names: &mut Names,
     endpoints: Option<&[NamedEndpoint]>,
+    waiting: &BacklogSettings,
 ) -> Result<PluginCeiling, Reported> {
     let name = names.read(section);
     let sha256 = section.optional::<HexDigest>("sha256");
     let granted = section.list::<Name>("endpoints");
     let grants = section.list::<Grant>("grants");
     let limits = granted_limits(section);
+    let backlog = backlog(section, waiting);
     let configured = |name: &Name| endpoints.is_none_or(|all| all.iter().any(|endpoint| endpoint.name == name.0));
     for unknown in granted.iter().flatten().filter(|name| !configured(name)) {
         let offset = section.get("endpoints").map_or(section.offset, |value| value.span().start);
@@ -179,6 +196,7 @@ fn ceiling(
         endpoints: granted?.into_iter().map(|name| name.0).collect(),
         grants: grants?.into_iter().collect(),
         limits: limits?,
+        backlog: backlog?,
         http: http?,
     })
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -167,6 +168,23 @@ pub fn load_store(config: Option<&Path>, environment: &Environment) -> Result<St
     let store = host::store(&context.root(document.get_ref()).table("store"));
     match (store, context.take().0) {
         (Ok(store), problems) if problems.is_empty() => Ok(store),
+        (_, problems) => Err(SettingsError::Refused(problems)),
+    }
+}
+
+/// Only the endpoints' names, in order: for commands that must know which there are and need no secret.
+///
+/// # Errors
+/// When there is no file, it can't be read, it is not TOML, or a name is wrong.
+pub fn load_endpoint_names(config: Option<&Path>, environment: &Environment) -> Result<Vec<Arc<str>>, SettingsError> {
+    let (path, text) = read(config, environment)?;
+    let context = Context::new(&path, &text, environment);
+    let document = document(&context, &text)?;
+    let mut names = host::Names::default();
+    let sections = context.root(document.get_ref()).tables("endpoint");
+    let read = sections.and_then(|sections| sections.iter().map(|section| names.read(section)).collect());
+    match (read, context.take().0) {
+        (Ok(names), problems) if problems.is_empty() => Ok(names),
         (_, problems) => Err(SettingsError::Refused(problems)),
     }
 }

@@ -1,6 +1,6 @@
 //! A store in memory for tests of what stands on it: it can be told to fail, and tells when something was asked of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Acceptance, Arrival, AttemptRecord, Claim, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
-    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
-    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Pause, PauseKind,
-    Redriven, Retention, RunCompletion, RunOutcome, RunStart, SourceCursor, StateUsage, StateValue, Store, StoreError,
-    StoreStatus, Waiting,
+    Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Changed, Claim, Claimed, ClaimedDelivery, ClaimedRun,
+    Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
+    DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord,
+    EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, NewDelivery, Pace, ParkedFate, Pause, PauseKind,
+    Place, Purge, Purged, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage,
+    StateValue, Store, StoreError, StoreStatus, Waiting, Written,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -59,6 +60,16 @@ pub(crate) struct Seen {
     pub(crate) conflicts: usize,
     /// What plugins keep, by plugin and key.
     pub(crate) state: HashMap<(String, String), StateValue>,
+    /// Plugins whose backlog has no room.
+    pub(crate) full: HashSet<&'static str>,
+    /// Where new deliveries of these ids are put, whatever is asked for.
+    pub(crate) places: HashMap<String, Place>,
+    /// Endpoints that the next completion gives work to.
+    pub(crate) freed: Vec<Arc<str>>,
+    /// Deliveries whose turn it is once another has ended.
+    pub(crate) behind: HashMap<DeliverySeq, ClaimedDelivery>,
+    /// What was to be expired, and before when.
+    pub(crate) expired: Vec<(Backlog, Timestamp)>,
     /// What is paused.
     pub(crate) pauses: Vec<Pause>,
     /// The cursor last kept for each source.
@@ -159,7 +170,7 @@ impl Seen {
         self.next
     }
 
-    fn accept(&mut self, arrival: &Arrival, now: Timestamp) -> Acceptance {
+    fn accept(&mut self, arrival: &Arrival, now: Timestamp, refused: &mut Vec<(EventSeq, Arc<str>)>) -> Acceptance {
         self.arrivals.push(arrival.clone());
         let Arrival::Event { event, runs } = arrival else { return Acceptance::Dead };
         match self.known.insert(event.key.clone(), event.body_digest) {
@@ -168,6 +179,8 @@ impl Seen {
             None => {}
         }
         let seq = EventSeq(self.seq());
+        let full = runs.iter().filter(|run| self.full.contains(&*run.plugin));
+        refused.extend(full.map(|run| (seq, Arc::clone(&run.plugin))));
         for run in runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Open)) {
             let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
             self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 }));
@@ -180,15 +193,24 @@ impl Seen {
             self.conflicts -= 1;
             return Completed::Conflict;
         }
-        let made = match &completion.outcome {
-            RunOutcome::Produced(deliveries) => deliveries.len(),
-            _ => 0,
+        let places: Vec<_> = match &completion.outcome {
+            RunOutcome::Produced(deliveries) => deliveries.iter().map(|delivery| self.place(delivery)).collect(),
+            _ => Vec::new(),
         };
         self.completions.push(completion);
         if self.disowned {
             return Completed::NotHeld;
         }
-        Completed::Ended((0..made).map(|_| DeliverySeq(self.seq())).collect())
+        let deliveries = places.iter().map(|_| DeliverySeq(self.seq())).collect();
+        Completed::Ended(Written { deliveries, places, freed: std::mem::take(&mut self.freed) })
+    }
+
+    fn place(&self, delivery: &NewDelivery) -> Place {
+        match (self.places.get(delivery.id.as_str()), delivery.claim) {
+            (Some(place), _) => *place,
+            (None, Claim::Here) => Place::Here,
+            (None, Claim::Open) => Place::Open,
+        }
     }
 
     fn record(&mut self, record: AttemptRecord) {
@@ -228,15 +250,12 @@ fn claim<T>(
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Store for FakeStore {
-    fn accept_at(
-        &self,
-        arrivals: Vec<Arrival>,
-        cursor: Option<SourceCursor>,
-        now: Timestamp,
-    ) -> Answer<'_, Vec<Acceptance>> {
+    fn accept_at(&self, arrivals: Vec<Arrival>, cursor: Option<SourceCursor>, now: Timestamp) -> Answer<'_, Accepted> {
         self.answer("accept", move |seen| {
             seen.cursors.extend(cursor.map(|cursor| (cursor.source, cursor.value)));
-            arrivals.iter().map(|arrival| seen.accept(arrival, now)).collect()
+            let mut refused = Vec::new();
+            let acceptances = arrivals.iter().map(|arrival| seen.accept(arrival, now, &mut refused)).collect();
+            Accepted { acceptances, refused }
         })
     }
     fn cursor(&self, source: Arc<str>) -> Answer<'_, Option<Bytes>> {
@@ -268,8 +287,19 @@ impl Store for FakeStore {
             claimed
         })
     }
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> Answer<'_, ()> {
-        self.answer("record_attempts", |seen| records.into_iter().for_each(|record| seen.record(record)))
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> Answer<'_, Vec<ClaimedDelivery>> {
+        self.answer("record_attempts", |seen| {
+            let ended = records.iter().filter(|record| !matches!(record.transition, Transition::Retry { .. }));
+            let turns: Vec<_> = ended.filter_map(|record| seen.behind.remove(&record.delivery)).collect();
+            records.into_iter().for_each(|record| seen.record(record));
+            turns
+        })
+    }
+    fn expire(&self, backlog: Backlog, before: Timestamp, _: Timestamp) -> Answer<'_, u64> {
+        self.answer("expire", move |seen| {
+            seen.expired.push((backlog, before));
+            0
+        })
     }
     fn release(&self, _: Vec<(EventSeq, Arc<str>)>, deliveries: Vec<DeliverySeq>) -> Answer<'_, ()> {
         self.answer("release", |seen| {
@@ -333,12 +363,6 @@ impl Store for FakeStore {
     fn show_dead_letter(&self, _: i64) -> Answer<'_, Option<DeadLetterDetail>> {
         self.answer("show_dead_letter", |_| None)
     }
-    fn redrive(&self, _: DeadLetterFilter, _: Timestamp) -> Answer<'_, Redriven> {
-        self.answer("redrive", |_| Redriven::default())
-    }
-    fn discard(&self, _: DeadLetterFilter) -> Answer<'_, u64> {
-        self.answer("discard", |_| 0)
-    }
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         self.answer("sweep", |_| false)
     }
@@ -376,4 +400,43 @@ impl Store for FakeStore {
 fn record(change: &EndpointChange, state: super::EndpointState, now: Timestamp) -> EndpointRecord {
     let (name, reason) = (change.name.to_string(), change.reason.clone());
     EndpointRecord { name, state, since: now, reason, health: EndpointHealth::default() }
+}
+
+impl History for FakeStore {
+    fn change_deliveries(&self, _: DeliveryChange, _: Timestamp) -> Answer<'_, Changed> {
+        self.answer("change_deliveries", |_| Changed::default())
+    }
+    fn redrive_paced(&self, _: DeadLetterFilter, _: Pace) -> Answer<'_, Redriven> {
+        self.answer("redrive", |_| Redriven::default())
+    }
+    fn discard_from(&self, _: DeadLetterFilter) -> Answer<'_, Discarded> {
+        self.answer("discard", |_| Discarded::default())
+    }
+    fn export_dead_letters(&self, _: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterDetail>> {
+        self.answer("export_dead_letters", |_| Vec::new())
+    }
+    fn trace(&self, _: Sought) -> Answer<'_, Vec<Found>> {
+        self.answer("trace", |_| Vec::new())
+    }
+    fn purge(&self, _: Purge) -> Answer<'_, Purged> {
+        self.answer("purge", |_| Purged::default())
+    }
+    fn rewrite(&self) -> Answer<'_, ()> {
+        self.answer("rewrite", |_| ())
+    }
+    fn forget_plugin(&self, plugin: Arc<str>, _: ParkedFate, _: Timestamp) -> Answer<'_, Forgotten> {
+        self.answer("forget_plugin", move |seen| {
+            seen.plugins.retain(|known| known.name != plugin);
+            Forgotten { known: true, ..Forgotten::default() }
+        })
+    }
+    fn index_some(&self) -> Answer<'_, bool> {
+        self.answer("index_some", |_| false)
+    }
+    fn shrink(&self, _: u64) -> Answer<'_, bool> {
+        self.answer("shrink", |_| false)
+    }
+    fn bytes(&self) -> Answer<'_, u64> {
+        self.answer("bytes", |_| 0)
+    }
 }

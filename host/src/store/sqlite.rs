@@ -1,6 +1,8 @@
 //! The embedded store: one SQLite file, one thread that writes, commits shared by whatever waits.
 
 mod accept;
+mod backlog;
+mod bulk;
 mod checkpoint;
 mod claims;
 mod dead_letters;
@@ -10,20 +12,27 @@ mod endpoints;
 mod group;
 mod health;
 mod integrity;
+mod forget;
+mod history;
 mod lock;
+mod lookup;
 mod open;
+mod order;
 mod pause;
 mod plugin_state;
+mod purge;
 mod queries;
 mod queue;
 mod reader;
 mod runs;
+mod select;
 mod size;
 mod state;
 mod status;
 mod suspects;
 mod sweep;
 mod tally;
+mod trace;
 mod waiting;
 mod writer;
 
@@ -45,7 +54,6 @@ pub(crate) use self::size::free_bytes;
 
 use self::checkpoint::Checkpoints;
 use self::claims::Release;
-use self::dead_letters::{Chunk, Range};
 use self::group::Group;
 use self::health::Health;
 use self::queue::Queue;
@@ -53,10 +61,10 @@ use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
 use super::begun::{self, Begun, BegunFile};
 use super::{
-    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
+    Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
     DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
     EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Pause, PauseKind,
-    Redriven, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
+    Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
 };
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
@@ -117,6 +125,7 @@ impl SqliteStore {
             lock: opened.lock,
             pending: Vec::new(),
             closing: None,
+            rewriting: Vec::new(),
             disconnected: false,
         };
         let connection = opened.connection;
@@ -202,32 +211,6 @@ impl SqliteStore {
             }
         }
     }
-
-    /// Walks the dead letters that `filter` means, oldest first and chunk by chunk.
-    async fn mend(
-        &self,
-        filter: DeadLetterFilter,
-        some: impl Fn(&mut Group<'_>, &Range<'_>) -> rusqlite::Result<Chunk> + Clone + Send + 'static,
-        mut each: impl FnMut(Chunk) + Send,
-    ) -> Result<(), StoreError> {
-        let filter = Arc::new(filter);
-        let newest = "SELECT max(id) FROM dead_letter";
-        let newest = self.readers.read(move |connection| connection.query_row(newest, (), |row| row.get(0))).await?;
-        let up_to: i64 = Option::unwrap_or(newest, 0);
-        let mut left = filter.limit.map_or(usize::MAX, |limit| limit as usize);
-        let mut after = 0;
-        while left > 0 {
-            let limit = left.min(dead_letters::CHUNK);
-            let (filter, some) = (Arc::clone(&filter), some.clone());
-            let chunk =
-                self.write(SMALL, move |group| some(group, &Range { filter: &filter, after, up_to, limit })).await?;
-            let Some(last) = chunk.last else { break };
-            after = last;
-            left -= usize::try_from(chunk.redriven.total() + chunk.discarded).unwrap_or(left).min(left);
-            each(chunk);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for SqliteStore {
@@ -247,10 +230,10 @@ impl Store for SqliteStore {
         arrivals: Vec<Arrival>,
         cursor: Option<SourceCursor>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Acceptance>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Accepted, StoreError>> {
         let bytes = accept::bytes(&arrivals) + cursor.as_ref().map_or(0, |cursor| cursor.value.len());
         let accept = move |group: &mut Group<'_>| group.accept(&arrivals, cursor.as_ref(), now);
-        async move { Ok(self.write(bytes, accept).await?.acceptances) }.boxed()
+        async move { Ok(self.write(bytes, accept).await?.accepted) }.boxed()
     }
 
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {
@@ -292,8 +275,12 @@ impl Store for SqliteStore {
         self.write(SMALL, move |group| group.claim_deliveries(&endpoint, limit, now)).boxed()
     }
 
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>> {
         self.write(deliveries::bytes(&records), move |group| group.record_attempts(&records)).boxed()
+    }
+
+    fn expire(&self, backlog: Backlog, before: Timestamp, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.move_all(move |group| group.expire_some(&backlog, before, now)).boxed()
     }
 
     fn release(
@@ -357,7 +344,7 @@ impl Store for SqliteStore {
     }
 
     fn list_deliveries(&self, filter: DeliveryFilter) -> BoxFuture<'_, Result<Vec<DeliverySummary>, StoreError>> {
-        self.readers.read(move |connection| queries::list_deliveries(connection, &filter)).boxed()
+        self.list_deliveries_in_parts(filter).boxed()
     }
 
     fn show_delivery(&self, id: DeliveryId) -> BoxFuture<'_, Result<Option<DeliveryDetail>, StoreError>> {
@@ -365,31 +352,11 @@ impl Store for SqliteStore {
     }
 
     fn list_dead_letters(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<Vec<DeadLetterSummary>, StoreError>> {
-        self.readers.read(move |connection| queries::list_dead_letters(connection, &filter)).boxed()
+        self.list_dead_letters_in_parts(filter).boxed()
     }
 
     fn show_dead_letter(&self, id: i64) -> BoxFuture<'_, Result<Option<DeadLetterDetail>, StoreError>> {
         self.readers.read(move |connection| queries::show_dead_letter(connection, id)).boxed()
-    }
-
-    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> BoxFuture<'_, Result<Redriven, StoreError>> {
-        async move {
-            let mut total = Redriven::default();
-            let some = move |group: &mut Group<'_>, range: &Range<'_>| group.redrive_some(range, now);
-            self.mend(filter, some, |chunk| total.add(chunk.redriven)).await?;
-            Ok(total)
-        }
-        .boxed()
-    }
-
-    fn discard(&self, filter: DeadLetterFilter) -> BoxFuture<'_, Result<u64, StoreError>> {
-        async move {
-            let mut total = 0;
-            let some = |group: &mut Group<'_>, range: &Range<'_>| group.discard_some(range);
-            self.mend(filter, some, |chunk| total += chunk.discarded).await?;
-            Ok(total)
-        }
-        .boxed()
     }
 
     fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>> {

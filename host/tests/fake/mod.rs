@@ -12,10 +12,11 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::DeliveryId;
 use wirehook::store::{
-    Acceptance, Arrival, AttemptRecord, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
-    DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary,
-    EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EventSeq,
-    KnownPlugin, Pause, PauseKind, ReasonCount, Redriven, Retention, RunCompletion, SourceCursor, StateUsage,
+    Accepted, Arrival, AttemptRecord, Backlog, Changed, Claimed, ClaimedDelivery, ClaimedRun, Completed,
+    DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryChange, DeliveryDetail,
+    DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth,
+    EndpointRecord, EndpointState, EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, Pace, ParkedFate,
+    Pause, PauseKind, Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion, Sought, SourceCursor, StateUsage,
     StateValue, Store, StoreError, StoreStatus, Waiting,
 };
 
@@ -63,6 +64,8 @@ pub(crate) fn letter(
         },
         payload: format!("{{\"id\":{id}}}"),
         event: None,
+        plugin_digest: None,
+        attempts_made: Vec::new(),
     }
 }
 
@@ -92,6 +95,10 @@ impl FakeStore {
                 && filter.endpoint.as_ref().is_none_or(|endpoint| summary.endpoint.as_ref() == Some(endpoint))
                 && filter.plugin.as_ref().is_none_or(|plugin| summary.plugin.as_ref() == Some(plugin))
                 && filter.reason.is_none_or(|reason| summary.reason == reason)
+                && filter.after.is_none_or(|after| summary.id > after)
+                && filter.before.is_none_or(|before| summary.id < before)
+                && filter.since.is_none_or(|since| summary.died_at >= since)
+                && filter.until.is_none_or(|until| summary.died_at < until)
         };
         let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
         self.letters.lock().unwrap().iter().rev().filter(matches).take(limit).cloned().collect()
@@ -109,7 +116,7 @@ fn no<'a, T: Send + 'a>() -> Answer<'a, T> {
 }
 
 impl Store for FakeStore {
-    fn accept_at(&self, _: Vec<Arrival>, _: Option<SourceCursor>, _: Timestamp) -> Answer<'_, Vec<Acceptance>> {
+    fn accept_at(&self, _: Vec<Arrival>, _: Option<SourceCursor>, _: Timestamp) -> Answer<'_, Accepted> {
         no()
     }
     fn cursor(&self, _: Arc<str>) -> Answer<'_, Option<Bytes>> {
@@ -130,7 +137,10 @@ impl Store for FakeStore {
     fn claim_deliveries(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedDelivery>> {
         no()
     }
-    fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, ()> {
+    fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, Vec<ClaimedDelivery>> {
+        no()
+    }
+    fn expire(&self, _: Backlog, _: Timestamp, _: Timestamp) -> Answer<'_, u64> {
         no()
     }
     fn release(&self, _: Vec<(EventSeq, Arc<str>)>, _: Vec<DeliverySeq>) -> Answer<'_, ()> {
@@ -144,7 +154,7 @@ impl Store for FakeStore {
         no()
     }
     fn park_runs(&self, _: Arc<str>) -> Answer<'_, u64> {
-        no()
+        async { Ok(0) }.boxed()
     }
     fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
         let dead_letters = vec![ReasonCount { reason: Reason::PluginTrap, count: 1 }];
@@ -187,27 +197,6 @@ impl Store for FakeStore {
         let found = self.letters.lock().unwrap().iter().find(|letter| letter.summary.id == id).cloned();
         async { Ok(found) }.boxed()
     }
-    fn redrive(&self, filter: DeadLetterFilter, now: Timestamp) -> Answer<'_, Redriven> {
-        let found = self.matching(&filter);
-        let of = |kind| found.iter().filter(|letter| letter.summary.kind == kind).count() as u64;
-        let redriven = Redriven {
-            runs: of(DeadLetterKind::Run),
-            deliveries: of(DeadLetterKind::Delivery),
-            refused: of(DeadLetterKind::Message),
-            plugins: found.iter().filter_map(|l| l.summary.plugin.as_deref().map(Arc::from)).collect(),
-            endpoints: found.iter().filter_map(|l| l.summary.endpoint.as_deref().map(Arc::from)).collect(),
-        };
-        let gone: Vec<i64> =
-            found.iter().filter(|l| l.summary.kind != DeadLetterKind::Message).map(|l| l.summary.id).collect();
-        self.remove(&gone);
-        self.redriven_at.lock().unwrap().push(now);
-        async { Ok(redriven) }.boxed()
-    }
-    fn discard(&self, filter: DeadLetterFilter) -> Answer<'_, u64> {
-        let gone: Vec<i64> = self.matching(&filter).iter().map(|letter| letter.summary.id).collect();
-        self.remove(&gone);
-        async move { Ok(gone.len() as u64) }.boxed()
-    }
     fn sweep(&self, _: Retention) -> Answer<'_, bool> {
         no()
     }
@@ -247,5 +236,59 @@ impl Store for FakeStore {
         };
         let summaries = self.endpoints.lock().unwrap().iter().map(summary).collect();
         async { Ok(summaries) }.boxed()
+    }
+}
+
+impl History for FakeStore {
+    fn change_deliveries(&self, _: DeliveryChange, _: Timestamp) -> Answer<'_, Changed> {
+        no()
+    }
+    fn redrive_paced(&self, filter: DeadLetterFilter, pace: Pace) -> Answer<'_, Redriven> {
+        let found = self.matching(&filter);
+        let of = |kind| found.iter().filter(|letter| letter.summary.kind == kind).count() as u64;
+        let redriven = Redriven {
+            runs: of(DeadLetterKind::Run),
+            deliveries: of(DeadLetterKind::Delivery),
+            refused: of(DeadLetterKind::Message),
+            last: found.iter().map(|letter| letter.summary.id).max(),
+            plugins: found.iter().filter_map(|l| l.summary.plugin.as_deref().map(Arc::from)).collect(),
+            endpoints: found.iter().filter_map(|l| l.summary.endpoint.as_deref().map(Arc::from)).collect(),
+        };
+        let gone: Vec<i64> =
+            found.iter().filter(|l| l.summary.kind != DeadLetterKind::Message).map(|l| l.summary.id).collect();
+        self.remove(&gone);
+        self.redriven_at.lock().unwrap().push(pace.first);
+        async { Ok(redriven) }.boxed()
+    }
+    fn discard_from(&self, filter: DeadLetterFilter) -> Answer<'_, Discarded> {
+        let gone: Vec<i64> = self.matching(&filter).iter().map(|letter| letter.summary.id).collect();
+        self.remove(&gone);
+        async move { Ok(Discarded { count: gone.len() as u64, last: gone.into_iter().max() }) }.boxed()
+    }
+    fn export_dead_letters(&self, filter: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterDetail>> {
+        let mut found = self.matching(&filter);
+        found.reverse();
+        async { Ok(found) }.boxed()
+    }
+    fn trace(&self, _: Sought) -> Answer<'_, Vec<Found>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+    fn purge(&self, _: Purge) -> Answer<'_, Purged> {
+        no()
+    }
+    fn rewrite(&self) -> Answer<'_, ()> {
+        no()
+    }
+    fn forget_plugin(&self, _: Arc<str>, _: ParkedFate, _: Timestamp) -> Answer<'_, Forgotten> {
+        no()
+    }
+    fn index_some(&self) -> Answer<'_, bool> {
+        no()
+    }
+    fn shrink(&self, _: u64) -> Answer<'_, bool> {
+        no()
+    }
+    fn bytes(&self) -> Answer<'_, u64> {
+        no()
     }
 }

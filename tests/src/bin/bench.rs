@@ -1,4 +1,4 @@
-//! `bench [--quick|--scale|--languages [--built NAME=MILLISECONDS]… [--docs FILE]] [--json FILE]`: see [`wirehook_tests::bench`].
+//! `bench [--quick|--scale|--isolation|--languages [--built NAME=MILLISECONDS]… [--docs FILE]] [--json FILE]`: see [`wirehook_tests::bench`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,12 +7,16 @@ use anyhow::{Context, Result, bail};
 use wirehook_tests::bench::receiver::Receiver;
 use wirehook_tests::bench::report::Report;
 use wirehook_tests::bench::scenario::{Bench, Scenario};
-use wirehook_tests::bench::{Plan, call, disk, languages, many, quantile, ready};
+use wirehook_tests::bench::{Plan, call, disk, isolation, languages, many, quantile, ready};
 use wirehook_tests::{artifacts, events};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { plan, json, languages, built, docs } = arguments()?;
+    let Arguments { plan, json, languages, isolation, built, docs } = arguments()?;
+    if isolation {
+        println!("{}", isolation::measure(&isolation::Plan::FULL).await?.report());
+        return Ok(());
+    }
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(artifacts::target_folder()?)?;
     if languages {
         return by_language(folder.path(), plan, &built, docs.as_deref()).await;
@@ -71,18 +75,21 @@ struct Arguments {
     plan: Plan,
     json: Option<PathBuf>,
     languages: bool,
+    isolation: bool,
     built: Vec<(String, Duration)>,
     docs: Option<PathBuf>,
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut parsed = Arguments { plan: Plan::FULL, json: None, languages: false, built: Vec::new(), docs: None };
+    let mut parsed =
+        Arguments { plan: Plan::FULL, json: None, languages: false, isolation: false, built: Vec::new(), docs: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => parsed.plan = Plan::QUICK,
             "--scale" => parsed.plan = Plan::SCALE,
             "--languages" => parsed.languages = true,
+            "--isolation" => parsed.isolation = true,
             "--built" => {
                 let built = arguments.next().context("--built needs NAME=MILLISECONDS")?;
                 let (name, millis) = built.split_once('=').context("--built needs NAME=MILLISECONDS")?;
@@ -90,7 +97,9 @@ fn arguments() -> Result<Arguments> {
             }
             "--docs" => parsed.docs = Some(arguments.next().context("--docs needs a file")?.into()),
             "--json" => parsed.json = Some(arguments.next().context("--json needs a file")?.into()),
-            other => bail!("unknown argument `{other}`; usage: bench [--quick|--scale|--languages] [--json FILE]"),
+            other => bail!(
+                "unknown argument `{other}`; usage: bench [--quick|--scale|--isolation|--languages] [--json FILE]"
+            ),
         }
     }
     Ok(parsed)

@@ -16,8 +16,8 @@ use wirehook::event::{Event, EventKey};
 use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{
-    Acceptance, Arrival, AttemptRecord, Claim, NewDelivery, NewRun, RunCompletion, RunOutcome, RunStart, Store,
-    StoreError,
+    Acceptance, Arrival, AttemptRecord, Claim, DeliveryTerms, NewDelivery, NewRun, RunCompletion, RunOutcome, RunStart,
+    RunTerms, Store, StoreError,
 };
 
 /// What an entity and a webhook hold.
@@ -87,7 +87,8 @@ fn cpu_time(name: &str) -> Option<Duration> {
 async fn one(store: &dyn Store, number: u64, now: Timestamp) -> Result<(), StoreError> {
     let event = event(number);
     let key = event.key.clone();
-    let runs = vec![NewRun { plugin: "orders".into(), start: RunStart::Pending(Claim::Here) }];
+    let runs =
+        vec![NewRun { plugin: "orders".into(), start: RunStart::Pending(Claim::Here), terms: RunTerms::default() }];
     let accepted = store.accept(vec![Arrival::Event { event: Arc::new(event), runs }], now).await?;
     let Acceptance::Fresh(seq) = accepted[0] else { return Ok(()) };
     let delivery = NewDelivery {
@@ -97,6 +98,7 @@ async fn one(store: &dyn Store, number: u64, now: Timestamp) -> Result<(), Store
         headers: Vec::new(),
         body: Bytes::from(vec![b'b'; BODY_BYTES]),
         claim: Claim::Here,
+        terms: DeliveryTerms::default(),
     };
     let completion = RunCompletion {
         seq,
@@ -118,7 +120,7 @@ async fn one(store: &dyn Store, number: u64, now: Timestamp) -> Result<(), Store
         response: Bytes::from_static(b"ok"),
         transition: Transition::Delivered,
     };
-    store.record_attempts(vec![record]).await
+    store.record_attempts(vec![record]).await.map(drop)
 }
 
 fn event(number: u64) -> Event {

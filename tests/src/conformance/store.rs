@@ -8,7 +8,10 @@ mod cursors;
 mod runs;
 mod deliveries;
 mod dead_letters;
+mod order;
+mod backlog;
 mod endpoints;
+mod history;
 mod state;
 mod waiting;
 mod whole;
@@ -22,14 +25,18 @@ use wirehook::dead_letter::Reason;
 use wirehook::delivery::{DeliveryId, Distinct, Transition};
 use wirehook::event::{Event, EventKey};
 use wirehook::store::{
-    Acceptance, Arrival, AttemptRecord, Claim, ClaimedDelivery, DeadMessage, DeliverySeq, DeliveryState, EventSeq,
-    NewDelivery, NewRun, RunCompletion, RunOutcome, RunStart, Store, StoreStatus,
+    Acceptance, Arrival, AttemptRecord, Claim, ClaimedDelivery, DeadMessage, DeliverySeq, DeliveryState, DeliveryTerms,
+    EventSeq, NewDelivery, NewRun, RunCompletion, RunOutcome, RunStart, RunTerms, Store, StoreStatus,
 };
 
 pub use self::accept::{
     accepts_a_key_once, accepts_all_or_none_of_a_call_in_order, gives_an_event_back_as_it_came,
     gives_up_claims_of_a_caller_that_left, keeps_a_conflict_once, keeps_a_dead_message_once,
     tells_a_conflict_from_a_duplicate,
+};
+pub use self::backlog::{
+    a_backlog_is_bounded_in_bytes, a_backlog_is_bounded_in_number, a_redrive_counts_in_the_backlog,
+    what_is_due_for_too_long_expires,
 };
 pub use self::cursors::{
     cursor_of, keeps_a_cursor_without_fresh_events, keeps_cursors_in_the_order_of_calls,
@@ -46,6 +53,18 @@ pub use self::deliveries::{
 pub use self::endpoints::{
     changes_an_endpoint_s_state_once, keeps_how_endpoints_fare, knows_endpoints_from_when_they_were_entered,
     lists_what_waits_for_each_endpoint,
+};
+pub use self::history::{
+    a_retry_now_never_delays, a_retry_now_replaces_the_pending_one, changes_what_the_filter_means,
+    discards_what_waits_and_leaves_what_is_held, finds_dead_letters_by_what_they_are_of, finds_names_in_a_long_history,
+    forgets_a_plugin, gives_back_what_is_not_meant, moves_deliveries_to_another_endpoint, purges_an_entity,
+    redrives_at_a_pace, shrinks_by_what_is_finished, tells_numbers_apart, traces_by_every_name,
+};
+pub use self::order::{
+    a_dead_letter_frees_its_key, a_delivery_waits_for_earlier_runs, a_delivery_waits_for_the_one_before_it,
+    a_parked_run_holds_its_key, a_redrive_is_out_of_order, an_operator_frees_the_next,
+    forgetting_a_plugin_frees_what_waits_for_it, one_made_due_early_waits_all_the_same, the_order_outlives_its_host,
+    webhooks_of_one_event_keep_the_plugins_order, what_keeps_no_order_waits_for_nothing,
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
@@ -100,6 +119,21 @@ macro_rules! for_each_store_property {
             records_an_attempt_once,
             a_deferred_attempt_is_none,
             a_dead_delivery_is_a_dead_letter,
+            a_delivery_waits_for_the_one_before_it,
+            a_delivery_waits_for_earlier_runs,
+            a_dead_letter_frees_its_key,
+            a_parked_run_holds_its_key,
+            a_redrive_is_out_of_order,
+            an_operator_frees_the_next,
+            forgetting_a_plugin_frees_what_waits_for_it,
+            one_made_due_early_waits_all_the_same,
+            the_order_outlives_its_host,
+            webhooks_of_one_event_keep_the_plugins_order,
+            what_keeps_no_order_waits_for_nothing,
+            a_backlog_is_bounded_in_bytes,
+            a_backlog_is_bounded_in_number,
+            a_redrive_counts_in_the_backlog,
+            what_is_due_for_too_long_expires,
             redrives_with_a_new_budget,
             refuses_to_redrive_messages,
             redrives_and_discards_what_the_filter_means,
@@ -114,6 +148,20 @@ macro_rules! for_each_store_property {
             changes_an_endpoint_s_state_once,
             keeps_how_endpoints_fare,
             lists_what_waits_for_each_endpoint,
+            a_retry_now_replaces_the_pending_one,
+            a_retry_now_never_delays,
+            discards_what_waits_and_leaves_what_is_held,
+            gives_back_what_is_not_meant,
+            changes_what_the_filter_means,
+            moves_deliveries_to_another_endpoint,
+            redrives_at_a_pace,
+            finds_dead_letters_by_what_they_are_of,
+            traces_by_every_name,
+            tells_numbers_apart,
+            finds_names_in_a_long_history,
+            forgets_a_plugin,
+            purges_an_entity,
+            shrinks_by_what_is_finished,
         );
     };
 }
@@ -155,7 +203,8 @@ pub fn event_with_body(id: &str, body: &str) -> Event {
 
 /// `event` arriving, with a run of each plugin.
 pub fn arrival(event: Event, plugins: &[&str], start: RunStart) -> Arrival {
-    let runs = plugins.iter().map(|plugin| NewRun { plugin: (*plugin).into(), start }).collect();
+    let runs =
+        plugins.iter().map(|plugin| NewRun { plugin: (*plugin).into(), start, terms: RunTerms::default() }).collect();
     Arrival::Event { event: Arc::new(event), runs }
 }
 
@@ -210,6 +259,7 @@ pub fn delivery(id: &str, plugin: &str, endpoint: &str, index: u32, claim: Claim
         headers: vec![("x-order".to_owned(), id.to_owned())],
         body: Bytes::from(format!("{{\"order\":\"{id}\"}}")),
         claim,
+        terms: DeliveryTerms::default(),
     }
 }
 

@@ -26,6 +26,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/src/bench/ready.rs", "polls a host that is starting, which is what it measures"),
     ("tests/src/bench/scenario.rs", "waits as an HTTP client does that was told to come again"),
     ("tests/tests/e2e_crash.rs", "kills the host after a random time, which is the point"),
+    ("tests/tests/e2e_order.rs", "kills the host after a random time"),
     ("tests/tests/e2e_crash_mixed.rs", "kills the host after a random time, and is a sender that waits for its turn"),
     ("tests/src/outbox_writer.rs", "commits after random times, which is the point"),
 ];

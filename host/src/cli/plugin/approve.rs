@@ -263,7 +263,7 @@ mod tests {
     use super::*;
     use crate::plugin::Grant;
     use crate::plugin::limits::SomeLimits;
-    use crate::settings::Environment;
+    use crate::settings::{BacklogSettings, Environment};
 
     fn view(digest: &str) -> PluginView {
         PluginView {
@@ -296,6 +296,7 @@ mod tests {
             endpoints: vec!["orders".into()],
             grants: BTreeSet::new(),
             limits: SomeLimits::default(),
+            backlog: BacklogSettings::default(),
         }
     }
 

@@ -17,6 +17,8 @@ fn settings(own: &[(&str, &str)]) -> EndpointSettings {
         headers: own.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect(),
         access: crate::settings::AccessSettings::default(),
         retry: RetryPolicy::default(),
+        order: crate::settings::Order::None,
+        backlog: crate::settings::BacklogSettings::default(),
         gate: crate::dispatcher::gate::GatePolicy::default(),
     }
 }

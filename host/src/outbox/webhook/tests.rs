@@ -6,7 +6,7 @@ use super::*;
 use crate::plugin::Manifest;
 use crate::plugin::fixture;
 use crate::secret::Secret;
-use crate::settings::{EgressSettings, EndpointSettings, SignatureScheme};
+use crate::settings::{BacklogSettings, EgressSettings, EndpointSettings, Order, SignatureScheme};
 
 /// A plugin called `orders` that may name `shop`, its default, and `ledger`.
 fn orders() -> &'static Plugin {
@@ -32,6 +32,8 @@ fn endpoints() -> Endpoints {
         headers,
         access: crate::settings::AccessSettings::default(),
         retry: crate::delivery::RetryPolicy::default(),
+        order: Order::None,
+        backlog: BacklogSettings::default(),
         gate: crate::dispatcher::gate::GatePolicy::default(),
     };
     let own = vec![("x-api-key".to_owned(), Secret::new("k"))];

@@ -108,6 +108,7 @@ fn endpoints(ask: &[&str], granted: Option<&[&str]>, configured: &[&str]) -> Res
         endpoints: names(granted),
         grants: BTreeSet::new(),
         limits: SomeLimits::default(),
+        backlog: crate::settings::BacklogSettings::default(),
         http: Vec::new(),
     });
     effective(ask, ceiling.as_ref(), &SomeLimits::default(), &names(configured))
@@ -149,6 +150,7 @@ fn a_plugin_gets_the_grants_it_asks_for_and_is_given() {
         endpoints: Vec::new(),
         grants: grants.iter().copied().collect(),
         limits: SomeLimits::default(),
+        backlog: crate::settings::BacklogSettings::default(),
         http: Vec::new(),
     };
     let granted = |sidecar: &str, grants: &[Grant]| {
@@ -180,6 +182,7 @@ fn of_each_limit_the_lesser_holds() {
         endpoints: Vec::new(),
         grants: BTreeSet::new(),
         limits: limits(&[(Limit::Reuse, 10)]),
+        backlog: crate::settings::BacklogSettings::default(),
     };
     let for_all = limits(&[(Limit::Reuse, 20), (Limit::Webhooks, 5), (Limit::Headers, 3)]);
     let held = effective(ask.clone(), Some(&ceiling), &for_all, &names(&["a"])).unwrap().limits;

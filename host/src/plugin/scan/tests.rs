@@ -24,6 +24,7 @@ impl Folder {
             workers: 1,
             http_workers: 1,
             limits: SomeLimits::default(),
+            backlog: crate::settings::BacklogSettings::default(),
             listed: Vec::new(),
         };
         Self { engine, settings, _dir: dir }
@@ -36,6 +37,7 @@ impl Folder {
             endpoints: Vec::new(),
             grants: BTreeSet::new(),
             limits: SomeLimits::default(),
+            backlog: crate::settings::BacklogSettings::default(),
             http: Vec::new(),
         });
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
+use super::backlog::{Full, size};
 use super::claims::Release;
 use super::group::Group;
 use super::state::{RunState, pairs_to_json, readable};
@@ -11,15 +12,18 @@ use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::event::{Event, EventKey};
-use crate::store::{Acceptance, Arrival, Claim, DeadLetterKind, DeadMessage, EventSeq, NewRun, RunStart, SourceCursor};
+use crate::store::{
+    Acceptance, Accepted, Arrival, Claim, DeadLetterKind, DeadMessage, EventSeq, NewRun, RunStart, SourceCursor,
+};
 
 /// What became of arrivals, and which of their runs this host holds now.
-pub(super) struct Accepted {
-    pub(super) acceptances: Vec<Acceptance>,
+#[derive(Default)]
+pub(super) struct Arrived {
+    pub(super) accepted: Accepted,
     held: Vec<(EventSeq, Arc<str>)>,
 }
 
-impl Outcome for Accepted {
+impl Outcome for Arrived {
     fn unwanted(self) -> Release {
         Release { runs: self.held, deliveries: Vec::new() }
     }
@@ -53,20 +57,20 @@ impl Group<'_> {
         arrivals: &[Arrival],
         cursor: Option<&SourceCursor>,
         now: Timestamp,
-    ) -> rusqlite::Result<Accepted> {
+    ) -> rusqlite::Result<Arrived> {
         if let Some(SourceCursor { source, value }) = cursor {
             self.cached("INSERT OR REPLACE INTO source_cursor (source, value, kept_at) VALUES (?1, ?2, ?3)")?
                 .execute((source, &value[..], now.0))?;
         }
-        let mut accepted = Accepted { acceptances: Vec::with_capacity(arrivals.len()), held: Vec::new() };
+        let mut arrived = Arrived::default();
         for arrival in arrivals {
             let acceptance = match arrival {
-                Arrival::Event { event, runs } => self.accept_event(event, runs, now, &mut accepted.held)?,
+                Arrival::Event { event, runs } => self.accept_event(event, runs, now, &mut arrived)?,
                 Arrival::Dead(message) => self.accept_dead(message, now)?,
             };
-            accepted.acceptances.push(acceptance);
+            arrived.accepted.acceptances.push(acceptance);
         }
-        Ok(accepted)
+        Ok(arrived)
     }
 
     fn accept_event(
@@ -74,7 +78,7 @@ impl Group<'_> {
         event: &Event,
         runs: &[NewRun],
         now: Timestamp,
-        held: &mut Vec<(EventSeq, Arc<str>)>,
+        arrived: &mut Arrived,
     ) -> rusqlite::Result<Acceptance> {
         match self.know(&event.key, &event.body_digest, now)? {
             Known::Duplicate => Ok(Acceptance::Duplicate),
@@ -83,12 +87,17 @@ impl Group<'_> {
                 Ok(Acceptance::Conflict)
             }
             Known::Fresh(seq) => {
-                let mut run_count = 0;
+                let (mut run_count, mut full) = (0, Vec::new());
                 for run in runs {
-                    run_count += self.insert_run(seq, run, now, held)?;
+                    run_count += self.insert_run(seq, run, event.content_bytes(), now, arrived, &mut full)?;
                 }
                 self.insert_event(seq, event, run_count, now)?;
                 self.tally.event(run_count > 0, 1);
+                // A dead letter says what its event was, which is written by now.
+                for (plugin, full) in full {
+                    self.bury_run(seq, &plugin, &full, now)?;
+                    arrived.accepted.refused.push((seq, plugin));
+                }
                 Ok(Acceptance::Fresh(seq))
             }
         }
@@ -143,26 +152,46 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Returns how many rows that was: none for a plugin named twice.
+    /// Returns how many rows that was: none for a plugin named twice. One that its backlog has no room for is written dead,
+    /// and added to `full`.
     fn insert_run(
         &mut self,
         seq: EventSeq,
         run: &NewRun,
+        bytes: usize,
         now: Timestamp,
-        held: &mut Vec<(EventSeq, Arc<str>)>,
+        arrived: &mut Arrived,
+        full: &mut Vec<(Arc<str>, Full)>,
     ) -> rusqlite::Result<i64> {
+        let beyond = self.run_beyond(&run.plugin, bytes, run.terms.backlog)?;
         let (state, claimed_by) = match run.start {
+            _ if beyond.is_some() => (RunState::Dead, None),
             RunStart::Pending(Claim::Here) => (RunState::Pending, Some(self.host)),
             RunStart::Pending(Claim::Open) => (RunState::Pending, None),
             RunStart::Parked => (RunState::Parked, None),
         };
-        if self.hot.run_insert.execute((seq.0, &run.plugin, state.as_str(), now.0, claimed_by))? == 0 {
+        let inserted = self.hot.run_insert.execute(params![
+            seq.0,
+            run.plugin,
+            state.as_str(),
+            now.0,
+            claimed_by,
+            run.terms.order.map(|key| key.0),
+            size(bytes),
+            beyond.as_ref().map(|_| now.0),
+            beyond.as_ref().map(ToString::to_string),
+        ])?;
+        if inserted == 0 {
             return Ok(0);
         }
         if claimed_by.is_some() {
-            held.push((seq, Arc::clone(&run.plugin)));
+            arrived.held.push((seq, Arc::clone(&run.plugin)));
         }
         self.tally.run(&run.plugin, state, 1);
+        match beyond {
+            Some(beyond) => full.push((Arc::clone(&run.plugin), beyond)),
+            None => self.tally.run_bytes(&run.plugin, size(bytes)),
+        }
         Ok(1)
     }
 

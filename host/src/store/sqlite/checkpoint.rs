@@ -34,6 +34,19 @@ pub(super) struct Checkpoints {
     pages_tried: i32,
 }
 
+/// Why the file is not free of what was deleted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RewriteError {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(
+        "a reader, such as a `sqlite3` that somebody left open, keeps the log from being emptied; end it and try again"
+    )]
+    Read,
+    #[error("the disk failed a checkpoint before, so that the log must be kept; restart Wirehook, then try again")]
+    Untrusted,
+}
+
 /// Whether the database file has what checkpoints moved into it. Locked for as long as a checkpoint takes.
 ///
 /// SQLite moves a part of the log without a sync, counts it as moved, and leaves the sync to the checkpoint that
@@ -95,6 +108,27 @@ impl Checkpoints {
                 tracing::error!(%error, "the write-ahead log could not be kept for the next opening");
             }
         }
+    }
+
+    /// Writes the file anew without what was deleted from it, and empties the log. Waits for checkpoints under way and for
+    /// readers; fails where the readers don't end.
+    pub(super) fn rewrite(&mut self, connection: &Connection) -> Result<(), RewriteError> {
+        let mut trust = lock(&self.trust);
+        // The copy may be as large as the store: not in memory, where everything else that is temporary is.
+        connection.pragma_update(None, "temp_store", "file")?;
+        let copied = connection.execute_batch("VACUUM");
+        connection.pragma_update(None, "temp_store", "memory")?;
+        copied?;
+        if *trust == Trust::Lost {
+            return Err(RewriteError::Untrusted);
+        }
+        let truncate = connection.prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")?.query_row((), |row| row.get(0));
+        if let Err(error) = &truncate
+            && error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+        {
+            *trust = Trust::Lost;
+        }
+        if truncate? { Err(RewriteError::Read) } else { Ok(()) }
     }
 
     /// Ends the thread, after the checkpoint that it may be in.

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::claims::Release;
 use super::group::Group;
+use super::select;
 use super::state::{RunState, parse_kind, unknown};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
-use crate::store::{DeadLetterFilter, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq, Redriven};
+use crate::store::{DeadLetterFilter, DeadLetterKind, DeliverySeq, DeliveryState, Discarded, EventSeq, Pace, Redriven};
 
 /// Dead letters redriven, discarded or swept in one commit.
 pub(super) const CHUNK: usize = 1_000;
@@ -32,9 +33,7 @@ pub(super) struct Death<'a> {
 #[derive(Default)]
 pub(super) struct Chunk {
     pub(super) redriven: Redriven,
-    pub(super) discarded: u64,
-    /// The last dead letter looked at; `None` when the chunk found none.
-    pub(super) last: Option<i64>,
+    pub(super) discarded: Discarded,
 }
 
 impl Outcome for Chunk {
@@ -43,14 +42,41 @@ impl Outcome for Chunk {
     }
 }
 
-/// Which part of the dead letters a chunk is about.
-pub(super) struct Range<'f> {
-    pub(super) filter: &'f DeadLetterFilter,
-    /// Only those after this one.
-    pub(super) after: i64,
-    /// Only those up to this one: what dies meanwhile is not meant.
-    pub(super) up_to: i64,
-    pub(super) limit: usize,
+/// Which dead letters a chunk is about.
+pub(super) struct Choice {
+    pub(super) ids: Vec<i64>,
+    /// Where the next chunk goes on; none when nothing is left.
+    pub(super) next: Option<i64>,
+}
+
+/// Chooses the oldest dead letters that `filter` means, up to `up_to`: what dies meanwhile is not meant. Looks at a bounded
+/// part of them.
+pub(super) fn choose(
+    connection: &Connection,
+    filter: &DeadLetterFilter,
+    up_to: i64,
+    limit: usize,
+) -> rusqlite::Result<Choice> {
+    let mut selection = select::letters(connection, filter)?;
+    selection.narrow(0, up_to);
+    if selection.range.is_empty() {
+        return Ok(Choice { ids: Vec::new(), next: None });
+    }
+    let (end, is_last) = selection.part(connection, false)?;
+    let mut values = selection.values;
+    let limit = limit.min(CHUNK);
+    let bounds = [*selection.range.start(), end, i64::try_from(limit).unwrap_or(i64::MAX)];
+    values.extend(bounds.map(Value::from));
+    let sql = format!(
+        "SELECT x.id FROM dead_letter x WHERE {} AND x.id BETWEEN ? AND ? ORDER BY x.id LIMIT ?",
+        selection.conditions
+    );
+    let ids: Vec<i64> = connection
+        .prepare_cached(&sql)?
+        .query_map(rusqlite::params_from_iter(values), |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let next = if ids.len() == limit { ids.last().copied() } else { Some(end).filter(|_| !is_last) };
+    Ok(Choice { ids, next })
 }
 
 /// A dead letter as far as mending it needs.
@@ -85,36 +111,6 @@ pub(super) fn reason_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Reason
     name.parse().map_err(|_| unknown("reason", name))
 }
 
-/// The conditions of a filter over `dead_letter`, with their values.
-pub(super) fn conditions(filter: &DeadLetterFilter) -> (String, Vec<Value>) {
-    let mut sql = String::from("1");
-    let mut values: Vec<Value> = Vec::new();
-    if !filter.ids.is_empty() {
-        // As one JSON value: there may be more ids than a statement may have parameters.
-        sql.push_str(" AND id IN (SELECT value FROM json_each(?))");
-        values.push(serde_json::to_string(&filter.ids).unwrap_or_else(|_| "[]".to_owned()).into());
-    }
-    let equal = [
-        ("endpoint", filter.endpoint.clone()),
-        ("plugin", filter.plugin.clone()),
-        ("reason", filter.reason.map(|reason| reason.as_str().to_owned())),
-    ];
-    for (column, value) in equal {
-        if let Some(value) = value {
-            sql.push_str(&format!(" AND {column} = ?"));
-            values.push(value.into());
-        }
-    }
-    if let Some(digest) = &filter.plugin_digest {
-        sql.push_str(
-            " AND kind = 'run' AND EXISTS (SELECT 1 FROM run WHERE run.event_seq = dead_letter.event_seq
-               AND run.plugin = dead_letter.plugin AND run.plugin_digest = ?)",
-        );
-        values.push(digest.clone().into());
-    }
-    (sql, values)
-}
-
 impl Group<'_> {
     /// Writes the dead letter of a run or delivery. Its state is the caller's to change.
     pub(super) fn bury(&mut self, death: &Death<'_>) -> rusqlite::Result<()> {
@@ -137,24 +133,26 @@ impl Group<'_> {
         Ok(())
     }
 
-    pub(super) fn redrive_some(&mut self, range: &Range<'_>, now: Timestamp) -> rusqlite::Result<Chunk> {
+    /// Redrives these; the first of them is the piece number `before` of the pace.
+    pub(super) fn redrive_some(&mut self, ids: &[i64], pace: Pace, before: u64) -> rusqlite::Result<Chunk> {
         let mut chunk = Chunk::default();
         let mut plugins = BTreeSet::new();
         let mut endpoints = BTreeSet::new();
-        for letter in self.letters(range)? {
-            chunk.last = Some(letter.id);
+        for letter in self.letters(ids)? {
+            chunk.redriven.last = Some(letter.id);
+            let due_at = pace.due(before + chunk.redriven.runs + chunk.redriven.deliveries);
             match letter.kind {
                 DeadLetterKind::Message => {
                     chunk.redriven.refused += 1;
                     continue;
                 }
                 DeadLetterKind::Run => {
-                    self.revive_run(&letter, now)?;
+                    self.revive_run(&letter, due_at)?;
                     chunk.redriven.runs += 1;
                     plugins.extend(letter.plugin.clone());
                 }
                 DeadLetterKind::Delivery => {
-                    self.revive_delivery(&letter, now)?;
+                    self.revive_delivery(&letter, due_at)?;
                     chunk.redriven.deliveries += 1;
                     endpoints.extend(letter.endpoint.clone());
                 }
@@ -166,12 +164,12 @@ impl Group<'_> {
         Ok(chunk)
     }
 
-    pub(super) fn discard_some(&mut self, range: &Range<'_>) -> rusqlite::Result<Chunk> {
+    pub(super) fn discard_some(&mut self, ids: &[i64]) -> rusqlite::Result<Chunk> {
         let mut chunk = Chunk::default();
-        for letter in self.letters(range)? {
-            chunk.last = Some(letter.id);
+        for letter in self.letters(ids)? {
+            chunk.discarded.last = Some(letter.id);
             self.discard(&letter)?;
-            chunk.discarded += 1;
+            chunk.discarded.count += 1;
         }
         Ok(chunk)
     }
@@ -197,19 +195,29 @@ impl Group<'_> {
         Ok(full && all_expired)
     }
 
-    fn letters(&self, range: &Range<'_>) -> rusqlite::Result<Vec<Letter>> {
-        let (conditions, mut values) = conditions(range.filter);
-        values.extend([
-            Value::from(range.after),
-            Value::from(range.up_to),
-            Value::from(i64::try_from(range.limit.min(CHUNK)).unwrap_or(i64::MAX)),
-        ]);
-        let columns = Letter::COLUMNS;
-        self.cached(&format!(
-            "SELECT {columns} FROM dead_letter WHERE {conditions} AND id > ? AND id <= ? ORDER BY id LIMIT ?"
-        ))?
-        .query_map(rusqlite::params_from_iter(values), Letter::at)?
-        .collect()
+    /// Those of them that are still there.
+    fn letters(&self, ids: &[i64]) -> rusqlite::Result<Vec<Letter>> {
+        let mut select = self.cached(&format!("SELECT {} FROM dead_letter WHERE id = ?1", Letter::COLUMNS))?;
+        let mut letters = Vec::with_capacity(ids.len());
+        for id in ids {
+            letters.extend(select.query_row([id], Letter::at).optional()?);
+        }
+        Ok(letters)
+    }
+
+    /// Deletes the dead letters of an event, messages with its key among them; what became of its runs and deliveries is
+    /// the caller's to say. Returns how many.
+    pub(super) fn delete_letters_of(&mut self, event: i64, key: &str) -> rusqlite::Result<u64> {
+        let letters: Vec<Letter> = self
+            .cached(&format!(
+                "SELECT {0} FROM dead_letter WHERE event_seq = ?1 UNION ALL
+                 SELECT {0} FROM dead_letter WHERE event_key = ?2 AND reason = 'id_conflict'",
+                Letter::COLUMNS
+            ))?
+            .query_map((event, key), Letter::at)?
+            .collect::<Result<_, _>>()?;
+        letters.iter().try_for_each(|letter| self.remove_letter(letter))?;
+        Ok(letters.len() as u64)
     }
 
     fn discard(&mut self, letter: &Letter) -> rusqlite::Result<()> {
@@ -228,22 +236,27 @@ impl Group<'_> {
         self.remove_letter(letter)
     }
 
-    fn revive_run(&mut self, letter: &Letter, now: Timestamp) -> rusqlite::Result<()> {
-        self.cached(
-            "UPDATE run SET state = 'pending', due_at = ?3, claimed_by = NULL, attempts_before_budget = attempts
-             WHERE event_seq = ?1 AND plugin = ?2",
-        )?
-        .execute((letter.event, &letter.plugin, now.0))?;
+    /// Out of order from now on: it neither waits for its entity's other deliveries nor keeps them waiting.
+    fn revive_run(&mut self, letter: &Letter, due_at: Timestamp) -> rusqlite::Result<()> {
+        let bytes = self
+            .cached(
+                "UPDATE run SET state = 'pending', due_at = ?3, claimed_by = NULL, attempts_before_budget = attempts,
+                   order_key = NULL WHERE event_seq = ?1 AND plugin = ?2 RETURNING bytes",
+            )?
+            .query_row((letter.event, &letter.plugin, due_at.0), |row| row.get(0))?;
+        self.tally.run_bytes(letter.plugin.as_deref().unwrap_or_default(), bytes);
         self.tally_run(letter, RunState::Pending);
         Ok(())
     }
 
-    fn revive_delivery(&mut self, letter: &Letter, now: Timestamp) -> rusqlite::Result<()> {
-        self.cached(
-            "UPDATE delivery SET state = 'pending', due_at = ?2, claimed_by = NULL, attempts_before_budget = attempts
-             WHERE seq = ?1",
-        )?
-        .execute((letter.delivery, now.0))?;
+    fn revive_delivery(&mut self, letter: &Letter, due_at: Timestamp) -> rusqlite::Result<()> {
+        let bytes = self
+            .cached(
+                "UPDATE delivery SET state = 'pending', due_at = ?2, claimed_by = NULL, attempts_before_budget = attempts,
+                   order_key = NULL WHERE seq = ?1 RETURNING bytes",
+            )?
+            .query_row((letter.delivery, due_at.0), |row| row.get(0))?;
+        self.tally.delivery_bytes(letter.endpoint.as_deref().unwrap_or_default(), bytes);
         self.tally_delivery(letter, DeliveryState::Pending);
         Ok(())
     }

@@ -2,22 +2,29 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::claims::Release;
 use super::dead_letters::Death;
 use super::group::Group;
+use super::order::BEHIND;
 use super::runs::{CLAIM_BYTES_MAX, CLAIM_MAX};
 use super::state::{bytes_at, micros, pairs_at, parse_delivery_state, readable};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
-use crate::event::EventKey;
+use crate::event::{EventKey, OrderKey};
 use crate::store::{AttemptRecord, Claimed, ClaimedDelivery, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq};
 
 impl Outcome for Claimed<ClaimedDelivery> {
     fn unwanted(self) -> Release {
-        Release { runs: Vec::new(), deliveries: self.work.into_iter().map(|delivery| delivery.seq).collect() }
+        self.work.unwanted()
+    }
+}
+
+impl Outcome for Vec<ClaimedDelivery> {
+    fn unwanted(self) -> Release {
+        Release { runs: Vec::new(), deliveries: self.into_iter().map(|delivery| delivery.seq).collect() }
     }
 }
 
@@ -43,13 +50,16 @@ impl Group<'_> {
         let next_due = self
             .optional::<i64>(
                 "SELECT due_at FROM delivery INDEXED BY delivery_claimable
-                 WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') ORDER BY due_at LIMIT 1",
-                [endpoint],
+                 WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') AND due_at < ?2
+                 ORDER BY due_at LIMIT 1",
+                (endpoint, BEHIND),
             )?
             .map(Timestamp);
         Ok(Claimed { work, next_due })
     }
 
+    /// What is due, and comes first in its order where it has one: whoever changed when a delivery is due need not have
+    /// minded that.
     fn due_deliveries(
         &self,
         endpoint: &Arc<str>,
@@ -58,7 +68,7 @@ impl Group<'_> {
     ) -> rusqlite::Result<Vec<ClaimedDelivery>> {
         let mut select = self.cached(
             "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget,
-               d.due_at
+               d.due_at, d.order_key, d.event_seq
              FROM delivery d INDEXED BY delivery_claimable
                CROSS JOIN event e ON e.seq = d.event_seq CROSS JOIN webhook w ON w.delivery_seq = d.seq
              WHERE d.endpoint = ?1 AND d.claimed_by IS NULL AND d.state IN ('pending', 'retrying') AND d.due_at <= ?2
@@ -67,36 +77,51 @@ impl Group<'_> {
         let mut rows = select.query((endpoint, now.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
         let mut work = Vec::new();
         let mut bytes = 0;
+        let mut early = Vec::new();
         while bytes < CLAIM_BYTES_MAX
             && let Some(row) = rows.next()?
         {
-            let body = bytes_at(row, 6)?.unwrap_or_default();
-            bytes += body.len();
-            work.push(ClaimedDelivery {
-                seq: DeliverySeq(row.get(0)?),
-                id: DeliveryId::from_stored(row.get::<_, Arc<str>>(1)?),
-                event_key: EventKey::from_stored(row.get::<_, Arc<str>>(2)?),
-                plugin: row.get(3)?,
-                endpoint: Arc::clone(endpoint),
-                content_type: row.get(4)?,
-                headers: pairs_at(row, 5)?,
-                body,
-                attempts_made: row.get(7)?,
-                attempts_before_budget: row.get(8)?,
-                due_at: Timestamp(row.get(9)?),
-            });
+            if let Some(key) = row.get::<_, Option<i64>>(10)?.map(OrderKey) {
+                let (event, seq) = (EventSeq(row.get(11)?), DeliverySeq(row.get(0)?));
+                if self.is_preceded(key, endpoint, event, seq)? {
+                    early.push(seq);
+                    continue;
+                }
+            }
+            let delivery = delivery_at(row, endpoint)?;
+            bytes += delivery.body.len();
+            work.push(delivery);
         }
+        drop(rows);
+        early.into_iter().try_for_each(|seq| self.put_behind(seq))?;
         Ok(work)
     }
 
-    pub(super) fn record_attempts(&mut self, records: &[AttemptRecord]) -> rusqlite::Result<()> {
-        records.iter().try_for_each(|record| self.record_attempt(record))
+    /// One delivery, whoever has it, as whoever claims it needs it.
+    pub(super) fn delivery(&self, seq: DeliverySeq, endpoint: &Arc<str>) -> rusqlite::Result<ClaimedDelivery> {
+        self.cached(
+            "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget,
+               d.due_at
+             FROM delivery d CROSS JOIN event e ON e.seq = d.event_seq CROSS JOIN webhook w ON w.delivery_seq = d.seq
+             WHERE d.seq = ?1",
+        )?
+        .query_row([seq.0], |row| delivery_at(row, endpoint))
     }
 
-    /// Nothing happens to a delivery that is not this host's, nor for an attempt that is recorded already.
-    fn record_attempt(&mut self, record: &AttemptRecord) -> rusqlite::Result<()> {
+    pub(super) fn record_attempts(&mut self, records: &[AttemptRecord]) -> rusqlite::Result<Vec<ClaimedDelivery>> {
+        let mut next = Vec::new();
+        for record in records {
+            next.extend(self.record_attempt(record)?);
+        }
+        Ok(next)
+    }
+
+    /// Nothing happens to a delivery that is not this host's, nor for an attempt that is recorded already. Returns the
+    /// delivery whose turn it is now, claimed.
+    fn record_attempt(&mut self, record: &AttemptRecord) -> rusqlite::Result<Option<ClaimedDelivery>> {
         if let Transition::Deferred { due_at } = record.transition {
-            return self.defer_delivery(record, due_at);
+            self.defer_delivery(record, due_at)?;
+            return Ok(None);
         }
         let Self { hot, tally, host, .. } = self;
         let next = match record.transition {
@@ -113,14 +138,16 @@ impl Group<'_> {
                     let endpoint = row.get_ref(0)?.as_str()?;
                     tally.delivery(endpoint, before, -1);
                     tally.delivery(endpoint, next, 1);
-                    return Ok(true);
+                    if next != DeliveryState::Retrying {
+                        tally.delivery_bytes(endpoint, -row.get::<_, i64>(4)?);
+                    }
+                    let order = row.get::<_, Option<i64>>(3)?.map(OrderKey);
+                    return Ok(Some(order.map(|key| (key, Arc::<str>::from(endpoint)))));
                 }
-                Ok(false)
+                Ok(None)
             })
             .optional()?;
-        if open != Some(true) {
-            return Ok(());
-        }
+        let Some(Some(order)) = open else { return Ok(None) };
         self.hot.attempt_insert.execute(params![
             record.delivery.0,
             record.number,
@@ -158,8 +185,28 @@ impl Group<'_> {
                 delivery: Some(record.delivery),
             })?;
         }
-        Ok(())
+        match order {
+            Some((key, endpoint)) if next != DeliveryState::Retrying => self.claim_next(key, &endpoint),
+            _ => Ok(None),
+        }
     }
+}
+
+/// The delivery of a row that begins as both queries above do.
+fn delivery_at(row: &Row<'_>, endpoint: &Arc<str>) -> rusqlite::Result<ClaimedDelivery> {
+    Ok(ClaimedDelivery {
+        seq: DeliverySeq(row.get(0)?),
+        id: DeliveryId::from_stored(row.get::<_, Arc<str>>(1)?),
+        event_key: EventKey::from_stored(row.get::<_, Arc<str>>(2)?),
+        plugin: row.get(3)?,
+        endpoint: Arc::clone(endpoint),
+        content_type: row.get(4)?,
+        headers: pairs_at(row, 5)?,
+        body: bytes_at(row, 6)?.unwrap_or_default(),
+        attempts_made: row.get(7)?,
+        attempts_before_budget: row.get(8)?,
+        due_at: Timestamp(row.get(9)?),
+    })
 }
 
 impl Group<'_> {

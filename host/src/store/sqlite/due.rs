@@ -32,6 +32,7 @@ impl Queue {
         }
     }
 
+    /// What is due at no time, since something precedes it in its order, stays so.
     fn select(&self) -> &'static str {
         match self {
             Self::Runs(_) => {
@@ -42,7 +43,7 @@ impl Queue {
             Self::Deliveries(_) => {
                 "SELECT due_at, seq FROM delivery INDEXED BY delivery_claimable
                  WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying')
-                   AND (due_at, seq) > (?2, ?3) ORDER BY due_at, seq LIMIT ?4"
+                   AND (due_at, seq) > (?2, ?3) AND due_at < 9223372036854775807 ORDER BY due_at, seq LIMIT ?4"
             }
         }
     }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::claims::Release;
 use super::group::Group;
+use super::order::BEHIND;
 use super::state::{parse_endpoint_state, unsigned};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
@@ -159,9 +160,10 @@ fn oldest_due(
     let unclaimed: Option<i64> = connection
         .prepare_cached(
             "SELECT due_at FROM delivery INDEXED BY delivery_claimable
-             WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') ORDER BY due_at LIMIT 1",
+             WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') AND due_at < ?2
+             ORDER BY due_at LIMIT 1",
         )?
-        .query_row([endpoint], |row| row.get(0))
+        .query_row((endpoint, BEHIND), |row| row.get(0))
         .optional()?;
     let mut oldest = unclaimed;
     let mut due =

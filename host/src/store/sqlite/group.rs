@@ -17,6 +17,8 @@ pub(super) struct Group<'c> {
     /// Up to which event the sweep under way has come.
     pub(super) swept_to: i64,
     pub(super) suspects: Suspects,
+    /// Up to which event making room has come.
+    pub(super) shrunk_to: i64,
     event_last: i64,
     delivery_last: i64,
 }
@@ -53,24 +55,27 @@ impl<'c> Hot<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             )?,
             run_insert: connection.prepare(
-                "INSERT INTO run (event_seq, plugin, state, due_at, claimed_by) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO NOTHING",
+                "INSERT INTO run (event_seq, plugin, state, due_at, claimed_by, order_key, bytes, ended_at, detail)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
             )?,
-            run_open: connection
-                .prepare("SELECT state, attempts FROM run WHERE event_seq = ?1 AND plugin = ?2 AND claimed_by = ?3")?,
+            run_open: connection.prepare(
+                "SELECT state, attempts, order_key, bytes FROM run
+                 WHERE event_seq = ?1 AND plugin = ?2 AND claimed_by = ?3",
+            )?,
             run_end: connection.prepare(
                 "UPDATE run SET state = ?3, attempts = ?4, due_at = coalesce(?5, due_at), claimed_by = NULL, ended_at = ?6,
                    delivery_from = ?7, delivery_count = ?8, plugin_digest = ?9, detail = ?10
                  WHERE event_seq = ?1 AND plugin = ?2",
             )?,
             delivery_insert: connection.prepare(
-                "INSERT INTO delivery (seq, id, event_seq, plugin, endpoint, state, due_at, claimed_by, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?7, ?6)",
+                "INSERT INTO delivery (seq, id, event_seq, plugin, endpoint, state, due_at, claimed_by, created_at, order_key,
+                   bytes, ended_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
             webhook_insert: connection
                 .prepare("INSERT INTO webhook (delivery_seq, content_type, headers, body) VALUES (?1, ?2, ?3, ?4)")?,
             delivery_open: connection
-                .prepare("SELECT endpoint, state, attempts FROM delivery WHERE seq = ?1 AND claimed_by = ?2")?,
+                .prepare("SELECT endpoint, state, attempts, order_key, bytes FROM delivery WHERE seq = ?1 AND claimed_by = ?2")?,
             delivery_end: connection.prepare(
                 "UPDATE delivery SET state = ?2, attempts = ?3, due_at = coalesce(?4, due_at), claimed_by = NULL,
                    ended_at = ?5, last_status = ?6, last_error = ?7 WHERE seq = ?1",
@@ -95,7 +100,17 @@ impl<'c> Group<'c> {
             "SELECT max(last, coalesce((SELECT max(seq) FROM delivery), 0)) FROM sequence WHERE name = 'delivery'",
         )?;
         let suspects = suspects(connection)?;
-        Ok(Self { connection, host, hot, tally: Tally::default(), swept_to: 0, suspects, event_last, delivery_last })
+        Ok(Self {
+            connection,
+            host,
+            hot,
+            tally: Tally::default(),
+            swept_to: 0,
+            shrunk_to: 0,
+            suspects,
+            event_last,
+            delivery_last,
+        })
     }
 
     pub(super) fn begin(&mut self) -> rusqlite::Result<()> {

@@ -24,6 +24,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0004_endpoint_state.sql"),
     include_str!("../../../migrations/0005_pause.sql"),
     include_str!("../../../migrations/0006_suspect.sql"),
+    include_str!("../../../migrations/0007_order.sql"),
+    include_str!("../../../migrations/0008_lookup.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].

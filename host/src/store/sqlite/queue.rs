@@ -30,6 +30,8 @@ pub(super) trait Job: Send {
 /// What travels to the writer.
 pub(super) enum Item {
     Command(Queued),
+    /// Finish what was sent before, then write the file anew, without what was deleted.
+    Rewrite(oneshot::Sender<Result<(), StoreError>>),
     /// Finish what was sent before, then say so and end.
     Close(oneshot::Sender<()>),
 }
@@ -73,6 +75,14 @@ impl Queue {
         let bytes_room = Arc::clone(&self.bytes).acquire_many_owned(units).await.map_err(closed)?;
         let queued = Queued { job, bytes, _room: Some((command_room, bytes_room)) };
         self.sender.send(Item::Command(queued)).map_err(|_| StoreError::Closed)
+    }
+
+    /// Has the file written anew, after what was sent before.
+    pub(super) fn rewrite(&self, done: oneshot::Sender<Result<(), StoreError>>) -> Result<(), StoreError> {
+        if self.commands.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        self.sender.send(Item::Rewrite(done)).map_err(|_| StoreError::Closed)
     }
 
     /// Refuses whatever is sent from now on and has the writer end. What was sent before is still done.

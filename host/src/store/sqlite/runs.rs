@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::backlog::size;
 use super::claims::Release;
 use super::dead_letters::Death;
 use super::group::Group;
+use super::order::BEHIND;
 use super::plugin_state;
 use super::state::{RunState, bytes_at, pairs_at, pairs_to_json, readable};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
-use crate::event::{Event, EventKey};
+use crate::event::{Event, EventKey, OrderKey};
 use crate::store::{
     Claim, Claimed, ClaimedRun, Completed, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq, KnownPlugin,
-    NewDelivery, RunCompletion, RunOutcome,
+    NewDelivery, Place, RunCompletion, RunOutcome, Written,
 };
 
 /// The most work one claim takes, whatever limit the caller names.
@@ -57,6 +59,14 @@ pub(super) fn bytes(completions: &[RunCompletion]) -> usize {
     };
     let state = |completion: &RunCompletion| completion.state.as_ref().map_or(0, |change| plugin_state::bytes(change));
     completions.iter().map(|completion| FIXED + of(completion) + state(completion)).sum()
+}
+
+/// A run as it is found when a try of it ends.
+struct OpenRun {
+    state: RunState,
+    attempts: u32,
+    order: Option<OrderKey>,
+    bytes: i64,
 }
 
 /// What the end of a try writes into its run.
@@ -142,10 +152,15 @@ impl Group<'_> {
             .hot
             .run_open
             .query_row((completion.seq.0, &completion.plugin, self.host), |row| {
-                Ok((RunState::parse(row.get_ref(0)?.as_str()?)?, row.get::<_, u32>(1)?))
+                Ok(OpenRun {
+                    state: RunState::parse(row.get_ref(0)?.as_str()?)?,
+                    attempts: row.get(1)?,
+                    order: row.get::<_, Option<i64>>(2)?.map(OrderKey),
+                    bytes: row.get(3)?,
+                })
             })
             .optional()?;
-        let Some((before @ (RunState::Pending | RunState::Retrying), tried)) = open else {
+        let Some(open @ OpenRun { state: RunState::Pending | RunState::Retrying, .. }) = open else {
             return Ok(Completed::NotHeld);
         };
         if let (RunOutcome::Produced(_), Some(change)) = (&completion.outcome, &completion.state)
@@ -153,17 +168,17 @@ impl Group<'_> {
         {
             return Ok(Completed::Conflict);
         }
-        let attempts = tried.saturating_add(1);
-        let mut written = Vec::new();
+        let attempts = open.attempts.saturating_add(1);
+        let mut written = Written::default();
         let end = match &completion.outcome {
             RunOutcome::Produced(deliveries) if deliveries.is_empty() => {
                 RunEnd::new(RunState::Filtered, attempts, None)
             }
             RunOutcome::Produced(deliveries) => {
-                written = self.insert_deliveries(completion, deliveries, held)?;
+                written = self.insert_deliveries(completion, open.order, deliveries, held)?;
                 RunEnd {
-                    delivery_from: written.first().copied(),
-                    delivery_count: written.len(),
+                    delivery_from: written.deliveries.first().copied(),
+                    delivery_count: written.deliveries.len(),
                     ..RunEnd::new(RunState::Produced, attempts, None)
                 }
             }
@@ -182,16 +197,19 @@ impl Group<'_> {
                 })?;
                 RunEnd::new(RunState::Dead, attempts, Some(detail))
             }
-            RunOutcome::Parked => RunEnd::new(RunState::Parked, tried, None),
+            RunOutcome::Parked => RunEnd::new(RunState::Parked, open.attempts, None),
         };
         if !matches!(completion.outcome, RunOutcome::Parked) {
             self.acquit(completion.seq, &completion.plugin)?;
         }
-        self.end_run(completion, before, &end)?;
+        self.end_run(completion, &open, &end)?;
+        if let (Some(key), false) = (open.order, end.state.is_open()) {
+            written.freed = self.free_behind_run(key)?;
+        }
         Ok(Completed::Ended(written))
     }
 
-    fn end_run(&mut self, completion: &RunCompletion, before: RunState, end: &RunEnd<'_>) -> rusqlite::Result<()> {
+    fn end_run(&mut self, completion: &RunCompletion, open: &OpenRun, end: &RunEnd<'_>) -> rusqlite::Result<()> {
         self.hot.run_end.execute(params![
             completion.seq.0,
             completion.plugin,
@@ -204,8 +222,11 @@ impl Group<'_> {
             completion.plugin_digest,
             end.detail,
         ])?;
-        self.tally.run(&completion.plugin, before, -1);
+        self.tally.run(&completion.plugin, open.state, -1);
         self.tally.run(&completion.plugin, end.state, 1);
+        if !end.state.is_open() {
+            self.tally.run_bytes(&completion.plugin, -open.bytes);
+        }
         Ok(())
     }
 
@@ -214,38 +235,65 @@ impl Group<'_> {
     fn insert_deliveries(
         &mut self,
         completion: &RunCompletion,
+        order: Option<OrderKey>,
         deliveries: &[NewDelivery],
         held: &mut Vec<DeliverySeq>,
-    ) -> rusqlite::Result<Vec<DeliverySeq>> {
+    ) -> rusqlite::Result<Written> {
         let mut ids = HashSet::new();
-        let mut written = Vec::with_capacity(deliveries.len());
+        let mut written = Written::default();
         for delivery in deliveries {
             if deliveries.len() > 1 && !ids.insert(delivery.id.as_str()) {
                 continue;
             }
             let seq = self.next_delivery();
-            let claimed_by = match delivery.claim {
-                Claim::Here => Some(self.host),
-                Claim::Open => None,
-            };
-            self.hot.delivery_insert.execute(params![
-                seq.0,
-                delivery.id.as_str(),
-                completion.seq.0,
-                completion.plugin,
-                delivery.endpoint,
-                completion.ended_at.0,
-                claimed_by,
-            ])?;
-            let headers = pairs_to_json(&delivery.headers);
-            self.hot.webhook_insert.execute((seq.0, &delivery.content_type, headers, readable(&delivery.body)))?;
-            self.tally.delivery(&delivery.endpoint, DeliveryState::Pending, 1);
-            if claimed_by.is_some() {
+            let place = self.insert_delivery(seq, completion, order.filter(|_| delivery.terms.ordered), delivery)?;
+            if place == Place::Here {
                 held.push(seq);
             }
-            written.push(seq);
+            written.deliveries.push(seq);
+            written.places.push(place);
         }
         Ok(written)
+    }
+
+    fn insert_delivery(
+        &mut self,
+        seq: DeliverySeq,
+        completion: &RunCompletion,
+        order: Option<OrderKey>,
+        delivery: &NewDelivery,
+    ) -> rusqlite::Result<Place> {
+        let headers = pairs_to_json(&delivery.headers);
+        let bytes = delivery.body.len() + headers.len();
+        let beyond = self.delivery_beyond(&delivery.endpoint, bytes, delivery.terms.backlog)?;
+        let place = match (&beyond, order) {
+            (Some(_), _) => Place::Dead,
+            (None, Some(key)) if self.is_preceded(key, &delivery.endpoint, completion.seq, seq)? => Place::Behind,
+            (None, _) if delivery.claim == Claim::Here => Place::Here,
+            (None, _) => Place::Open,
+        };
+        let state = if beyond.is_some() { DeliveryState::Dead } else { DeliveryState::Pending };
+        self.hot.delivery_insert.execute(params![
+            seq.0,
+            delivery.id.as_str(),
+            completion.seq.0,
+            completion.plugin,
+            delivery.endpoint,
+            state.as_str(),
+            if place == Place::Behind { BEHIND } else { completion.ended_at.0 },
+            (place == Place::Here).then_some(self.host),
+            completion.ended_at.0,
+            order.map(|key| key.0),
+            size(bytes),
+            beyond.as_ref().map(|_| completion.ended_at.0),
+        ])?;
+        self.hot.webhook_insert.execute((seq.0, &delivery.content_type, headers, readable(&delivery.body)))?;
+        self.tally.delivery(&delivery.endpoint, state, 1);
+        match beyond {
+            Some(full) => self.bury_delivery(seq, completion.seq, &completion.plugin, &full, completion.ended_at)?,
+            None => self.tally.delivery_bytes(&delivery.endpoint, size(bytes)),
+        }
+        Ok(place)
     }
 
     /// Parks some runs that nobody holds. Returns how many; none means that no more are left.

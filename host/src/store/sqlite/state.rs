@@ -34,6 +34,11 @@ impl RunState {
         }
     }
 
+    /// Whether it counts as its plugin's backlog: it has not ended.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Retrying | Self::Parked)
+    }
+
     pub(super) fn parse(name: &str) -> rusqlite::Result<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name).ok_or_else(|| unknown("run state", name))
     }

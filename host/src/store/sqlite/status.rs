@@ -47,7 +47,7 @@ FROM tally";
 pub(super) fn status(connection: &Connection, now: Timestamp) -> rusqlite::Result<StoreStatus> {
     let mut status = StoreStatus::default();
     let mut select = connection.prepare_cached(
-        "SELECT kind, name, state, sum(count) FROM tally WHERE kind <> 'dead_letter' GROUP BY kind, name, state
+        "SELECT kind, name, state, sum(count) FROM tally WHERE kind IN ('event', 'run', 'delivery') GROUP BY kind, name, state
          HAVING sum(count) <> 0 UNION ALL
          SELECT kind, name, '', sum(count) FROM tally WHERE kind = 'dead_letter' GROUP BY name HAVING sum(count) <> 0",
     )?;

@@ -111,6 +111,7 @@ impl Group<'_> {
             plugin: &run.plugin,
             delivery: None,
         })?;
+        let order = self.run_leaves(run.seq, &run.plugin)?;
         self.cached(
             "UPDATE run SET state = ?3, claimed_by = NULL, ended_at = ?4, plugin_digest = ?5, detail = ?6
              WHERE event_seq = ?1 AND plugin = ?2",
@@ -118,6 +119,9 @@ impl Group<'_> {
         .execute((run.seq.0, &run.plugin, RunState::Dead.as_str(), now.0, &run.plugin_digest, detail))?;
         self.tally.run(&run.plugin, before, -1);
         self.tally.run(&run.plugin, RunState::Dead, 1);
+        if let Some(key) = order {
+            self.free_behind_run(key)?;
+        }
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! Retention: what is past its age goes, a bounded part at a time, and never with open work.
 
+use rusqlite::Connection;
+
 use super::group::Group;
-use super::state::{RunState, parse_delivery_state};
+use super::lookup::Names;
+use super::state::{RunState, parse_delivery_state, unsigned};
 use crate::clock::Timestamp;
 use crate::store::{DeliveryState, Retention};
 
@@ -31,13 +34,38 @@ struct EndedDelivery {
     ended_at: i64,
 }
 
+/// The bytes of what is kept: the file without what was deleted from it.
+pub(super) fn kept_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+    Ok(unsigned(pages.saturating_mul(pragma("page_size")?)))
+}
+
 impl Group<'_> {
     pub(super) fn sweep(&mut self, before: Retention) -> rusqlite::Result<bool> {
         self.keep_sequences()?;
         let letters = self.discard_expired(before.dead)?;
         let keys = self.delete_keys(before.dedup)?;
-        let events = self.delete_events(before.delivered)?;
-        Ok(letters || keys || events)
+        let (swept_to, events) = self.delete_events(before.delivered, self.swept_to)?;
+        self.swept_to = swept_to;
+        let more = letters || keys || events;
+        if !more {
+            Names::ALL.iter().try_for_each(|names| self.forget_segments(*names))?;
+        }
+        Ok(more)
+    }
+
+    /// Deletes some of the oldest finished events, whatever their age, where more than `bytes_max` are kept. Returns
+    /// whether there may be more to delete.
+    pub(super) fn shrink(&mut self, bytes_max: u64) -> rusqlite::Result<bool> {
+        if kept_bytes(self.connection())? <= bytes_max {
+            self.shrunk_to = 0;
+            return Ok(false);
+        }
+        self.keep_sequences()?;
+        let (shrunk_to, more) = self.delete_events(Timestamp(i64::MAX), self.shrunk_to)?;
+        self.shrunk_to = shrunk_to;
+        Ok(more)
     }
 
     /// Keys stand in the order in which they were first seen, so that the oldest are found without an index.
@@ -50,28 +78,26 @@ impl Group<'_> {
         Ok(deleted == KEYS_DELETED_MAX)
     }
 
-    /// Goes on where the last sweep stopped, up to the first event that is too young, then begins anew.
-    fn delete_events(&mut self, before: Timestamp) -> rusqlite::Result<bool> {
+    /// Goes on behind `done_to`, up to the first event that is too young. Returns how far it came, nowhere where it came to
+    /// the end, and whether there is more.
+    fn delete_events(&mut self, before: Timestamp, mut done_to: i64) -> rusqlite::Result<(i64, bool)> {
         let candidates: Vec<(i64, i64)> = self
             .cached("SELECT seq, run_count FROM event WHERE seq > ?1 AND accepted_at < ?2 ORDER BY seq LIMIT ?3")?
-            .query_map((self.swept_to, before.0, EVENTS_SEEN_MAX as i64), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map((done_to, before.0, EVENTS_SEEN_MAX as i64), |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
         let mut deleted = 0;
         let all_seen = candidates.len() < EVENTS_SEEN_MAX;
         for (seq, run_count) in candidates {
             if deleted == EVENTS_DELETED_MAX {
-                return Ok(true);
+                return Ok((done_to, true));
             }
-            self.swept_to = seq;
+            done_to = seq;
             if let Some(runs) = self.finished_runs(seq, before)? {
                 self.delete_event(seq, run_count, &runs)?;
                 deleted += 1;
             }
         }
-        if all_seen {
-            self.swept_to = 0;
-        }
-        Ok(!all_seen)
+        Ok((if all_seen { 0 } else { done_to }, !all_seen))
     }
 
     /// The event's runs with their deliveries, where all of them ended before `before`.

@@ -9,6 +9,16 @@ use super::state::RunState;
 use crate::dead_letter::Reason;
 use crate::store::{DeadLetterKind, DeliveryState};
 
+/// The `state` of the counts of bytes.
+pub(super) const OPEN: &str = "open";
+
+/// What has not ended in a queue.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Open {
+    pub(super) count: i64,
+    pub(super) bytes: i64,
+}
+
 /// Changes of the group under way. Names are kept between groups: there are as many as plugins and endpoints.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -16,6 +26,12 @@ pub(super) struct Tally {
     unrouted: i64,
     runs: HashMap<Arc<str>, [i64; RunState::ALL.len()]>,
     deliveries: HashMap<Arc<str>, [i64; DeliveryState::ALL.len()]>,
+    run_bytes: HashMap<Arc<str>, i64>,
+    delivery_bytes: HashMap<Arc<str>, i64>,
+    /// What has not ended, the changes of the group included; of plugins and endpoints that were asked for. A group that
+    /// fails takes this with it.
+    pub(super) open_runs: HashMap<Arc<str>, Open>,
+    pub(super) open_deliveries: HashMap<Arc<str>, Open>,
     dead_letters: HashMap<(Reason, DeadLetterKind), i64>,
 }
 
@@ -26,10 +42,41 @@ impl Tally {
 
     pub(super) fn run(&mut self, plugin: &str, state: RunState, change: i64) {
         slot(&mut self.runs, plugin)[state as usize] += change;
+        if let (true, Some(open)) = (state.is_open(), self.open_runs.get_mut(plugin)) {
+            open.count += change;
+        }
     }
 
     pub(super) fn delivery(&mut self, endpoint: &str, state: DeliveryState, change: i64) {
         slot(&mut self.deliveries, endpoint)[state as usize] += change;
+        if let (true, Some(open)) = (is_open(state), self.open_deliveries.get_mut(endpoint)) {
+            open.count += change;
+        }
+    }
+
+    /// The bytes of runs that have not ended.
+    pub(super) fn run_bytes(&mut self, plugin: &str, change: i64) {
+        add_bytes(&mut self.run_bytes, &mut self.open_runs, plugin, change);
+    }
+
+    /// The bytes of deliveries that have not ended.
+    pub(super) fn delivery_bytes(&mut self, endpoint: &str, change: i64) {
+        add_bytes(&mut self.delivery_bytes, &mut self.open_deliveries, endpoint, change);
+    }
+
+    /// What the group under way adds to the runs of `plugin` that have not ended.
+    pub(super) fn open_runs_change(&self, plugin: &str) -> Open {
+        let counts = self.runs.get(plugin).copied().unwrap_or_default();
+        let count = RunState::ALL.into_iter().filter(|state| state.is_open()).map(|state| counts[state as usize]).sum();
+        Open { count, bytes: self.run_bytes.get(plugin).copied().unwrap_or_default() }
+    }
+
+    /// The same of the deliveries to `endpoint`.
+    pub(super) fn open_deliveries_change(&self, endpoint: &str) -> Open {
+        let counts = self.deliveries.get(endpoint).copied().unwrap_or_default();
+        let count =
+            DeliveryState::ALL.iter().filter(|state| is_open(**state)).map(|state| counts[*state as usize]).sum();
+        Open { count, bytes: self.delivery_bytes.get(endpoint).copied().unwrap_or_default() }
     }
 
     pub(super) fn dead_letter(&mut self, reason: Reason, kind: DeadLetterKind, change: i64) {
@@ -42,6 +89,7 @@ impl Tally {
         self.unrouted = 0;
         self.runs.values_mut().for_each(|counts| counts.fill(0));
         self.deliveries.values_mut().for_each(|counts| counts.fill(0));
+        self.run_bytes.values_mut().chain(self.delivery_bytes.values_mut()).for_each(|bytes| *bytes = 0);
         self.dead_letters.clear();
     }
 
@@ -67,11 +115,30 @@ impl Tally {
                 add("delivery", endpoint, state.as_str(), counts[*state as usize])?;
             }
         }
+        for (kind, bytes) in [("run_bytes", &self.run_bytes), ("delivery_bytes", &self.delivery_bytes)] {
+            for (name, change) in bytes {
+                add(kind, name, OPEN, *change)?;
+            }
+        }
         for ((reason, kind), change) in &self.dead_letters {
             add("dead_letter", reason.as_str(), kind.as_str(), *change)?;
         }
         self.forget();
         Ok(())
+    }
+}
+
+fn is_open(state: DeliveryState) -> bool {
+    matches!(state, DeliveryState::Pending | DeliveryState::Retrying)
+}
+
+fn add_bytes(changes: &mut HashMap<Arc<str>, i64>, open: &mut HashMap<Arc<str>, Open>, name: &str, change: i64) {
+    match changes.get_mut(name) {
+        Some(bytes) => *bytes += change,
+        None => drop(changes.insert(name.into(), change)),
+    }
+    if let Some(open) = open.get_mut(name) {
+        open.bytes += change;
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::order::BEHIND;
 use super::state::unsigned;
 use crate::clock::Timestamp;
 use crate::store::{EndpointBacklog, RunCount, StoreSize, Waiting};
@@ -39,13 +40,14 @@ fn backlog(connection: &Connection, endpoint: &str) -> rusqlite::Result<Endpoint
              WHERE kind = 'delivery' AND name = ?1 AND state IN ('pending', 'retrying')",
         )?
         .query_row([endpoint], |row| row.get(0))?;
-    // What a host holds in memory is not in this index; the host knows it.
+    // What a host holds in memory is not in this index; the host knows it. What something precedes is due at no time.
     let oldest_due = connection
         .prepare_cached(
             "SELECT due_at FROM delivery INDEXED BY delivery_claimable
-             WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') ORDER BY due_at LIMIT 1",
+             WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') AND due_at < ?2
+             ORDER BY due_at LIMIT 1",
         )?
-        .query_row([endpoint], |row| row.get(0))
+        .query_row((endpoint, BEHIND), |row| row.get(0))
         .optional()?;
     Ok(EndpointBacklog { endpoint: endpoint.to_owned(), count: unsigned(count), oldest_due: oldest_due.map(Timestamp) })
 }

@@ -17,7 +17,7 @@ use super::health::Health;
 use super::lock::LockFile;
 use super::open::{self, SqliteOptions};
 use super::queue::{Item, Job, Queued};
-use crate::store::StoreError;
+use crate::store::{Changed, Forgotten, Purged, StoreError};
 
 /// The most commands that share a commit.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -54,7 +54,7 @@ macro_rules! claimless {
         })+
     };
 }
-claimless!((), u64, bool, Vec<Queue>, Option<Place>);
+claimless!((), u64, bool, Vec<Queue>, Option<Place>, Changed, Purged, Forgotten);
 
 /// A command and its waiter.
 pub(super) struct Task<T, F> {
@@ -99,6 +99,8 @@ pub(super) struct Writer {
     pub(super) lock: LockFile,
     pub(super) pending: Vec<Queued>,
     pub(super) closing: Option<oneshot::Sender<()>>,
+    /// Whoever waits for the file to be written anew.
+    pub(super) rewriting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     pub(super) disconnected: bool,
 }
 
@@ -163,6 +165,12 @@ impl Writer {
                 }
             }
             self.checkpoints.after_commit(connection, wal_pages.load(Ordering::Relaxed));
+            if !self.rewriting.is_empty()
+                && let Err(error) = self.checkpoints.rewrite(connection)
+            {
+                return self.fail_rewrite(&error.to_string());
+            }
+            self.rewriting.drain(..).for_each(|done| drop(done.send(Ok(()))));
             if !self.gather() {
                 return End::Closed;
             }
@@ -202,6 +210,15 @@ impl Writer {
         End::Broken
     }
 
+    /// What was committed before is durable, whatever became of the file's new copy.
+    fn fail_rewrite(&mut self, error: &str) -> End {
+        tracing::error!(path = %self.options.path.display(), error, "the store's file could not be written anew; the store reopens");
+        for done in self.rewriting.drain(..) {
+            drop(done.send(Err(StoreError::Rewrite(error.to_owned()))));
+        }
+        End::Broken
+    }
+
     fn answer_failed(&mut self, error: &str) {
         for queued in self.pending.drain(..) {
             queued.job.answer(Err(StoreError::Commit(error.to_owned())));
@@ -211,7 +228,7 @@ impl Writer {
     /// Fills the group with what is there, waiting for the first command only. False once closed and empty.
     fn gather(&mut self) -> bool {
         let mut bytes = 0;
-        while self.pending.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX {
+        while self.pending.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX && self.rewriting.is_empty() {
             let may_wait = self.pending.is_empty() && self.closing.is_none() && !self.disconnected;
             let item = if may_wait { self.receiver.recv().ok() } else { self.receiver.try_recv().ok() };
             match item {
@@ -220,11 +237,12 @@ impl Writer {
                     self.pending.push(queued);
                 }
                 Some(Item::Close(done)) => self.closing = Some(done),
+                Some(Item::Rewrite(done)) => self.rewriting.push(done),
                 None if may_wait => self.disconnected = true,
                 None => break,
             }
         }
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.rewriting.is_empty()
     }
 
     /// Opens a connection again. While that fails, commands fail too, each after a bounded wait and another try.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use wirehook::dead_letter::Reason;
-use wirehook::store::{Claim, Completed, DeliveryFilter, EventSeq, KnownPlugin, RunOutcome, RunStart};
+use wirehook::store::{Claim, Completed, DeliveryFilter, EventSeq, KnownPlugin, RunOutcome, RunStart, Written};
 
 use super::{
     Factory, HERE, OPEN, START, accept, at, completion, deliver, delivery, due_deliveries, due_runs, runs_in, status,
@@ -58,8 +58,8 @@ pub async fn completes_a_run_once(stores: impl Factory) {
         completion(b, "orders", at(1), RunOutcome::Produced(Vec::new())),
     ];
     let written = store.complete_runs(completions).await.unwrap();
-    assert!(matches!(&written[0], Completed::Ended(deliveries) if deliveries.len() == 1), "{written:?}");
-    assert_eq!(written[1..], [Completed::NotHeld, Completed::Ended(Vec::new())]);
+    assert!(matches!(&written[0], Completed::Ended(written) if written.deliveries.len() == 1), "{written:?}");
+    assert_eq!(written[1..], [Completed::NotHeld, Completed::Ended(Written::default())]);
     let again = store.complete_runs(vec![completion(a, "orders", at(2), produced())]).await.unwrap();
     assert_eq!(again, [Completed::NotHeld]);
     let status = status(&*store).await;

@@ -36,7 +36,7 @@ fn by(event: EventSeq) -> StateVersion {
 }
 
 fn ended() -> Completed {
-    Completed::Ended(Vec::new())
+    Completed::Ended(wirehook::store::Written::default())
 }
 
 /// What a run wrote is there once it is done, by name of its plugin; what a run wrote that is not done never is.

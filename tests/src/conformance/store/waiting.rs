@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use wirehook::delivery::Transition;
-use wirehook::store::{Claim, EndpointBacklog, LATELY, Pause, PauseKind, RunStart};
+use wirehook::store::{Claim, EndpointBacklog, LATELY, ParkedFate, Pause, PauseKind, RunStart};
 
 use super::{DEAD, Factory, HERE, OPEN, START, accept, at, attempt, dead_message, deliver, due_deliveries, status};
 
@@ -65,5 +65,8 @@ pub async fn keeps_pauses(stores: impl Factory) {
     assert_eq!(status(&*store).await.pauses.len(), 2);
     assert!(store.resume(PauseKind::Plugin, "orders".into()).await.unwrap());
     assert!(!store.resume(PauseKind::Plugin, "orders".into()).await.unwrap(), "it was not paused any more");
-    assert_eq!(store.pauses().await.unwrap(), [source]);
+    assert_eq!(store.pauses().await.unwrap(), std::slice::from_ref(&source));
+    store.pause(pause(PauseKind::Plugin, "orders", at(2))).await.unwrap();
+    store.forget_plugin("orders".into(), ParkedFate::Die, at(3)).await.unwrap();
+    assert_eq!(store.pauses().await.unwrap(), [source], "what is forgotten is not paused");
 }

@@ -23,6 +23,7 @@ fn outgoing(runtime: &Runtime, http: Vec<HttpSettings>, allow: &[&str]) -> Outgo
         endpoints: Vec::new(),
         grants: std::iter::once(crate::plugin::Grant::Http).collect(),
         limits: crate::plugin::limits::SomeLimits::default(),
+        backlog: crate::settings::BacklogSettings::default(),
         http,
     };
     let egress = EgressSettings { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), proxy: None };
