@@ -267,8 +267,10 @@ impl Host {
             retention: settings.retention.clone(),
             plugins: settings.plugins.clone(),
             backlogs: settings.endpoints.iter().map(|it| (Arc::clone(&it.name), it.backlog)).collect(),
+            dispatcher: Arc::clone(&dispatcher),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
+            no_room_before: Duration::ZERO,
         };
         services.spawn(keeper.run(service_drain.clone()));
         let sampler = Sampler {

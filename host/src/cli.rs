@@ -47,7 +47,7 @@ pub use parts::Parts;
 
 /// Turns events on a bus into signed webhooks, through sandboxed WebAssembly plugins.
 #[derive(Debug, Parser)]
-#[command(name = "wirehook", version, disable_help_subcommand = true)]
+#[command(name = "wirehook", version, disable_help_subcommand = true, after_help = EXAMPLE)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -107,7 +107,7 @@ enum Command {
     /// Look at endpoints; test, pause, resume, disable and enable them
     #[command(subcommand, after_help = endpoints::EXAMPLE)]
     Endpoints(endpoints::EndpointsCommand),
-    /// Look at what will not be tried again by itself; redrive or discard it
+    /// Look at what will not be tried again by itself; redrive, export or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
     /// Say where something is: from the bus over every plugin to the last attempt
@@ -116,7 +116,7 @@ enum Command {
     /// Delete every trace of an entity: its events, webhooks, responses and dead letters
     #[command(after_help = purge::EXAMPLE)]
     Purge(purge::PurgeArgs),
-    /// Make, build, test, pause and look at plugins
+    /// Make, build, test, approve, pause, forget and look at plugins
     #[command(subcommand, after_help = plugin::EXAMPLE)]
     Plugin(plugin::PluginCommand),
     /// List, pause and resume sources
@@ -157,6 +157,16 @@ impl Command {
         }
     }
 }
+
+const EXAMPLE: &str = "\
+Examples:
+  wirehook demo
+  wirehook dev --plugin orders.wasm --source nats://localhost:4222
+  wirehook check --config wirehook.toml
+  wirehook run --config wirehook.toml
+  wirehook status
+
+`wirehook COMMAND --help` has examples of each command.";
 
 const COMPLETIONS_EXAMPLE: &str = "Example:\n  wirehook completions bash > /etc/bash_completion.d/wirehook";
 

@@ -81,6 +81,11 @@ pub enum Request {
     Purge(Purge),
     /// Writes the store's file anew, without what was deleted.
     Rewrite,
+    /// What forgetting a plugin would come to.
+    WouldForget {
+        /// Its name.
+        plugin: Arc<str>,
+    },
     /// Forgets a plugin that is gone.
     ForgetPlugin {
         /// Its name.
@@ -110,14 +115,14 @@ impl Request {
     /// How long the host may take to answer.
     pub fn patience(&self) -> Duration {
         match self {
-            Self::Rewrite => REWRITE_PATIENCE,
+            Self::Rewrite | Self::Purge(_) | Self::ForgetPlugin { .. } => LONG_PATIENCE,
             _ => protocol::REPLY_TIMEOUT,
         }
     }
 }
 
-/// How long writing a store's file anew may take: 100 GB on a slow disk.
-const REWRITE_PATIENCE: Duration = Duration::from_hours(1);
+/// How long writing a store's file anew may take, or going through all that came of an entity or plugin: 100 GB on a slow disk.
+const LONG_PATIENCE: Duration = Duration::from_hours(1);
 
 /// One line of an answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -157,7 +162,7 @@ pub enum Reply {
     Purged(Purged),
     /// To [`Request::Rewrite`].
     Rewritten,
-    /// To [`Request::ForgetPlugin`].
+    /// To [`Request::WouldForget`] and [`Request::ForgetPlugin`].
     Forgotten(Forgotten),
     /// To [`Request::ListPauses`].
     Pauses(Pauses),
@@ -220,6 +225,9 @@ pub struct Pauses {
     pub pauses: Vec<Pause>,
     /// The running host's sources; `None` where none runs.
     pub sources: Option<Vec<SourceLook>>,
+    /// The names of the plugins ever loaded and not forgotten.
+    #[serde(default)]
+    pub plugins: Vec<Arc<str>>,
 }
 
 /// The running host, as far as operators' commands concern it.
@@ -353,11 +361,12 @@ async fn answer(
         Request::Trace(sought) => {
             store.trace(sought).await?.into_iter().map(|one| Reply::Found(Box::new(one))).collect()
         }
-        Request::Purge(purge) => purge_entity(store, hooks, purge).await?,
+        Request::Purge(purge) => purge_entity(store, hooks, clock, purge).await?,
         Request::Rewrite => {
             store.rewrite().await?;
             vec![Reply::Rewritten]
         }
+        Request::WouldForget { plugin } => vec![Reply::Forgotten(store.would_forget(plugin).await?)],
         Request::ForgetPlugin { plugin, fate } => match hooks.forget_plugin(Arc::clone(&plugin), fate).await {
             Some(Ok(forgotten)) => {
                 // Deliveries that waited for its runs are due now.
@@ -370,7 +379,8 @@ async fn answer(
         },
         Request::ListPauses => {
             let sources = hooks.host().map(|host| host.sources);
-            vec![Reply::Pauses(Pauses { pauses: store.pauses().await?, sources })]
+            let plugins = store.known_plugins().await?.into_iter().map(|known| known.name).collect();
+            vec![Reply::Pauses(Pauses { pauses: store.pauses().await?, sources, plugins })]
         }
         Request::Pause { kind, name } => {
             let pause = Pause { kind, name, since: clock.now() };
@@ -438,12 +448,17 @@ async fn change_deliveries(
     Ok(vec![Reply::Changed(changed?)])
 }
 
-async fn purge_entity(store: &dyn Store, hooks: &dyn OpsHooks, mut purge: Purge) -> Result<Vec<Reply>, StoreError> {
+async fn purge_entity(
+    store: &dyn Store,
+    hooks: &dyn OpsHooks,
+    clock: &dyn Clock,
+    mut purge: Purge,
+) -> Result<Vec<Reply>, StoreError> {
     if purge.discard_waiting && !purge.dry_run {
         purge.given_back = hooks.give_back(&DeliveryFilter::default());
     }
     let given_back = purge.given_back.clone();
-    let purged = store.purge(purge).await;
+    let purged = store.purge(purge, clock.now()).await;
     if purged.is_err() {
         release(store, given_back.clone()).await;
     }
@@ -455,10 +470,17 @@ async fn purge_entity(store: &dyn Store, hooks: &dyn OpsHooks, mut purge: Purge)
     Ok(vec![Reply::Purged(purged?)])
 }
 
-/// Gives up claims after a change that was not made.
+/// How long until claims that could not be given up are given up again.
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// Gives up claims after a change that was not made: nobody has them in memory any more.
 async fn release(store: &dyn Store, deliveries: Vec<DeliverySeq>) {
-    if let Err(error) = store.release(Vec::new(), deliveries).await {
-        tracing::warn!(%error, "claims could not be given back; the next start does");
+    while let Err(error) = store.release(Vec::new(), deliveries.clone()).await {
+        if matches!(error, StoreError::Closed) {
+            return;
+        }
+        tracing::warn!(%error, "claims could not be given back; trying again");
+        tokio::time::sleep(RELEASE_RETRY_DELAY).await;
     }
 }
 

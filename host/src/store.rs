@@ -500,8 +500,9 @@ pub trait Store: History + Send + Sync + 'static {
     /// Every plugin ever loaded and not forgotten.
     fn known_plugins(&self) -> BoxFuture<'_, Result<Vec<KnownPlugin>, StoreError>>;
 
-    /// Remembers a plugin that was loaded, and puts its parked runs back to pending. Returns how many those were.
-    fn remember_plugin(&self, plugin: KnownPlugin) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Remembers a plugin that was loaded, and puts its parked runs back to pending, due since `now`. Returns how many those
+    /// were.
+    fn remember_plugin(&self, plugin: KnownPlugin, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Parks every run of `plugin` that is pending or retrying and not claimed. Returns how many those were.
     fn park_runs(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<u64, StoreError>>;
@@ -945,7 +946,9 @@ pub enum StoreError {
     #[error("the store could not commit: {0}; nothing of this was kept, try again")]
     Commit(String),
     /// What was deleted may still be in the file.
-    #[error("what was deleted is not gone from the file yet, which could not be written anew: {0}")]
+    #[error(
+        "what was deleted is not gone from the file yet, which could not be written anew: {0}; `wirehook purge --rewrite` tries again"
+    )]
     Rewrite(String),
     /// Reading failed.
     #[error("the store could not be read: {0}")]

@@ -22,7 +22,7 @@ use wirehook::logging::{LogFormat, LoggingError};
 use wirehook::ops::access::{OfflineError, OpenOffline};
 use wirehook::recorded::trial::Trial;
 use wirehook::settings::{Environment, Settings, SourceSettings, StoreSettings};
-use wirehook::store::Store;
+use wirehook::store::{DeadLetterKind, Store};
 
 mod fake;
 use fake::FakeStore;
@@ -63,7 +63,7 @@ impl Parts for FakeParts {
         options: ReceiveOptions,
         print: &'a mut (dyn FnMut(&Received) + Send),
     ) -> BoxFuture<'a, Result<(), Failures>> {
-        assert_eq!(options.secret.unwrap().expose(), b"s3cret");
+        assert!(options.secret.is_none_or(|secret| secret.expose() == b"s3cret"));
         *self.statuses.lock().unwrap() = options.statuses;
         self.received.iter().for_each(print);
         async { Ok(()) }.boxed()
@@ -240,7 +240,9 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
         let help = command.get_after_help().unwrap_or_else(|| panic!("{} has no example", command.get_name()));
         assert!(help.to_string().contains(&format!("wirehook {}", command.get_name())), "{help}");
         for leaf in command.get_subcommands() {
-            assert!(leaf.get_after_help().is_some(), "{} {} has no example", command.get_name(), leaf.get_name());
+            let name = format!("wirehook {} {}", command.get_name(), leaf.get_name());
+            let help = leaf.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
+            assert!(help.contains(&name), "`{name}` has no example of its own:\n{help}");
         }
     }
     let names: Vec<_> = shown().map(clap::Command::get_name).collect();
@@ -266,6 +268,70 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
             "completions"
         ]
     );
+}
+
+/// Words as a shell has them, as far as quotes go.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in command.chars() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Fails where an example is no command or is wider than a terminal, or where a paragraph is broken by hand.
+fn expect_examples(help: &str) {
+    let is_example = |line: &str| line.starts_with("  ");
+    for line in help.lines().filter(|line| is_example(line)) {
+        assert!(line.chars().count() <= 98, "`{line}` would be wrapped");
+    }
+    for (line, next) in help.lines().zip(help.lines().skip(1)) {
+        let are_prose = !line.is_empty() && !next.is_empty() && !is_example(line) && !is_example(next);
+        assert!(!are_prose, "`{line}` is broken by hand");
+    }
+    let whole = help.replace("\\\n", " ");
+    for line in whole.lines().filter(|line| is_example(line)) {
+        let command = line.rsplit(" | ").next().unwrap();
+        let command = command.split(" > ").next().unwrap().split(" < ").next().unwrap();
+        if let Err(error) = Cli::try_parse_from(words(command)) {
+            panic!("`{line}` is no command: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_example_can_be_pasted() {
+    let mut root = Cli::command();
+    root.build();
+    let mut commands = vec![root];
+    while let Some(command) = commands.pop() {
+        command.get_after_help().iter().for_each(|help| expect_examples(&help.to_string()));
+        commands.extend(command.get_subcommands().cloned());
+    }
+}
+
+#[test]
+fn what_is_missing_or_mistyped_is_named() {
+    let check = |arguments: &str, parts: &[&str]| {
+        let error = Cli::try_parse_from(words(arguments)).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "`{arguments}` did not say `{part}`; it said: {error}");
+        }
+    };
+    check("wirehook dev --source -", &["--plugin <FILE>", "--watch"]);
+    check("wirehook plugin new orders --lang cobol", &["rust, go, c, python, ts, js"]);
+    for language in ["rust", "Golang", "TypeScript", "py"] {
+        Cli::try_parse_from(["wirehook", "plugin", "new", "orders", "--lang", language]).unwrap();
+    }
 }
 
 #[test]
@@ -429,10 +495,12 @@ async fn verify_says_whether_a_request_is_right_and_why_not() {
     };
     let body = file("body.json", "{}");
     check(&format!("verify {body} --secret-env SHOP_SECRET"), "no signature's header that is known").await;
-    check(&format!("verify {body} --endpoint none"), "there is no endpoint `none`").await;
+    check(&format!("verify {body} --endpoint none"), "there is no endpoint `none`\n  help: there are: shop\n").await;
     check(&format!("verify {body} --scheme hmac --secret-env UNSET"), "holds no secret").await;
     check("verify nowhere.json --secret-env SHOP_SECRET", "nowhere.json can't be read").await;
     check(&format!("verify --request {body} --secret-env SHOP_SECRET"), "is no HTTP request").await;
+    let objects = bench.objects(&format!("verify {body} --scheme none --secret-env SHOP_SECRET"), Exit::Failure).await;
+    assert_eq!(objects[0]["reason"], "unsigned");
 }
 
 #[tokio::test]
@@ -557,10 +625,58 @@ async fn changes_of_deliveries_say_which_ones() {
     let ended = bench.run("deliveries move --all --to depot").await;
     assert_eq!(ended.exit, Exit::Usage);
     assert!(
-        ended.err.contains("there is no endpoint `depot`") && ended.err.contains("there is: shop"),
+        ended.err.contains("there is no endpoint `depot`") && ended.err.contains("there are: shop"),
         "{}",
         ended.err
     );
+}
+
+#[tokio::test]
+async fn changes_of_what_waits_refuse_a_reason_which_only_dead_ones_have() {
+    let bench = Bench::new(SETTINGS);
+    let check = async |command: &str, help: &str| {
+        let ended = bench.run(&format!("deliveries {command} --reason status_410")).await;
+        assert_eq!((ended.exit, ended.out.as_str()), (Exit::Usage, ""), "{command}");
+        assert!(ended.err.starts_with("error: --reason is of dead deliveries"), "{}", ended.err);
+        assert!(ended.err.contains(help), "{command}: {}", ended.err);
+    };
+    check("retry", "use `wirehook dead-letters redrive --reason status_410`").await;
+    check("discard --endpoint shop --yes", "use `wirehook dead-letters discard --reason status_410`").await;
+    check("move --to shop --dry-run", "add --dead").await;
+    // Where it means something, the store is asked, which fails.
+    let ended = bench.run("deliveries move --dead --to shop --reason status_410 --yes").await;
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Failure, "error: the store is closed\n"));
+}
+
+#[tokio::test]
+async fn a_dry_run_with_a_limit_lists_the_oldest() {
+    let bench = Bench::new(SETTINGS);
+    let check = async |arguments: &str, expected: &[i64]| {
+        let objects = bench.objects(&format!("dead-letters redrive {arguments} --dry-run"), Exit::Success).await;
+        let ids: Vec<i64> = objects.iter().map(|object| object["id"].as_i64().unwrap()).collect();
+        assert_eq!(ids, expected, "{arguments}");
+    };
+    check("--all", &[4, 3, 2, 1]).await;
+    check("--all --limit 2", &[1, 2]).await;
+    check("--endpoint shop --limit 1", &[2]).await;
+    check("--endpoint shop --limit 9", &[2, 3]).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_its_list_leaves_out() {
+    let bench = Bench::new(SETTINGS);
+    let more = (5..).map(|id| fake::letter(id, DeadLetterKind::Run, Reason::PluginTrap, "orders", None));
+    // With the one that is there, and those of other reasons beside them.
+    bench.store().letters.lock().unwrap().extend(more.take(10_049));
+    let check = async |arguments: &str, expected: &str| {
+        let ended = bench.run(&format!("dead-letters discard {arguments} --dry-run")).await;
+        assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, expected), "{arguments}");
+    };
+    check("--all", "warning: and 50 more: a list ends at 10000, what is done does not\n").await;
+    check("--plugin orders", "warning: and 50 more at most: a list ends at 10000, what is done does not\n").await;
+    check("--all --limit 10007", "warning: and 7 more: a list ends at 10000, what is done does not\n").await;
+    check("--all --limit 10000", "").await;
+    check("--plugin ledger", "").await;
 }
 
 #[tokio::test]
@@ -582,6 +698,30 @@ async fn a_plugin_whose_file_is_there_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn a_plugin_is_forgotten_once_it_was_looked_at() {
+    let bench = Bench::new(SETTINGS);
+    for how in ["", "--yes", "--dry-run"] {
+        let ended = bench.run(&format!("plugin forget nobody {how}")).await;
+        let expected = "error: there is no plugin `nobody`\n  help: there are: orders\n";
+        assert_eq!((ended.exit, ended.err.as_str()), (Exit::Failure, expected), "{how}");
+    }
+    let ended = bench.run("plugin forget orders").await;
+    let expected = "error: `orders` would be forgotten, with 3 parked runs and 2 keys that it kept, and there is no \
+                    terminal to ask on\n  help: look with --dry-run, then say --yes\n";
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Usage, expected));
+    let ended = bench.run("plugin forget orders --discard --dry-run").await;
+    let expected = "`orders` would be forgotten: 3 parked runs discarded, 2 keys that it kept deleted\n";
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Success, expected));
+    let objects = bench.objects("plugin forget orders --dry-run", Exit::Success).await;
+    assert_eq!(objects, [serde_json::json!({ "known": true, "runs": 3, "in_flight": 0, "keys": 2 })]);
+    assert!(bench.store().forgotten.lock().unwrap().is_empty(), "nothing was done");
+    let ended = bench.run("plugin forget orders --yes").await;
+    let expected = "`orders` is forgotten: 3 parked runs made dead letters, 2 keys that it kept deleted\n";
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Success, expected));
+    assert_eq!(bench.run("plugin forget orders --yes").await.exit, Exit::Failure);
+}
+
+#[tokio::test]
 async fn bulk_verbs_need_a_yes_where_nobody_can_be_asked() {
     let bench = Bench::new(SETTINGS);
     for command in ["redrive", "discard"] {
@@ -590,7 +730,8 @@ async fn bulk_verbs_need_a_yes_where_nobody_can_be_asked() {
         assert!(ended.err.contains("nothing says which dead letters are meant"), "{}", ended.err);
         let ended = bench.run(&format!("dead-letters {command} --endpoint shop")).await;
         assert_eq!(ended.exit, Exit::Usage);
-        assert!(ended.err.contains("say --yes"), "{}", ended.err);
+        assert!(ended.err.contains("error: 2 dead letters would be "), "{}", ended.err);
+        assert!(ended.err.contains("look with --dry-run, then say --yes"), "{}", ended.err);
         let dry = bench.objects(&format!("dead-letters {command} --endpoint shop --dry-run"), Exit::Success).await;
         assert_eq!(dry.len(), 2);
         assert_eq!(bench.parts.store.ids(), [1, 2, 3, 4], "nothing was done");
@@ -651,7 +792,7 @@ async fn plugins_and_sources_are_paused_without_a_host_too() {
     };
     check("plugin pause orders", Exit::Success, "plugin `orders` is paused: events are accepted for it").await;
     check("plugin pause orders", Exit::Success, "plugin `orders` was paused already").await;
-    check("plugin pause nobody", Exit::Failure, "there is no plugin `nobody`").await;
+    check("plugin pause nobody", Exit::Failure, "there is no plugin `nobody`\n  help: there are: orders\n").await;
     check("plugin resume orders", Exit::Success, "plugin `orders` is resumed").await;
     check("plugin resume orders", Exit::Success, "plugin `orders` was not paused").await;
     check("source pause bus", Exit::Success, "its bus keeps what comes").await;
@@ -685,6 +826,28 @@ async fn the_receiver_prints_what_it_takes() {
     let ended = bench.run("receive --secret-env NOT_SET").await;
     assert_eq!(ended.exit, Exit::Usage);
     assert!(ended.err.contains("--secret-env names the variable NOT_SET, which holds no secret"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_receiver_that_verifies_nothing_says_so() {
+    let bench = Bench::new(SETTINGS);
+    let check = async |arguments: &str, warned: bool| {
+        let logs = Buffer::default();
+        let writer = logs.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let logging = tracing::subscriber::set_default(subscriber);
+        bench.objects(&format!("receive {arguments}"), Exit::Success).await;
+        drop(logging);
+        let logs = logs.text();
+        assert_eq!(
+            logs.contains("nothing is verified") && logs.contains("--secret-env"),
+            warned,
+            "{arguments}: {logs}"
+        );
+    };
+    check("", true).await;
+    check("--secret-env SHOP_SECRET", false).await;
+    check("--scheme none", false).await;
 }
 
 #[tokio::test]
@@ -741,7 +904,7 @@ async fn endpoints_change_their_state_or_say_what_is_meant() {
     let ended = bench.run("endpoints disable nobody").await;
     assert_eq!(ended.exit, Exit::Failure);
     assert!(
-        ended.err.contains("there is no endpoint nobody") && ended.err.contains("known: ledger, shop"),
+        ended.err.contains("there is no endpoint `nobody`") && ended.err.contains("there are: ledger, shop"),
         "{}",
         ended.err
     );
@@ -760,7 +923,7 @@ async fn a_test_prints_the_exchange_and_fails_unless_it_was_taken() {
     let report = bench.objects("endpoints test shop", Exit::Failure).await.remove(0);
     assert_eq!((&report["status"], &report["webhook_id"]), (&401.into(), &"msg_test".into()));
     let ended = bench.run("endpoints test ledger").await;
-    assert!(ended.err.contains("there is no endpoint ledger in the settings"), "{}", ended.err);
+    assert_eq!(ended.err, "error: there is no endpoint `ledger`\n  help: there are: shop\n");
 }
 
 #[tokio::test]

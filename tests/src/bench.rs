@@ -6,14 +6,23 @@
 pub mod receiver;
 pub mod child;
 pub mod bare;
+pub mod hand_written;
 pub mod scenario;
+pub mod run;
+pub mod variant;
 pub mod disk;
+pub mod latency;
+pub mod idle;
 pub mod ready;
 pub mod call;
 pub mod languages;
 pub mod many;
 pub mod isolation;
+pub mod scale;
+pub mod aims;
 pub mod report;
+pub mod svg;
+pub mod scale_report;
 
 use std::time::Duration;
 
@@ -30,15 +39,37 @@ pub struct Plan {
     pub syncs: usize,
     /// Calls of the example plugin.
     pub calls: usize,
+    /// Events of each variant, or a share of them.
+    pub variant_events: usize,
+    /// How long each rate is kept up.
+    pub latency: Duration,
+    /// How long an idle host is looked at.
+    pub idle: Duration,
 }
 
 impl Plan {
     /// What figures are reported from.
-    pub const FULL: Self = Self { events: 20_000, repetitions: 3, starts: 9, syncs: 400, calls: 20_000 };
-    /// Whether figures hold when the store grows.
-    pub const SCALE: Self = Self { events: 200_000, repetitions: 1, ..Self::FULL };
+    pub const FULL: Self = Self {
+        events: 20_000,
+        repetitions: 3,
+        starts: 9,
+        syncs: 400,
+        calls: 20_000,
+        variant_events: 16_000,
+        latency: Duration::from_secs(20),
+        idle: Duration::from_secs(10),
+    };
     /// Whether it works, and roughly how fast.
-    pub const QUICK: Self = Self { events: 5_000, repetitions: 1, starts: 3, syncs: 100, calls: 2_000 };
+    pub const QUICK: Self = Self {
+        events: 5_000,
+        repetitions: 1,
+        starts: 3,
+        syncs: 100,
+        calls: 2_000,
+        variant_events: 4_000,
+        latency: Duration::from_secs(4),
+        idle: Duration::from_secs(4),
+    };
 }
 
 /// Deliveries under way at once, of the host and of the plain subscriber alike.

@@ -19,9 +19,15 @@ pub struct PublishedEvent {
 
 /// The page's example of 0.5 KB: order `number` was created.
 pub fn order_created(number: usize) -> PublishedEvent {
-    let bare = page_event("order", "created", number, &order_entity(number, ""));
-    let note = "-".repeat(ORDER_BYTES.saturating_sub(bare.body.len()));
-    page_event("order", "created", number, &order_entity(number, &note))
+    order_of(number, ORDER_BYTES, 0)
+}
+
+/// The same, filled up to `bytes` and with `lines` things to pack, of each of which the `fanout` plugin makes a webhook
+/// beside that of the order.
+pub fn order_of(number: usize, bytes: usize, lines: usize) -> PublishedEvent {
+    let bare = page_event("order", "created", number, &order_entity(number, "", lines));
+    let note = "-".repeat(bytes.saturating_sub(bare.body.len()));
+    page_event("order", "created", number, &order_entity(number, &note, lines))
 }
 
 /// Any event in the page's format, with `entity` as its entity.
@@ -56,14 +62,19 @@ pub fn order_id(webhook_body: &[u8]) -> Option<String> {
     Some(body.get("order_id")?.as_str()?.to_owned())
 }
 
-fn order_entity(number: usize, note: &str) -> Value {
-    json!({
+fn order_entity(number: usize, note: &str, lines: usize) -> Value {
+    let mut order = json!({
         "id": entity_id(number),
         "customer_email": format!("customer-{number}@example.com"),
         "total": 129.5,
         "status": "pending",
         "note": note,
-    })
+    });
+    if lines > 0 {
+        let line = |line| json!({"id": format!("{number}-{line}"), "sku": "chair", "quantity": 1});
+        order["lines"] = (0..lines).map(line).collect();
+    }
+    order
 }
 
 #[cfg(test)]
@@ -86,5 +97,8 @@ mod tests {
             assert_eq!(body["event"], "fraiseql.order.created");
         }
         assert_ne!(entity_id(1), entity_id(2));
+        let event = order_of(7, 4_096, 4);
+        let body: Value = serde_json::from_slice(&event.body).unwrap();
+        assert_eq!((event.body.len(), body["entity"]["lines"].as_array().map(Vec::len)), (4_096, Some(4)));
     }
 }

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::{Client, Statement};
 
-use crate::events;
+use crate::events::{self, PublishedEvent};
 use crate::postgres_server::PostgresServer;
 
 /// Commits a second of each writer that is measured.
@@ -24,6 +26,34 @@ const NUMBERS: usize = 10_000_000;
 const INSERT: &str = "INSERT INTO core.tb_entity_change_log (object_type, modification_type, object_id, object_data) \
     VALUES ('Order', 'INSERT', $1::text::uuid, \
         jsonb_build_object('id', $1::text, 'customer_email', 'ada@example.com', 'total', 129.5))";
+
+/// Rows of one statement of [`write_all`].
+const ROWS_OF_STATEMENT: usize = 500;
+
+const INSERT_MANY: &str = "INSERT INTO core.tb_entity_change_log (object_type, modification_type, object_id, object_data) \
+    SELECT 'Order', 'INSERT', id::uuid, entity::jsonb FROM unnest($1::text[], $2::text[]) AS row (id, entity)";
+
+/// The part of an event that is a row's own.
+#[derive(Deserialize)]
+struct Entity<'a> {
+    #[serde(borrow)]
+    entity: &'a RawValue,
+}
+
+/// Writes orders as rows of the outbox, in order; returns once the last is committed.
+pub async fn write_all(server: &PostgresServer, orders: &[PublishedEvent]) -> Result<()> {
+    let client = server.client().await?;
+    let insert = client.prepare(INSERT_MANY).await?;
+    for orders in orders.chunks(ROWS_OF_STATEMENT) {
+        let ids: Vec<&str> = orders.iter().map(|order| order.entity_id.as_str()).collect();
+        let entity = |order: &'_ PublishedEvent| {
+            Ok::<_, serde_json::Error>(serde_json::from_slice::<Entity<'_>>(&order.body)?.entity.get().to_owned())
+        };
+        let entities = orders.iter().map(entity).collect::<Result<Vec<_>, _>>()?;
+        client.execute(&insert, &[&ids, &entities]).await?;
+    }
+    Ok(())
+}
 
 /// One connection that writes orders of its own.
 #[derive(Debug)]

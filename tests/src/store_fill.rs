@@ -23,13 +23,18 @@ const BATCH: usize = 1_000;
 
 /// Writes `count` events to the store at `path`, each with one delivery by `plugin` to `endpoint` that nobody holds.
 pub async fn waiting(path: &Path, plugin: &str, endpoint: &str, count: usize) -> Result<()> {
+    waiting_at(path, plugin, &[endpoint.to_owned()], count).await
+}
+
+/// The same to each of `endpoints` in turn.
+pub async fn waiting_at(path: &Path, plugin: &str, endpoints: &[String], count: usize) -> Result<()> {
     // Nothing cuts the power here.
     let options = SqliteOptions { synchronous: Synchronous::Normal, ..SqliteOptions::new(path) };
     let now = SystemClock::shared().now();
     let store = SqliteStore::open(options, now)?;
     for first in (0..count).step_by(BATCH) {
         let events: Vec<_> = (first..count.min(first + BATCH)).map(event).collect();
-        batch(&store, plugin, endpoint, events, now).await?;
+        batch(&store, plugin, endpoints, events, now).await?;
     }
     store.close().await;
     Ok(())
@@ -38,18 +43,18 @@ pub async fn waiting(path: &Path, plugin: &str, endpoint: &str, count: usize) ->
 async fn batch(
     store: &SqliteStore,
     plugin: &str,
-    endpoint: &str,
+    endpoints: &[String],
     events: Vec<Arc<Event>>,
     now: Timestamp,
 ) -> Result<()> {
     let run = || NewRun { plugin: plugin.into(), start: RunStart::Pending(Claim::Here), terms: RunTerms::default() };
     let arrivals = events.iter().map(|event| Arrival::Event { event: Arc::clone(event), runs: vec![run()] });
     let accepted = store.accept(arrivals.collect(), now).await?;
-    let completion = |(event, acceptance): (&Arc<Event>, &Acceptance)| {
+    let completion = |((event, acceptance), endpoint): ((&Arc<Event>, &Acceptance), &String)| {
         let Acceptance::Fresh(seq) = *acceptance else { return None };
         let delivery = NewDelivery {
             id: DeliveryId::derive(&event.key, plugin, endpoint, Distinct::Index(0), 0),
-            endpoint: endpoint.into(),
+            endpoint: endpoint.as_str().into(),
             content_type: "application/json".to_owned(),
             headers: Vec::new(),
             body: Bytes::from(vec![b'-'; BODY_BYTES]),
@@ -66,7 +71,8 @@ async fn batch(
             conflicts: 0,
         })
     };
-    let completions = events.iter().zip(&accepted).map(completion).collect::<Option<Vec<_>>>();
+    let completions =
+        events.iter().zip(&accepted).zip(endpoints.iter().cycle()).map(completion).collect::<Option<Vec<_>>>();
     let completions = completions.context("an event that was there already")?;
     let written = store.complete_runs(completions).await?;
     ensure!(written.iter().all(|written| written.deliveries().len() == 1), "each event has one delivery");

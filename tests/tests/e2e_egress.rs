@@ -74,7 +74,9 @@ async fn a_proxy_that_is_down_costs_no_delivery_an_attempt() -> Result<()> {
         scene(|builder, endpoint| builder.egress(&egress).endpoint("orders", endpoint, ONE_ATTEMPT)).await?;
     source.publish_orders(0..40).await?;
     let said = wait_detail(&host, "egress proxy", |detail| !detail.is_empty()).await?;
-    assert_eq!(said, format!("down: the proxy http://{address} can't be reached: connection refused"));
+    assert_eq!(said, format!("the proxy http://{address} can't be reached: connection refused"));
+    let shown = host.command(&["status"]).await?.expect_code(0)?.stdout;
+    ensure!(shown.contains(&format!("egress proxy: down; {said}\n")), "{shown}");
     let said = wait_detail(&host, "endpoint orders", |detail| !detail.is_empty()).await?;
     assert!(said.starts_with("deliveries wait: the proxy "), "{said}");
     assert_eq!(host.readiness().await?.0, 200, "events are accepted all the same");

@@ -207,7 +207,7 @@ async fn a_rate_holds_within_a_few_per_cent_and_holds_up_nobody_else() -> Result
 async fn a_paused_endpoint_gets_nothing_until_it_is_resumed_and_a_host_that_is_down_can_be_told_too() -> Result<()> {
     let Scene { source, endpoint, mut host } = scene(Script::ok(), "").await?;
     let refused = host.command(&["endpoints", "pause", "ordres"]).await?.expect_code(1)?;
-    refused.expect_said(&["there is no endpoint ordres", "known: orders"])?;
+    refused.expect_said(&["there is no endpoint `ordres`", "there are: orders"])?;
     host.command(&["endpoints", "pause", "orders", "--reason", "their maintenance"]).await?.expect_code(0)?;
     source.publish_orders(0..20).await?;
     let line = wait_listed(&host, "backlog", 20).await?;
@@ -275,7 +275,7 @@ async fn a_test_webhook_goes_the_way_of_every_other_and_is_recorded_nowhere() ->
     host.command(&["endpoints", "test", "nobody"])
         .await?
         .expect_code(1)?
-        .expect_said(&["there is no endpoint nobody"])?;
+        .expect_said(&["there is no endpoint `nobody`", "there are: "])?;
     assert_eq!(host.json(&["deliveries", "list"]).await?.stdout, "", "no delivery is recorded");
     let line = &host.json(&["endpoints", "list"]).await?.objects::<Value>()?[1];
     ensure!(line["last_success_at"].is_null() && line["backlog"] == 0, "{line}");

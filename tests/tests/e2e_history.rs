@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use wirehook::ops::Request;
+use wirehook::ops::client::OpsClient;
+use wirehook::store::ParkedFate;
 use wirehook_tests::events;
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
 use wirehook_tests::nats_server::NatsServer;
@@ -118,6 +121,7 @@ async fn twenty_thousand_waiting_deliveries_are_discarded_at_once() -> Result<()
     let selection = ["--plugin", "orders", "--since", "1h"];
     let counted = host.json(&[&["deliveries", "discard", "--dry-run"], &selection[..]].concat()).await?;
     assert_eq!(counted.objects::<Value>()?.len(), 10_000, "a dry run lists what a list may");
+    counted.expect_said(&["and 10000 more at most"])?;
     host.command(&[&["deliveries", "discard"], &selection[..]].concat())
         .await?
         .expect_code(2)?
@@ -307,6 +311,9 @@ async fn deliveries_to_an_endpoint_that_is_gone_are_listed_and_moved() -> Result
         assert_eq!(listed.len(), 3, "running: {running}");
     }
     host.command(&["deliveries", "move", "--parked", "--to", "nowhere", "--yes"]).await?.expect_code(2)?;
+    let waiting = listed[0]["id"].as_str().context("an id")?;
+    let refused = host.command(&["deliveries", "move", waiting, "--dead", "--to", "depot"]).await?.expect_code(1)?;
+    refused.expect_said(&["1 delivery is not dead", "leave --dead out"])?;
     let said = host.json(&["deliveries", "move", "--parked", "--to", "depot", "--yes"]).await?.object()?;
     assert_eq!(said["moved"], 3);
     for delivery in &listed {
@@ -326,11 +333,19 @@ async fn a_forgotten_plugin_s_runs_are_dead_letters_and_go_through_it_should_it_
     host.logs().wait_for("the plugin's file is missing", DEADLINE).await?;
     source.publish_orders(0..3).await?;
     host.wait_runs("orders", "parked", 3, DEADLINE).await?;
-    host.command(&["plugin", "forget", "orders"]).await?.expect_code(2)?.expect_said(&["--yes"])?;
+    host.command(&["plugin", "forget", "orders"]).await?.expect_code(2)?.expect_said(&["3 parked runs", "--yes"])?;
+    let would = host.json(&["plugin", "forget", "orders", "--dry-run"]).await?.object()?;
+    assert_eq!((&would["known"], &would["runs"]), (&true.into(), &3.into()));
+    host.command(&["plugin", "forget", "nobody"]).await?.expect_code(1)?.expect_said(&["there are: orders"])?;
+    // Whatever asks, nothing is said of a plugin that never was.
+    let client = OpsClient::connect(&host.store_path()).await?.context("the host's socket")?;
+    client.ask(Request::ForgetPlugin { plugin: "nobody".into(), fate: ParkedFate::Die }).await?;
     let said = host.json(&["plugin", "forget", "orders", "--yes"]).await?.object()?;
     assert_eq!((&said["known"], &said["runs"]), (&true.into(), &3.into()));
     let dead = host.wait_dead_letters(3, DEADLINE).await?;
     ensure!(dead.iter().all(|letter| letter.kind == "run" && letter.reason == "plugin_forgotten"), "{dead:?}");
+    host.logs().wait_for("the plugin is forgotten", DEADLINE).await?;
+    assert_eq!(host.logs().lines().iter().filter(|line| line.contains("the plugin is forgotten")).count(), 1);
     source.publish_orders(3..4).await?;
     host.wait_metric("wirehook_events_unrouted_total", "", 1.0, DEADLINE).await?;
     host.expect_all_accounted().await?;

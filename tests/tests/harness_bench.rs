@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use wirehook_tests::bench::languages;
 use wirehook_tests::bench::receiver::Receiver;
-use wirehook_tests::bench::scenario::{Bench, Scenario};
-use wirehook_tests::{events, http_client};
+use wirehook_tests::bench::run::Bench;
+use wirehook_tests::bench::scenario::{Scenario, Setting};
+use wirehook_tests::bench::{languages, latency};
+use wirehook_tests::http_client;
 
 const EVENTS: usize = 500;
 
@@ -14,13 +15,24 @@ const EVENTS: usize = 500;
 async fn the_plain_subscriber_delivers_every_event_signed() -> Result<()> {
     let receiver = Receiver::start()?;
     let folder = tempfile::tempdir()?;
-    let events = (0..EVENTS).map(events::order_created).collect();
-    let bench = Bench { folder: folder.path(), receiver: &receiver, events };
+    let bench = Bench { folder: folder.path(), receiver: &receiver };
     for scenario in [Scenario::BareCore, Scenario::BareJetstream] {
-        let measured = bench.run(scenario).await?;
+        let measured = bench.run(scenario, Setting::MAIN, EVENTS).await?;
         assert_eq!(measured.repeated, 0, "{scenario:?}");
         assert!(!measured.wall.is_zero() && !measured.cpu.is_zero(), "{measured:?}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_latency_counts_from_the_time_that_was_meant() -> Result<()> {
+    let receiver = Receiver::start()?;
+    let folder = tempfile::tempdir()?;
+    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    let briefly = std::time::Duration::from_millis(500);
+    let measured = latency::measure(&bench, Scenario::BareCore, 200, briefly, 3).await?;
+    assert_eq!(measured.micros.len(), 100);
+    assert!(measured.quantile(0.5) > std::time::Duration::ZERO, "{measured:?}");
     Ok(())
 }
 

@@ -167,7 +167,7 @@ async fn a_suspect_keeps_its_count_while_it_is_parked() {
     crash(store, Vec::new());
     let store = open(&path);
     let known = wirehook::store::KnownPlugin { name: "orders".into(), subjects: Vec::new(), digest: "d".into() };
-    assert_eq!(store.remember_plugin(known).await.unwrap(), 1);
+    assert_eq!(store.remember_plugin(known, START).await.unwrap(), 1);
     assert_eq!(claim(&store).await[0].crashes, 1);
 }
 

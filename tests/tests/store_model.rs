@@ -416,9 +416,11 @@ impl Harness<'_> {
 
     async fn remember(&mut self, plugin: &'static str) {
         let known = KnownPlugin { name: plugin.into(), subjects: Vec::new(), digest: "d".into() };
-        let unparked = self.store().remember_plugin(known).await.unwrap();
+        let now = self.model.now;
+        let unparked = self.store().remember_plugin(known, now).await.unwrap();
         let parked = self.model.runs.iter_mut().filter(|(name, work)| name.1 == plugin && work.state == "parked");
-        assert_eq!(unparked, parked.map(|(_, work)| work.state = "pending").count() as u64);
+        let back = parked.map(|(_, work)| (work.state, work.due_at) = ("pending", now));
+        assert_eq!(unparked, back.count() as u64);
     }
 
     async fn sweep(&mut self) {

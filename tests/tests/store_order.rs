@@ -273,7 +273,7 @@ impl Host<'_> {
 
     async fn unpark(&self) {
         let plugin = KnownPlugin { name: "orders".into(), subjects: vec![">".to_owned()], digest: "d1".into() };
-        self.store().remember_plugin(plugin).await.unwrap();
+        self.store().remember_plugin(plugin, self.now).await.unwrap();
     }
 
     fn crash(&mut self) {

@@ -532,7 +532,7 @@ async fn a_purged_entity_is_in_neither_the_file_nor_its_log() {
         dry_run: false,
         given_back: Vec::new(),
     };
-    let purged = store.purge(purge).await.unwrap();
+    let purged = store.purge(purge, START).await.unwrap();
     assert_eq!((purged.events, purged.attempts, purged.done), (1, 2, true));
     store.rewrite().await.unwrap();
     let left: Vec<_> = traces.iter().filter(|trace| is_in_files(&path, trace)).collect();

@@ -5,15 +5,28 @@ use anyhow::Result;
 use crate::command::{Run, heading};
 use crate::paths::Paths;
 use crate::plugins;
+use crate::setup::lists::Lists;
 use crate::setup::{self, Needs};
 
 /// Where the table by language is.
 const DOCUMENT: &str = "host/docs/plugins.md";
 
+/// Where the curves of `--scale` are.
+const PICTURES: &str = "host/docs/bench";
+
+/// Where every run appends its figures, in the build folder: one line of JSON each.
+const FIGURES: &str = "bench.json";
+
 /// Runs `bench` of the tests' package on the host as it is released.
 pub(crate) fn run(paths: &Paths, quick: bool, scale: bool, languages: bool) -> Result<()> {
     setup::run(Needs::Everything, paths)?;
     plugins::run(paths, false)?;
+    // Without them the host is still worth measuring: the bench says what it skips.
+    if !Lists::SUBSCRIBERS.are_there(paths)
+        && let Err(error) = Lists::SUBSCRIBERS.install(paths)
+    {
+        eprintln!("the subscribers in Python and Node will be skipped: {error:#}");
+    }
     let built = if languages { plugins::time_builds(paths)? } else { Vec::new() };
     heading("bench: building with optimisation");
     Run::cargo(&paths.root, "the compiler's message is above")
@@ -23,8 +36,10 @@ pub(crate) fn run(paths: &Paths, quick: bool, scale: bool, languages: bool) -> R
     let flags = [(quick, "--quick"), (scale, "--scale"), (languages, "--languages")];
     let bench = Run::new(paths.binary("release", "bench"), "what went wrong is above")
         .args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
+    let bench = bench.arg("--json").arg(paths.target.join(FIGURES));
     let bench = built
         .iter()
         .fold(bench, |bench, (name, time)| bench.arg("--built").arg(format!("{name}={}", time.as_millis())));
-    if languages { bench.arg("--docs").arg(paths.root.join(DOCUMENT)).success() } else { bench.success() }
+    let docs = [(languages, DOCUMENT), (scale && !quick, PICTURES)].into_iter().find(|(given, _)| *given);
+    docs.into_iter().fold(bench, |bench, (_, docs)| bench.arg("--docs").arg(paths.root.join(docs))).success()
 }

@@ -49,11 +49,12 @@ enum Task {
     },
     /// Build with optimisation and measure.
     Bench {
-        /// Fewer events: a minute instead of several.
+        /// Fewer events, and one repetition: two minutes instead of ten.
         #[arg(long)]
         quick: bool,
-        /// Also measure with a large backlog.
-        #[arg(long)]
+        /// Instead, measure with up to a million deliveries waiting, a hundred endpoints and a hundred plugins; draws the
+        /// curves in host/docs/bench.
+        #[arg(long, conflicts_with = "languages")]
         scale: bool,
         /// Instead, measure the example in every language, and a host with fifty plugins; writes the table in
         /// host/docs/plugins.md.

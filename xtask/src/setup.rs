@@ -4,14 +4,15 @@ mod c;
 pub(crate) mod go;
 pub(crate) mod python;
 mod js;
+pub(crate) mod lists;
 mod services;
-mod verifiers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use self::lists::Lists;
 use self::services::Denied;
 use crate::command::{Run, find_program, heading};
 use crate::paths::Paths;
@@ -108,7 +109,7 @@ pub(crate) fn run(needs: Needs, paths: &Paths) -> Result<()> {
         js::install(paths)?;
     }
     if missing.contains(&Part::Verifiers) {
-        verifiers::install(paths)?;
+        Lists::VERIFIERS.install(paths)?;
     }
     match missing.iter().find(|part| !is_there(**part, &sysroot, paths)) {
         Some(part) => bail!("{} was installed, and is still not found; is it in PATH?", part.name()),
@@ -156,7 +157,7 @@ fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
         Part::Venv => python::makes_environments(),
         Part::Python => python::is_there(paths),
         Part::JsTools => js::is_there(paths),
-        Part::Verifiers => verifiers::is_there(paths),
+        Part::Verifiers => Lists::VERIFIERS.are_there(paths),
         Part::Clang(file) => file.is_there(),
         Part::Target(target) => sysroot.join("lib/rustlib").join(target).join("lib").is_dir(),
         Part::Component(_, program) => {

@@ -39,6 +39,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often what is past its retention is deleted, and parked runs of loaded plugins are looked for.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long a store stays over its bound in which nothing is finished, before all of it is looked through again.
+const NO_ROOM_DELAY: Duration = Duration::from_mins(10);
+
 /// How often names are made quick to find in one housekeeping: a million events. The rest has to wait for the next.
 const INDEX_STEPS_MAX: usize = 256;
 
@@ -194,12 +197,15 @@ pub(super) struct Housekeeping {
     pub(super) plugins: PluginsSettings,
     /// What may wait for each endpoint.
     pub(super) backlogs: Vec<(Arc<str>, BacklogSettings)>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Not before this moment is room made again: the last time there was nothing left to delete.
+    pub(super) no_room_before: Duration,
 }
 
 impl Housekeeping {
-    pub(super) async fn run(self, drain: Drain) {
+    pub(super) async fn run(mut self, drain: Drain) {
         while wait(HOUSEKEEPING_INTERVAL, &drain).await {
             if let Err(error) = self.keep(&drain).await {
                 tracing::error!(%error, "the store could not be tidied; trying again later");
@@ -207,7 +213,7 @@ impl Housekeeping {
         }
     }
 
-    async fn keep(&self, drain: &Drain) -> Result<(), StoreError> {
+    async fn keep(&mut self, drain: &Drain) -> Result<(), StoreError> {
         let now = self.clock.now();
         let before = Retention {
             delivered: now.minus(self.retention.delivered),
@@ -237,25 +243,36 @@ impl Housekeeping {
         let plugins = self.registry.statuses().into_iter();
         let runs = plugins.map(|(name, _)| (self.plugins.backlog_of(&name).age, Backlog::Runs(name)));
         let deliveries = self.backlogs.iter().map(|(name, of)| (of.age, Backlog::Deliveries(Arc::clone(name))));
+        let mut any = false;
         for (age, backlog) in runs.chain(deliveries) {
             let expired = self.store.expire(backlog.clone(), now.minus(age), now).await?;
             if expired > 0 {
                 let reason = Reason::BacklogFull;
                 tracing::error!(?backlog, expired, %reason, "what waited for longer than `[backlog] age` is dead letters");
                 self.metrics.dead_letters(reason, expired);
+                any = true;
             }
+        }
+        if any {
+            // What was behind them in their order is due now.
+            self.dispatcher.look_again();
+            self.dispatcher.changed().notify_one();
         }
         Ok(())
     }
 
     /// Deletes the oldest finished events where the store is over its bound.
-    async fn make_room(&self, drain: &Drain) -> Result<(), StoreError> {
+    async fn make_room(&mut self, drain: &Drain) -> Result<(), StoreError> {
+        if self.clock.monotonic() < self.no_room_before {
+            return Ok(());
+        }
         let bytes_max = self.retention.bytes_max;
         while self.store.shrink(bytes_max).await? && !drain.is_draining() {
             tokio::task::yield_now().await;
         }
         let bytes = self.store.bytes().await?;
         if bytes > bytes_max {
+            self.no_room_before = self.clock.monotonic() + NO_ROOM_DELAY;
             tracing::warn!(
                 bytes,
                 bytes_max,
@@ -357,7 +374,7 @@ impl Readiness for Parts {
             name: "egress proxy".to_owned(),
             ready: true,
             state: if fault.is_empty() { "well" } else { "down" }.to_owned(),
-            detail: if fault.is_empty() { fault } else { format!("down: {fault}") },
+            detail: fault,
         }));
         parts.extend(self.dispatcher.deferred().into_iter().map(|(name, why)| Part {
             name: format!("endpoint {name}"),

@@ -23,25 +23,38 @@ Examples:
   wirehook dead-letters export 17 --fixture events --redact /entity/customer_email
   wirehook dead-letters discard --plugin orders --since 2026-03-02T14:00:00Z --dry-run";
 
+const LIST_EXAMPLE: &str = "\
+Examples:
+  wirehook dead-letters list --reason status_4xx --since 2h
+  wirehook dead-letters list --endpoint orders --limit 1000
+  wirehook dead-letters list --before 17 --json
+
+A list that is cut ends with the id to go on below: with --json, the last one's `id`.";
+
+const SHOW_EXAMPLE: &str = "\
+Examples:
+  wirehook dead-letters show 17
+  wirehook dead-letters show 17 --json";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLettersCommand {
     /// List dead letters, newest first
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = LIST_EXAMPLE)]
     List(ListArgs),
     /// Show one dead letter with its payload and every attempt
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = SHOW_EXAMPLE)]
     Show {
         /// Its id
         id: i64,
     },
     /// Put dead runs and deliveries back to work, with a new budget of attempts and the same webhook-id
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = bulk::REDRIVE_EXAMPLE)]
     Redrive(bulk::RedriveArgs),
     /// Write dead letters as JSON lines, or the event of one to a file for `wirehook plugin test`
     #[command(after_help = export::EXAMPLE)]
     Export(export::ExportArgs),
     /// Delete dead letters for good
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = bulk::DISCARD_EXAMPLE)]
     Discard(bulk::BulkArgs),
 }
 

@@ -22,25 +22,38 @@ Examples:
   wirehook deliveries discard --plugin orders --since 2026-03-02T14:00:00Z --dry-run
   wirehook deliveries move --endpoint gone --to orders --yes";
 
+const LIST_EXAMPLE: &str = "\
+Examples:
+  wirehook deliveries list --endpoint orders --state retrying --since 2h
+  wirehook deliveries list --reason status_4xx --limit 1000
+  wirehook deliveries list --before 41200 --json
+
+A list that is cut ends with the position to go on below: with --json, the last one's `seq`.";
+
+const SHOW_EXAMPLE: &str = "\
+Examples:
+  wirehook deliveries show msg_0123456789abcdef0123456789abcdef
+  wirehook deliveries show msg_0123456789abcdef0123456789abcdef --json";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum DeliveriesCommand {
     /// List deliveries, newest first
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = LIST_EXAMPLE)]
     List(ListArgs),
     /// Show one delivery with every attempt
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = SHOW_EXAMPLE)]
     Show {
         /// Its webhook-id
         id: String,
     },
     /// Try waiting deliveries now and not when their next attempt is due; their budget of attempts stays as it is
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = change::RETRY_EXAMPLE)]
     Retry(change::ChangeArgs),
     /// Give up waiting deliveries: they are never sent
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = change::DISCARD_EXAMPLE)]
     Discard(change::ChangeArgs),
     /// Send waiting deliveries to another endpoint, at once, under the webhook-id that they have
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = change::MOVE_EXAMPLE)]
     Move(change::MoveArgs),
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 use url::Url;
 
@@ -22,24 +22,27 @@ use crate::settings::SignatureScheme;
 pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook dev --plugin orders.wasm --source nats://localhost:4222
-  wirehook dev --plugin orders.wasm --source http://127.0.0.1:7466 --forward-to http://localhost:3000
+  wirehook dev --plugin orders.wasm --source http://127.0.0.1:7466 \\
+    --forward-to http://localhost:3000
   wirehook dev --plugin orders.wasm --source nats://localhost:4222 --stream FRAISEQL --start all
   wirehook dev --plugin orders.wasm --source redis://localhost:6379 --channel 'fraiseql.*'
-  wirehook dev --plugin orders.wasm --source postgres://me:pw@localhost/app --channel fraiseql_events
+  wirehook dev --plugin orders.wasm --source postgres://me:pw@localhost/app \\
+    --channel fraiseql_events
   wirehook dev --plugin orders.wasm --source - < events.jsonl
   wirehook dev --watch orders --source http://127.0.0.1:7466
 
-No settings, no store that stays: a folder of its own, gone at the end. It never takes events from
-others: its queue group, consumer or group is new and goes with it. Ctrl-C finishes what is in
+No settings, no store that stays: a folder of its own, gone at the end. It never takes events from \
+others: its queue group, consumer or group is new and goes with it. Ctrl-C finishes what is in \
 flight and removes all of it; a second one stops at once.";
 
 /// Its own lines tell of every attempt.
 pub(super) const LOG_LEVEL_DEFAULT: &str = "info,wirehook::dispatcher=off";
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what runs").args(["plugins", "watch"]).required(true).multiple(true))]
 pub(super) struct DevArgs {
     /// A plugin's file; its sidecar beside it is used, and every endpoint in that goes to one place
-    #[arg(long = "plugin", value_name = "FILE", required_unless_present = "watch")]
+    #[arg(long = "plugin", value_name = "FILE")]
     plugins: Vec<PathBuf>,
     /// A plugin's project: build it, and again whenever its sources change [default: the present folder]
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = ".")]

@@ -24,13 +24,18 @@ Examples:
 
 A paused or disabled endpoint gets nothing; its deliveries are kept and wait. That holds over a restart.";
 
+/// Why there may be no endpoint in the settings.
+pub(super) const ENDPOINTS_NONE: &str = "no [[endpoint]] is configured";
+/// Why there may be none in the store.
+const ENDPOINTS_UNKNOWN: &str = "endpoints are known once `wirehook run` has started with them in its settings";
+
 /// The longest reason, in characters.
 const REASON_LEN_MAX: usize = 500;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EndpointsCommand {
     /// List endpoints: state, breaker, what waits, when an attempt succeeded and failed last
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = LIST_EXAMPLE)]
     List,
     /// Send one signed test webhook and print the exchange; nothing is recorded
     #[command(after_help = TEST_EXAMPLE)]
@@ -39,16 +44,16 @@ pub(super) enum EndpointsCommand {
         name: String,
     },
     /// Let attempts be made again at an endpoint that was disabled
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = ENABLE_EXAMPLE)]
     Enable(ChangeArgs),
     /// Make no attempts until it is enabled
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = DISABLE_EXAMPLE)]
     Disable(ChangeArgs),
     /// Make no attempts until it is resumed
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = PAUSE_EXAMPLE)]
     Pause(ChangeArgs),
     /// Let attempts be made again at an endpoint that was paused
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = RESUME_EXAMPLE)]
     Resume(ChangeArgs),
 }
 
@@ -56,7 +61,36 @@ const TEST_EXAMPLE: &str = "\
 Example:
   wirehook endpoints test orders
 
-It goes the way of every webhook, also while the endpoint is paused or disabled. Exit code: 0 when it was answered 2xx, else 1.";
+It goes the way of every webhook, also while the endpoint is paused or disabled. Exit code: 0 when \
+it was answered 2xx, else 1.";
+
+const LIST_EXAMPLE: &str = "\
+Examples:
+  wirehook endpoints list
+  wirehook endpoints list --json";
+
+const ENABLE_EXAMPLE: &str = "\
+Examples:
+  wirehook endpoints enable orders
+  wirehook endpoints enable orders --reason 'their new server is up'
+
+One that answered 410 is disabled too: its deliveries were kept, and go out now.";
+
+const DISABLE_EXAMPLE: &str = "\
+Example:
+  wirehook endpoints disable legacy --reason 'until they have moved'
+
+A disabled endpoint gets nothing; its deliveries are kept and wait. That holds over a restart.";
+
+const PAUSE_EXAMPLE: &str = "\
+Example:
+  wirehook endpoints pause orders --reason 'their maintenance'
+
+A paused endpoint gets nothing; its deliveries are kept and wait. That holds over a restart.";
+
+const RESUME_EXAMPLE: &str = "\
+Example:
+  wirehook endpoints resume orders";
 
 #[derive(Debug, Args)]
 pub(super) struct ChangeArgs {
@@ -144,7 +178,9 @@ async fn change(session: &mut Session<'_>, verb: EndpointVerb, args: ChangeArgs)
             EndpointChanged::Done(record) => (record, ""),
             EndpointChanged::Already(record) => (record, " already"),
             EndpointChanged::Refused { record, meant } => return Err(refused(&record, verb, meant).into()),
-            EndpointChanged::Unknown { known } => return Err(unknown(&args.name, &known).into()),
+            EndpointChanged::Unknown { known } => {
+                return Err(Failure::unknown("endpoint", &args.name, &known, ENDPOINTS_UNKNOWN).into());
+            }
         };
         if session.console.json {
             session.console.object(&record)?;
@@ -160,14 +196,6 @@ fn refused(record: &EndpointRecord, verb: EndpointVerb, meant: EndpointVerb) -> 
     let (name, state, since) = (&record.name, record.state.as_str(), record.since);
     Failure::new(format!("endpoint {name} is {state} since {since} ({}), so it can't {}", record.reason, verb.as_str()))
         .help(format!("use `wirehook endpoints {} {name}`", meant.as_str()))
-}
-
-fn unknown(name: &str, known: &[String]) -> Failure {
-    let failure = Failure::new(format!("there is no endpoint {name}"));
-    match known {
-        [] => failure.help("endpoints are known once `wirehook run` has started with them in its settings"),
-        known => failure.help(format!("known: {}", known.join(", "))),
-    }
 }
 
 async fn test(session: &mut Session<'_>, name: String) -> Result<Exit, Failures> {
@@ -186,8 +214,8 @@ async fn test(session: &mut Session<'_>, name: String) -> Result<Exit, Failures>
         }
     };
     let Some(report) = report else {
-        let failure = Failure::new(format!("there is no endpoint {name} in the settings"));
-        return Err(failure.help("`wirehook endpoints list` shows those there are").into());
+        let known = configured(session).await?;
+        return Err(Failure::unknown("endpoint", &name, &known, ENDPOINTS_NONE).into());
     };
     if session.console.json {
         session.console.object(&report)?;
@@ -195,6 +223,19 @@ async fn test(session: &mut Session<'_>, name: String) -> Result<Exit, Failures>
         print(session, &report)?;
     }
     Ok(if report.delivered { Exit::Success } else { Exit::Failure })
+}
+
+/// The names of the running host's endpoints, else of those in the settings.
+async fn configured(session: &mut Session<'_>) -> Result<Vec<String>, Failures> {
+    let Some(client) = running(session).await? else {
+        return Ok(session.endpoint_names()?.iter().map(ToString::to_string).collect());
+    };
+    let replies = client.ask(Request::ListEndpoints).await.map_err(AskError::Host)?;
+    let configured = replies.into_iter().filter_map(|reply| match reply {
+        Reply::Endpoint(line) if line.configured != Some(false) => Some(line.summary.record.name),
+        _ => None,
+    });
+    Ok(configured.collect())
 }
 
 async fn running(session: &mut Session<'_>) -> Result<Option<OpsClient>, Failures> {

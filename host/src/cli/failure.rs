@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::table::printable;
 use crate::ops::access::{AskError, OfflineError};
 use crate::settings::{Problem, SettingsError};
 
@@ -50,6 +51,18 @@ impl Failure {
     /// What happened, without a place and without advice.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), at: None, help: None }
+    }
+
+    /// That nothing of a kind has this name, and which ones there are; `none` says why there may be none.
+    pub fn unknown(kind: &str, name: &str, known: &[impl AsRef<str>], none: &str) -> Self {
+        let failure = Self::new(format!("there is no {kind} `{}`", printable(name)));
+        match known {
+            [] => failure.help(none),
+            known => failure.help(format!(
+                "there are: {}",
+                known.iter().map(|name| printable(name.as_ref())).collect::<Vec<_>>().join(", ")
+            )),
+        }
     }
 
     /// With what to do.

@@ -59,7 +59,7 @@ pub(super) struct FilterArgs {
     pub(super) plugin: Option<String>,
     /// Only dead for this reason
     #[arg(long, value_name = "REASON", value_parser = reason(), hide_possible_values = true)]
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
     /// Only of this event
     #[arg(long, value_name = "KEY")]
     event: Option<String>,

@@ -9,6 +9,11 @@ use super::failure::{Exit, Failure, Failures};
 use crate::ops::{Pauses, Reply, Request};
 use crate::store::PauseKind;
 
+/// Why there may be no plugin.
+pub(super) const PLUGINS_NONE: &str = "plugins are known once `wirehook run` has loaded them";
+/// Why there may be no source.
+pub(super) const SOURCES_NONE: &str = "no [[source]] is configured";
+
 /// What is to wait, or to go on.
 pub(super) struct Change<'a> {
     pub(super) kind: PauseKind,
@@ -28,7 +33,7 @@ pub(super) async fn change(session: &mut Session<'_>, change: Change<'_>) -> Res
             false => ("resumed", Request::Resume { kind, name }),
         }
     };
-    let kind = kind.as_str();
+    let (of, kind) = (kind, kind.as_str());
     for reply in session.ask(request).await? {
         match reply {
             Reply::PauseChanged { changed, settled } if session.console.json => {
@@ -47,17 +52,26 @@ pub(super) async fn change(session: &mut Session<'_>, change: Change<'_>) -> Res
                 let state = if paused { "was paused already" } else { "was not paused" };
                 session.console.line(format_args!("{kind} `{name}` {state}"))?;
             }
-            Reply::NotFound => {
-                let failure = Failure::new(format!("there is no {kind} `{name}`"));
-                return Err(failure.help(format!("`wirehook {kind} list` shows those there are")).into());
-            }
+            Reply::NotFound => return Err(unknown(session, of, name).await?.into()),
             _ => {}
         }
     }
     Ok(Exit::Success)
 }
 
-/// What is paused, and the running host's sources.
+async fn unknown(session: &mut Session<'_>, kind: PauseKind, name: &str) -> Result<Failure, Failures> {
+    let pauses = pauses(session).await?;
+    let (known, none) = match kind {
+        PauseKind::Plugin => (pauses.plugins, PLUGINS_NONE),
+        PauseKind::Source => {
+            let sources = pauses.sources.into_iter().flatten();
+            (sources.map(|source| source.name.into()).collect(), SOURCES_NONE)
+        }
+    };
+    Ok(Failure::unknown(kind.as_str(), name, &known, none))
+}
+
+/// What is paused, the running host's sources, and the plugins that are known.
 pub(super) async fn pauses(session: &mut Session<'_>) -> Result<Pauses, Failures> {
     for reply in session.ask(Request::ListPauses).await? {
         if let Reply::Pauses(pauses) = reply {

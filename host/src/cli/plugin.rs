@@ -28,7 +28,8 @@ Examples:
   wirehook plugin inspect orders/dist/orders.wasm
   wirehook plugin approve orders/dist/orders.wasm
   wirehook plugin list --json
-  wirehook plugin pause orders";
+  wirehook plugin pause orders
+  wirehook plugin forget orders --dry-run";
 
 /// Digits of a digest that a list shows.
 const DIGEST_LEN_SHOWN: usize = 12;
@@ -45,7 +46,7 @@ pub(super) enum PluginCommand {
     #[command(after_help = test::EXAMPLE)]
     Test(test::TestArgs),
     /// Say what a file is, imports, exports and asks for, and whether it would run; with --config, what it gets
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = INSPECT_EXAMPLE)]
     Inspect {
         /// The .wasm file
         file: PathBuf,
@@ -54,7 +55,7 @@ pub(super) enum PluginCommand {
     #[command(after_help = approve::EXAMPLE)]
     Approve(approve::ApproveArgs),
     /// List the files of the plugins folder
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = LIST_EXAMPLE)]
     List,
     /// Forget a plugin that is gone for good, with its parked runs and what it kept
     #[command(after_help = forget::EXAMPLE)]
@@ -66,16 +67,35 @@ pub(super) enum PluginCommand {
         name: String,
     },
     /// Have a paused plugin go on with the runs that wait
-    #[command(after_help = PAUSE_EXAMPLE)]
+    #[command(after_help = RESUME_EXAMPLE)]
     Resume {
         /// Its name
         name: String,
     },
 }
 
-const PAUSE_EXAMPLE: &str = "\
+const INSPECT_EXAMPLE: &str = "\
 Examples:
+  wirehook plugin inspect dist/orders.wasm
+  wirehook plugin inspect plugins/orders.wasm --config /etc/wirehook/wirehook.toml
+
+Without --config, says what the file asks for; with it, what these settings give it.
+
+Exit code: 0 where it would run, else 1.";
+
+const LIST_EXAMPLE: &str = "\
+Examples:
+  wirehook plugin list
+  wirehook plugin list --json";
+
+const PAUSE_EXAMPLE: &str = "\
+Example:
   wirehook plugin pause orders
+
+Its runs wait and are not lost; `wirehook plugin resume orders` lets them go on.";
+
+const RESUME_EXAMPLE: &str = "\
+Example:
   wirehook plugin resume orders";
 
 pub(super) async fn plugin(session: &mut Session<'_>, command: PluginCommand) -> Result<Exit, Failures> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure, Failures};
 use super::parts::{PublishReport, Routed};
+use super::pause::SOURCES_NONE;
 use super::table::{counted, printable};
 use super::{Console, Observers, Session};
 use crate::publish::compose::{Happening, OPERATIONS, Said, compose};
@@ -23,10 +24,10 @@ Examples:
   wirehook publish events.jsonl --source bus
   generate-events | wirehook publish -
 
-A file has JSON lines, an array of events, or events over several lines each, and is checked whole
+A file has JSON lines, an array of events, or events over several lines each, and is checked whole \
 before anything is sent. Everybody who is subscribed gets the events, not only your host.
 
-Exit code: 0 when the bus has every event, 2 for settings, arguments and mistakes in the input,
+Exit code: 0 when the bus has every event, 2 for settings, arguments and mistakes in the input, \
 1 otherwise.";
 
 /// The most events of one `--count`.
@@ -88,7 +89,7 @@ pub(super) async fn publish(session: &mut Session<'_>, args: PublishArgs) -> Res
 
 fn chosen<'a>(loaded: &'a LoadedSources, name: Option<&str>) -> Result<&'a SourceSettings, Failures> {
     let names = loaded.sources.iter().map(|source| format!("{} ({})", source.name, source.kind.name()));
-    let names = names.collect::<Vec<_>>().join(", ");
+    let names: Vec<String> = names.collect();
     let failure = match (name, loaded.sources.as_slice()) {
         (_, []) => Failure {
             at: Some(loaded.file.display().to_string()),
@@ -97,12 +98,10 @@ fn chosen<'a>(loaded: &'a LoadedSources, name: Option<&str>) -> Result<&'a Sourc
         .help("add one, or take the one of FraiseQL's file with --observers fraiseql.toml"),
         (None, [only]) => return Ok(only),
         (None, _) => Failure::new("there are several sources, and nothing says which is meant")
-            .help(format!("name one with --source: {names}")),
+            .help(format!("name one with --source: {}", names.join(", "))),
         (Some(name), sources) => match sources.iter().find(|source| *source.name == *name) {
             Some(source) => return Ok(source),
-            None => {
-                Failure::new(format!("there is no source `{}`", printable(name))).help(format!("there is: {names}"))
-            }
+            None => Failure::unknown("source", name, &names, SOURCES_NONE),
         },
     };
     Err(failure.into_usage())

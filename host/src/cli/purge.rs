@@ -12,10 +12,17 @@ pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook purge --entity-id 550e8400-e29b-41d4-a716-446655440000 --dry-run
   wirehook purge --entity-id 550e8400-e29b-41d4-a716-446655440000 --yes
+  wirehook purge --entity-id 42 --entity-type order --discard-waiting
+  wirehook purge --entity-id 42 --entity-type order --keep-file --yes
+  wirehook purge --rewrite
 
-Deletes the entity's events and all that came of them, then writes the store's file anew, so that none of it is left there or in
-its log. That takes as long as copying the file and as much free space, and the host commits nothing meanwhile. The events'
-keys stay, so that a redelivery is not taken for new. Backups and what plugins keep are yours to see to.";
+Deletes the entity's events and all that came of them, then writes the store's file anew, so \
+that none of it is left there or in its log. That takes as long as copying the file and twice its \
+size of free space, and the host commits nothing meanwhile; --keep-file leaves it out. Nothing is deleted \
+while a run or delivery of it waits, unless --discard-waiting gives that up.
+
+The events' keys stay, so that a redelivery is not taken for new. Backups and what plugins keep \
+are yours to see to.";
 
 /// How often it is tried again where some of it is worked on.
 const TRIES_MAX: usize = 5;
@@ -23,8 +30,8 @@ const TRIES_MAX: usize = 5;
 #[derive(Debug, Args)]
 pub(super) struct PurgeArgs {
     /// The entity's id, whole
-    #[arg(long, value_name = "ID")]
-    entity_id: String,
+    #[arg(long, value_name = "ID", required_unless_present = "rewrite")]
+    entity_id: Option<String>,
     /// Only of entities of this type
     #[arg(long, value_name = "TYPE")]
     entity_type: Option<String>,
@@ -34,6 +41,9 @@ pub(super) struct PurgeArgs {
     /// Leave the file as it is: what was deleted is overwritten, and copies of it may be left in unused parts of the file
     #[arg(long)]
     keep_file: bool,
+    /// Only write the store's file anew, where that failed after a purge
+    #[arg(long, conflicts_with_all = ["entity_id", "entity_type", "discard_waiting", "keep_file", "dry_run"])]
+    rewrite: bool,
     /// Only say what would be deleted
     #[arg(long)]
     dry_run: bool,
@@ -43,8 +53,9 @@ pub(super) struct PurgeArgs {
 }
 
 pub(super) async fn purge(session: &mut Session<'_>, args: PurgeArgs) -> Result<Exit, Failures> {
+    let Some(entity_id) = args.entity_id else { return rewrite(session).await };
     let purge = Purge {
-        entity_id: args.entity_id,
+        entity_id,
         entity_type: args.entity_type,
         discard_waiting: args.discard_waiting,
         dry_run: true,
@@ -74,11 +85,16 @@ pub(super) async fn purge(session: &mut Session<'_>, args: PurgeArgs) -> Result<
         let message = "some of it is being worked on just now, and was not deleted";
         return Err(Failure::new(message).help("do the same again in a moment").into());
     }
-    if !args.keep_file {
-        session.ask(Request::Rewrite).await?;
-        if !session.console.json {
-            session.console.line("the store's file was written anew, without it")?;
-        }
+    if args.keep_file {
+        return Ok(Exit::Success);
+    }
+    rewrite(session).await
+}
+
+async fn rewrite(session: &mut Session<'_>) -> Result<Exit, Failures> {
+    session.ask(Request::Rewrite).await?;
+    if !session.console.json {
+        session.console.line("the store's file was written anew, without what was deleted")?;
     }
     Ok(Exit::Success)
 }
@@ -88,15 +104,14 @@ async fn delete(session: &mut Session<'_>, purge: Purge) -> Result<Purged, Failu
     let mut total = Purged::default();
     for _ in 0..TRIES_MAX {
         let purged = ask(session, purge.clone()).await?;
-        if purged.done {
-            total.events += purged.events;
-            total.deliveries += purged.deliveries;
-            total.attempts += purged.attempts;
-            total.dead_letters += purged.dead_letters;
-        }
+        total.events += purged.events;
+        total.deliveries += purged.deliveries;
+        total.attempts += purged.attempts;
+        total.dead_letters += purged.dead_letters;
         total.mentioned_in = purged.mentioned_in;
         total.in_flight = purged.in_flight;
-        total.done = purged.done || purged.events == 0;
+        total.waiting = if purge.discard_waiting { 0 } else { purged.waiting };
+        total.done = purged.done;
         if total.done {
             break;
         }
@@ -114,7 +129,7 @@ async fn ask(session: &mut Session<'_>, purge: Purge) -> Result<Purged, Failures
 }
 
 fn confirmed(session: &mut Session<'_>, found: &Purged) -> Result<bool, Failures> {
-    session.may_ask()?;
+    session.may_ask(&format!("{} would be deleted for good", all(found)))?;
     Ok(session.confirm(&format!("Delete {} for good?", all(found)))?)
 }
 

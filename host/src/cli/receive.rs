@@ -11,13 +11,16 @@ use super::parts::{ReceiveOptions, Received};
 use super::scheme::{SchemeArgs, secret_of_file, secret_of_variable};
 use super::table::printable;
 use super::{Console, Session};
+use crate::settings::SignatureScheme;
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook receive --secret-env ORDERS_SECRET
   wirehook receive --listen 127.0.0.1:8081 --secret-file orders.secret --json
   wirehook receive --scheme standard-webhooks --secret-env ORDERS_PUBLIC_KEY
-  wirehook receive --secret-env ORDERS_SECRET --status 503,503,200 --count 3";
+  wirehook receive --secret-env ORDERS_SECRET --status 503,503,200 --count 3
+
+Without a secret, every webhook is taken and nothing is verified.";
 
 /// The most statuses of one `--status`.
 const STATUSES_MAX: usize = 64;
@@ -54,6 +57,12 @@ pub(super) async fn receive(session: &mut Session<'_>, args: ReceiveArgs) -> Res
         (None, None) => None,
     };
     let scheme = args.scheme.scheme()?;
+    if secret.is_none() && scheme != SignatureScheme::None {
+        tracing::warn!(
+            "nothing is verified: no secret is named; name the endpoint's with --secret-env or --secret-file, \
+             or say --scheme none"
+        );
+    }
     let options = ReceiveOptions { listen: args.listen, scheme, secret, statuses: args.status, count: args.count };
     let console = &mut *session.console;
     let mut unprinted = None;

@@ -13,8 +13,8 @@ Examples:
   wirehook run --observers fraiseql.toml
   wirehook run --exit-when-idle < events.jsonl
 
-Exit code: 0 after a drain (what its deadline cuts off stays in the store), 2 for settings, 1 otherwise.
-A second signal stops at once, with 1.";
+Exit code: 0 after a drain (what its deadline cuts off stays in the store), 2 for settings, 1 \
+otherwise. A second signal stops at once, with 1.";
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {

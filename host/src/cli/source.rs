@@ -23,26 +23,36 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub(super) enum SourceCommand {
     /// List the sources with their states
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = LIST_EXAMPLE)]
     List,
     /// Have a source ask its bus for nothing, until it is resumed, restarts or not
     #[command(after_help = PAUSE_EXAMPLE)]
     Pause(PauseArgs),
     /// Have a paused source go on
-    #[command(after_help = EXAMPLE)]
+    #[command(after_help = RESUME_EXAMPLE)]
     Resume {
         /// Its name
         name: String,
     },
 }
 
+const LIST_EXAMPLE: &str = "\
+Examples:
+  wirehook source list
+  wirehook source list --json";
+
 const PAUSE_EXAMPLE: &str = "\
 Examples:
   wirehook source pause bus
   wirehook source pause notifications --yes
 
-JetStream, Redis Streams and the PostgreSQL outbox keep what is not asked for, within their own limits. Core NATS,
-Redis pub/sub and NOTIFY lose it, and the senders of an http source are refused: that wants a yes.";
+JetStream, Redis Streams and the PostgreSQL outbox keep what is not asked for, within their own \
+limits. Core NATS, Redis pub/sub and NOTIFY lose it, and the senders of an http source are \
+refused: that wants a yes.";
+
+const RESUME_EXAMPLE: &str = "\
+Example:
+  wirehook source resume bus";
 
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
@@ -104,8 +114,7 @@ async fn pause(session: &mut Session<'_>, PauseArgs { name, yes }: PauseArgs) ->
     let sources = sources(session).await?;
     let Some(Listed { look, .. }) = sources.iter().find(|source| source.look.name == name) else {
         let names: Vec<_> = sources.iter().map(|source| source.look.name.as_str()).collect();
-        let failure = Failure::new(format!("there is no source `{name}`"));
-        return Err(failure.help(format!("there are: {}", names.join(", "))).into());
+        return Err(Failure::unknown("source", &name, &names, pause::SOURCES_NONE).into());
     };
     if look.kind == SourceKind::Stdin.name() {
         let failure = Failure::new(format!("source `{name}` reads standard input, which can't be paused"));

@@ -21,8 +21,8 @@ Examples:
   wirehook trace event:42
   wirehook trace dead-letter:17 --json
 
-Takes an entity's id or the beginning of one, a delivery's id, an event's key or position, or a dead letter's id. Where it may
-be several, it lists them.";
+Takes an entity's id or the beginning of one, a delivery's id, an event's key or position, or a \
+dead letter's id. Where it may be several, it lists them.";
 
 /// Digits of a digest that a trace shows.
 const DIGEST_LEN_SHOWN: usize = 12;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Session;
 use super::console::Look;
+use super::endpoints::ENDPOINTS_NONE;
 use super::failure::{Exit, Failure, Failures};
 use super::scheme::{secret_of_file, secret_of_variable, with_header};
 use super::table::printable;
@@ -20,12 +21,15 @@ use crate::settings::{SchemeName, SignatureScheme};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  wirehook verify --secret-env ORDERS_SECRET -H 'X-Signature: sha256=…' -H 'X-Timestamp: 1772460000' body.json
+  wirehook verify --endpoint orders --request request.http
   wirehook verify --secret-env ORDERS_SECRET --request request.http --at 2026-03-02T14:00:00Z
-  wirehook verify --endpoint orders -H 'webhook-id: msg_…' -H 'webhook-timestamp: …' -H 'webhook-signature: v1,…' -
+  wirehook verify --secret-env ORDERS_SECRET body.json \\
+    -H 'X-Timestamp: 1772460000' \\
+    -H 'X-Signature: sha256=4f08262fc59cee1029bf862fd610cd0178916aecd5324d57c692b35dd050f7b8'
 
-Says why a signature is not right: the clocks are apart, another secret, a body that was parsed and written again, a
-timestamp that was left out, a secret that was decoded or was not.
+Says why a signature is not right: the clocks are apart, another secret, a body that was parsed \
+and written again, a timestamp that was left out, a secret that was decoded or was not.
+
 Exit code: 0 verified, 1 not, 2 for arguments.";
 
 /// The largest request that is read, in bytes.
@@ -130,8 +134,7 @@ fn of_endpoint(
 ) -> Result<(SignatureScheme, Vec<Secret>), Failures> {
     let settings = session.load()?.settings;
     let Some(endpoint) = settings.endpoints.into_iter().find(|endpoint| *endpoint.name == *name) else {
-        let failure = Failure::new(format!("there is no endpoint `{name}` in the settings"));
-        return Err(failure.help("`wirehook check` lists them").into_usage());
+        return Err(Failure::unknown("endpoint", name, &session.endpoint_names()?, ENDPOINTS_NONE).into_usage());
     };
     let active = endpoint.secrets.into_iter().filter(|secret| secret.signs_at(now));
     Ok((endpoint.signature, active.map(|secret| secret.secret).collect()))

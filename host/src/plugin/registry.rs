@@ -18,7 +18,7 @@ use crate::plugin::scan::{Kept, Making, scan_with};
 use crate::plugin::{Engine, Folder, Plugin, PluginError, Scanned, Stamp};
 use crate::routes::{Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
-use crate::store::{BacklogBounds, DeadLetterFilter, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
+use crate::store::{BacklogBounds, DeadLetterFilter, EventSeq, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
 use crate::sync::lock;
 
 /// The plugins of one host.
@@ -32,6 +32,8 @@ pub struct Registry {
     paused: Mutex<BTreeSet<Arc<str>>>,
     /// One change of what is at work at a time.
     turn: tokio::sync::Mutex<()>,
+    /// Runs that are in memory no more and that the store still takes for claimed.
+    unreleased: Mutex<Vec<(EventSeq, Arc<str>)>>,
 }
 
 /// Builds by plugin and digest.
@@ -127,6 +129,7 @@ impl Registry {
             crashers: Mutex::default(),
             paused: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            unreleased: Mutex::default(),
         }
     }
 
@@ -180,7 +183,7 @@ impl Registry {
                 // Its subjects are those of the file that is there. That puts its runs back to work, and they are parked
                 // again before anybody could take them.
                 if !remembered.contains(&fresh) {
-                    self.parts.store.remember_plugin(fresh).await?;
+                    self.parts.store.remember_plugin(fresh, self.parts.clock.now()).await?;
                 }
                 continue;
             }
@@ -358,22 +361,33 @@ impl Registry {
 
     async fn settle_one(&self, name: Arc<str>, status: Status) -> Result<(), StoreError> {
         let Some(plugin) = status.serving.filter(|_| !self.is_paused(&name)) else {
-            let left = self.parts.pool.remove(&name);
-            if !left.is_empty() {
-                self.parts.store.release(left, Vec::new()).await?;
-            }
+            self.give_back(self.parts.pool.remove(&name)).await?;
             self.parts.store.park_runs(name).await?;
             return Ok(());
         };
         let standing = self.parts.pool.standing(&name);
         self.change_history(&name, |history| history.standing = standing.unwrap_or(history.standing));
         self.redrive_killed(&name).await?;
-        let unparked = self.parts.store.remember_plugin(as_known(&plugin)).await?;
+        let unparked = self.parts.store.remember_plugin(as_known(&plugin), self.parts.clock.now()).await?;
         if unparked > 0 {
             tracing::info!(plugin = %name, runs = unparked, "parked runs are back to work");
             self.parts.pool.spilled(&name);
         }
         Ok(())
+    }
+
+    /// Gives up the claims of runs that are not in memory any more, with those that could not be given up before.
+    async fn give_back(&self, left: Vec<(EventSeq, Arc<str>)>) -> Result<(), StoreError> {
+        let mut all = std::mem::take(&mut *lock(&self.unreleased));
+        all.extend(left);
+        if all.is_empty() {
+            return Ok(());
+        }
+        let released = self.parts.store.release(all.clone(), Vec::new()).await;
+        if released.is_err() {
+            lock(&self.unreleased).append(&mut all);
+        }
+        released
     }
 
     /// Forgets a plugin whose file is gone: its parked runs end, what it kept goes, and no event is accepted for it any
@@ -387,18 +401,18 @@ impl Registry {
         if present {
             return Err(ForgetError::Present(Arc::clone(name)));
         }
-        let left = self.parts.pool.remove(name);
-        if !left.is_empty() {
-            self.parts.store.release(left, Vec::new()).await?;
-        }
+        self.give_back(self.parts.pool.remove(name)).await?;
         // What is accepted from here on is not for it.
         let mut known = self.parts.store.known_plugins().await?;
         known.retain(|plugin| plugin.name != *name);
-        self.parts.routes.set(Routes::new(&known, |name| self.is_serving(name)));
+        let routes = Routes::new(&known, |name| self.is_serving(name));
+        self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
         let forgotten = self.parts.store.forget_plugin(Arc::clone(name), fate, self.parts.clock.now()).await?;
         lock(&self.plugins).remove(name);
         lock(&self.paused).remove(name);
-        tracing::warn!(plugin = %name, runs = forgotten.runs, keys = forgotten.keys, "the plugin is forgotten");
+        if forgotten.is_something() {
+            tracing::warn!(plugin = %name, runs = forgotten.runs, keys = forgotten.keys, "the plugin is forgotten");
+        }
         Ok(forgotten)
     }
 

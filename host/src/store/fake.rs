@@ -313,7 +313,7 @@ impl Store for FakeStore {
     fn known_plugins(&self) -> Answer<'_, Vec<KnownPlugin>> {
         self.answer("known_plugins", |seen| seen.plugins.clone())
     }
-    fn remember_plugin(&self, plugin: KnownPlugin) -> Answer<'_, u64> {
+    fn remember_plugin(&self, plugin: KnownPlugin, _: Timestamp) -> Answer<'_, u64> {
         self.answer("remember_plugin", |seen| {
             seen.plugins.retain(|known| known.name != plugin.name);
             seen.plugins.push(plugin);
@@ -418,16 +418,23 @@ impl History for FakeStore {
     fn trace(&self, _: Sought) -> Answer<'_, Vec<Found>> {
         self.answer("trace", |_| Vec::new())
     }
-    fn purge(&self, _: Purge) -> Answer<'_, Purged> {
+    fn purge(&self, _: Purge, _: Timestamp) -> Answer<'_, Purged> {
         self.answer("purge", |_| Purged::default())
     }
     fn rewrite(&self) -> Answer<'_, ()> {
         self.answer("rewrite", |_| ())
     }
+    fn would_forget(&self, plugin: Arc<str>) -> Answer<'_, Forgotten> {
+        self.answer("would_forget", move |seen| {
+            let known = seen.plugins.iter().any(|known| known.name == plugin);
+            Forgotten { known, ..Forgotten::default() }
+        })
+    }
     fn forget_plugin(&self, plugin: Arc<str>, _: ParkedFate, _: Timestamp) -> Answer<'_, Forgotten> {
         self.answer("forget_plugin", move |seen| {
+            let before = seen.plugins.len();
             seen.plugins.retain(|known| known.name != plugin);
-            Forgotten { known: true, ..Forgotten::default() }
+            Forgotten { known: seen.plugins.len() < before, ..Forgotten::default() }
         })
     }
     fn index_some(&self) -> Answer<'_, bool> {

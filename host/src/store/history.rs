@@ -40,11 +40,15 @@ pub trait History {
     /// Deletes every event of an entity with all that came of it, or only counts it. Nothing is deleted while some of it
     /// is worked on, or waits and is not to be discarded. The bytes are overwritten, not yet gone from copies that the
     /// file may have: see [`Self::rewrite`].
-    fn purge(&self, purge: Purge) -> BoxFuture<'_, Result<Purged, StoreError>>;
+    fn purge(&self, purge: Purge, now: Timestamp) -> BoxFuture<'_, Result<Purged, StoreError>>;
 
     /// Writes the store's file anew, without anything that was deleted, and empties its log. Takes as long as copying it,
     /// and as much free space; nothing else is written meanwhile.
     fn rewrite(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What forgetting a plugin would come to now: its open runs are all counted as parked ones, for nobody can tell which
+    /// of them end by themselves.
+    fn would_forget(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<Forgotten, StoreError>>;
 
     /// Forgets a plugin with all that it kept; its runs that are open and that nobody works on become dead letters, or
     /// are discarded.
@@ -307,7 +311,7 @@ pub struct Purged {
     pub in_flight: u64,
     /// Dead messages that were not deleted and have the entity's id in them.
     pub mentioned_in: u64,
-    /// Whether it was deleted.
+    /// Whether all of it was deleted; where it was not, the counts are of the part that was.
     pub done: bool,
 }
 
@@ -332,4 +336,11 @@ pub struct Forgotten {
     pub in_flight: u64,
     /// Keys that it kept.
     pub keys: u64,
+}
+
+impl Forgotten {
+    /// Whether there was anything of that name.
+    pub fn is_something(&self) -> bool {
+        self.known || self.runs > 0 || self.in_flight > 0 || self.keys > 0
+    }
 }

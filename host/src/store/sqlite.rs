@@ -296,11 +296,11 @@ impl Store for SqliteStore {
         self.readers.read(queries::known_plugins).boxed()
     }
 
-    fn remember_plugin(&self, plugin: KnownPlugin) -> BoxFuture<'_, Result<u64, StoreError>> {
+    fn remember_plugin(&self, plugin: KnownPlugin, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
         async move {
             let name = Arc::clone(&plugin.name);
             self.write(SMALL, move |group| group.remember_plugin(&plugin)).await?;
-            self.move_all(move |group| group.unpark_some(&name)).await
+            self.move_all(move |group| group.unpark_some(&name, now)).await
         }
         .boxed()
     }

@@ -26,6 +26,7 @@ pub(crate) struct FakeStore {
     pub(crate) redriven_at: Mutex<Vec<Timestamp>>,
     pub(crate) endpoints: Mutex<Vec<EndpointRecord>>,
     pub(crate) pauses: Mutex<Vec<Pause>>,
+    pub(crate) forgotten: Mutex<Vec<Arc<str>>>,
 }
 
 pub(crate) fn endpoint(name: &str, state: EndpointState, reason: &str) -> EndpointRecord {
@@ -150,14 +151,16 @@ impl Store for FakeStore {
         let orders = KnownPlugin { name: "orders".into(), subjects: Vec::new(), digest: "d1".into() };
         async { Ok(vec![orders]) }.boxed()
     }
-    fn remember_plugin(&self, _: KnownPlugin) -> Answer<'_, u64> {
+    fn remember_plugin(&self, _: KnownPlugin, _: Timestamp) -> Answer<'_, u64> {
         no()
     }
     fn park_runs(&self, _: Arc<str>) -> Answer<'_, u64> {
         async { Ok(0) }.boxed()
     }
     fn status(&self, _: Timestamp) -> Answer<'_, StoreStatus> {
-        let dead_letters = vec![ReasonCount { reason: Reason::PluginTrap, count: 1 }];
+        let trapped =
+            self.letters.lock().unwrap().iter().filter(|one| one.summary.reason == Reason::PluginTrap).count();
+        let dead_letters = vec![ReasonCount { reason: Reason::PluginTrap, count: trapped as u64 }];
         async { Ok(StoreStatus { events: 7, dead_letters, ..StoreStatus::default() }) }.boxed()
     }
     fn waiting(&self, _: Vec<Arc<str>>) -> Answer<'_, Waiting> {
@@ -190,7 +193,7 @@ impl Store for FakeStore {
         async { Ok(None) }.boxed()
     }
     fn list_dead_letters(&self, filter: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterSummary>> {
-        let found = self.matching(&filter).into_iter().map(|letter| letter.summary).collect();
+        let found = self.matching(&filter).into_iter().take(10_000).map(|letter| letter.summary).collect();
         async { Ok(found) }.boxed()
     }
     fn show_dead_letter(&self, id: i64) -> Answer<'_, Option<DeadLetterDetail>> {
@@ -266,21 +269,35 @@ impl History for FakeStore {
         async move { Ok(Discarded { count: gone.len() as u64, last: gone.into_iter().max() }) }.boxed()
     }
     fn export_dead_letters(&self, filter: DeadLetterFilter) -> Answer<'_, Vec<DeadLetterDetail>> {
-        let mut found = self.matching(&filter);
+        let mut found = self.matching(&DeadLetterFilter { limit: None, ..filter });
         found.reverse();
+        found.truncate(filter.limit.map_or(usize::MAX, |limit| limit as usize));
         async { Ok(found) }.boxed()
     }
     fn trace(&self, _: Sought) -> Answer<'_, Vec<Found>> {
         async { Ok(Vec::new()) }.boxed()
     }
-    fn purge(&self, _: Purge) -> Answer<'_, Purged> {
+    fn purge(&self, _: Purge, _: Timestamp) -> Answer<'_, Purged> {
         no()
     }
     fn rewrite(&self) -> Answer<'_, ()> {
         no()
     }
-    fn forget_plugin(&self, _: Arc<str>, _: ParkedFate, _: Timestamp) -> Answer<'_, Forgotten> {
-        no()
+    fn would_forget(&self, plugin: Arc<str>) -> Answer<'_, Forgotten> {
+        let gone = self.forgotten.lock().unwrap().contains(&plugin);
+        let forgotten = match *plugin == *"orders" && !gone {
+            true => Forgotten { known: true, runs: 3, in_flight: 0, keys: 2 },
+            false => Forgotten::default(),
+        };
+        async move { Ok(forgotten) }.boxed()
+    }
+    fn forget_plugin(&self, plugin: Arc<str>, _: ParkedFate, _: Timestamp) -> Answer<'_, Forgotten> {
+        async move {
+            let forgotten = self.would_forget(Arc::clone(&plugin)).await?;
+            self.forgotten.lock().unwrap().push(plugin);
+            Ok(forgotten)
+        }
+        .boxed()
     }
     fn index_some(&self) -> Answer<'_, bool> {
         no()

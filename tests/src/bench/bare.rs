@@ -3,25 +3,24 @@
 //! It parses the event, builds the page's webhook, signs it and posts it over kept connections, with
 //! [`super::IN_FLIGHT`] under way at once on every core.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use async_nats::jetstream;
+use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use super::IN_FLIGHT;
+use super::child::{self, READY};
 use crate::fake_endpoint::SECRET;
 use crate::{artifacts, http_client, signature};
 
 const SUBJECT: &str = "fraiseql.order.created";
-const READY: &str = "ready";
 const SECRET_VARIABLE: &str = "BARE_SUBSCRIBER_SECRET";
 
 /// Starts the subscriber as a process of its own and waits until it has subscribed: to `stream` with acks, or without
@@ -29,11 +28,7 @@ const SECRET_VARIABLE: &str = "BARE_SUBSCRIBER_SECRET";
 pub async fn start(nats: &str, receiver: &str, stream: Option<&str>) -> Result<Child> {
     let mut command = Command::new(artifacts::own_binary("bare-subscriber")?);
     command.arg(nats).arg(receiver).args(stream).env(SECRET_VARIABLE, SECRET);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let mut output = BufReader::new(child.stdout.take().context("its standard output")?).lines();
-    let line = output.next_line().await?;
-    ensure!(line.as_deref() == Some(READY), "the bare subscriber did not start: {line:?}");
-    Ok(child)
+    child::start(command).await
 }
 
 /// The subscriber itself: `bare-subscriber NATS RECEIVER [STREAM]`. Runs until it is killed; fails on any refusal.
@@ -83,7 +78,7 @@ struct OrderCreated<'a> {
 
 async fn core(client: &async_nats::Client, sender: Arc<Sender>) -> Result<()> {
     let mut messages = client.subscribe(SUBJECT).await?;
-    client.flush().await?;
+    heard(client).await?;
     println!("{READY}");
     let number = AtomicU64::new(0);
     while let Some(message) = messages.next().await {
@@ -94,6 +89,16 @@ async fn core(client: &async_nats::Client, sender: Arc<Sender>) -> Result<()> {
             drop(permit);
         });
     }
+    Ok(())
+}
+
+/// Returns once the server has done all that `client` asked for so far: a message to oneself comes after it. A flush
+/// only says that the socket took it, and whoever publishes on another connection might be first.
+async fn heard(client: &async_nats::Client) -> Result<()> {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await?;
+    client.publish(inbox, Bytes::new()).await?;
+    echo.next().await.context("the connection was closed")?;
     Ok(())
 }
 

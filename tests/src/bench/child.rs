@@ -1,8 +1,28 @@
-//! What the system says about a process and can do to it.
+//! A process that is measured: how it starts, what the system says about it and can do to it.
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// What a subscriber prints once it has subscribed.
+pub const READY: &str = "ready";
+
+/// Until a subscriber prints it.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Starts a subscriber and waits until it has printed [`READY`]. Dropping it kills it.
+pub async fn start(mut command: Command) -> Result<Child> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut output = BufReader::new(child.stdout.take().context("its standard output")?).lines();
+    let line = tokio::time::timeout(READY_DEADLINE, output.next_line()).await.context("the subscriber is silent")??;
+    if line.as_deref() != Some(READY) {
+        bail!("the subscriber did not start: {line:?}");
+    }
+    Ok(child)
+}
 
 /// CPU time of all threads of a process so far, user and system.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
@@ -15,6 +35,17 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     let millis_per_tick =
         1000 / u64::try_from(ticks_per_second).ok().filter(|rate| *rate > 0).context("no tick rate")?;
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * millis_per_tick))
+}
+
+/// The same to the nanosecond, of the threads that still run: for a process that does next to nothing.
+pub fn cpu_time_of_threads(pid: u32) -> Result<Duration> {
+    let mut nanos = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
+        // A thread may end while it is looked at.
+        let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanos += text.split(' ').next().context("an unknown format")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// Memory of a process that is in RAM, in bytes.

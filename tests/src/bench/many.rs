@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{child, ready};
 use crate::publisher::HttpPublisher;
-use crate::test_host::{PluginFile, TestHost};
+use crate::test_host::{HostFolderBuilder, PluginFile, TestHost};
 
 /// Plugins in the folder, each a file of its own.
 pub const PLUGINS: usize = 50;
@@ -49,18 +49,23 @@ pub async fn measure(folder: &Path, starts: usize) -> Result<Many> {
 fn host(folder: &Path, plugins: usize) -> Result<TestHost> {
     let source = HttpPublisher::new()?;
     let builder = TestHost::builder().within(folder).http(source.port, "");
-    let mut builder = builder.endpoint_at("orders", "http://127.0.0.1:9/hook", "");
+    let builder = builder.endpoint_at("orders", "http://127.0.0.1:9/hook", "");
+    copies(plugins)?.into_iter().fold(builder, HostFolderBuilder::plugin).build()
+}
+
+/// The example so many times, each a plugin of its own with the endpoint `orders`.
+pub(super) fn copies(count: usize) -> Result<Vec<PluginFile>> {
     let example = PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders");
-    for number in 0..plugins {
+    let copy = |number| {
         let mut plugin = example.clone();
         plugin.name = format!("orders-{number}");
         // A custom section makes it another file, with code of its own in the cache.
         let content = format!("\x05build{number:08}");
         plugin.wasm.extend([0, u8::try_from(content.len())?]);
         plugin.wasm.extend(content.as_bytes());
-        builder = builder.plugin(plugin);
-    }
-    builder.build()
+        Ok(plugin)
+    };
+    (0..count).map(copy).collect()
 }
 
 async fn retire(host: &mut TestHost) -> Result<()> {

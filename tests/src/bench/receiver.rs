@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::fake_endpoint::SECRET;
-use crate::signature;
+use crate::{events, signature};
 
 /// One request in so many is verified whole.
 const VERIFIED_OF: usize = 64;
@@ -44,7 +44,10 @@ struct Round {
     ids: HashSet<u128>,
     requests: usize,
     refusal: Option<String>,
+    first_at: Option<Instant>,
     finished_at: Option<Instant>,
+    /// When the first webhook of each order arrived, by its number; empty unless that is asked for.
+    arrivals: Vec<Option<Instant>>,
 }
 
 impl Receiver {
@@ -75,6 +78,22 @@ impl Receiver {
     pub fn expect(&self, expected: usize) {
         *self.shared.lock() = Round { expected, ..Round::default() };
         self.shared.progress.send_replace(0);
+    }
+
+    /// The same, of the orders from number 0 on, and keeps when each arrived.
+    pub fn expect_timed(&self, expected: usize) {
+        self.expect(expected);
+        self.shared.lock().arrivals = vec![None; expected];
+    }
+
+    /// When the webhook of each order arrived first, since [`expect_timed`](Self::expect_timed).
+    pub fn arrivals(&self) -> Vec<Option<Instant>> {
+        std::mem::take(&mut self.shared.lock().arrivals)
+    }
+
+    /// When the first request arrived.
+    pub fn first_at(&self) -> Option<Instant> {
+        self.shared.lock().first_at
     }
 
     /// How many different webhooks arrived, as it changes; not told of each one.
@@ -115,6 +134,13 @@ impl Shared {
     fn count(&self, head: &http::request::Parts, body: &[u8]) {
         let mut round = self.lock();
         round.requests += 1;
+        round.first_at.get_or_insert_with(Instant::now);
+        if !round.arrivals.is_empty()
+            && let Some(number) = order_number(body)
+            && let Some(arrival) = round.arrivals.get_mut(number)
+        {
+            arrival.get_or_insert_with(Instant::now);
+        }
         let whole = round.requests % VERIFIED_OF == 1;
         match inspect(head, body, whole) {
             Ok(id) => round.ids.insert(id),
@@ -144,6 +170,12 @@ fn inspect(head: &http::request::Parts, body: &[u8], whole: bool) -> Result<u128
     }
     let digits = id.strip_prefix("msg_").and_then(|digits| u128::from_str_radix(digits, 16).ok());
     digits.ok_or_else(|| format!("{id} is not a webhook-id"))
+}
+
+/// The number of the order that a webhook is about.
+fn order_number(body: &[u8]) -> Option<usize> {
+    let order_id = events::order_id(body)?;
+    usize::from_str_radix(order_id.rsplit('-').next()?, 16).ok()
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {

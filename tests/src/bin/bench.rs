@@ -1,18 +1,22 @@
-//! `bench [--quick|--scale|--isolation|--languages [--built NAME=MILLISECONDS]… [--docs FILE]] [--json FILE]`: see [`wirehook_tests::bench`].
+//! `bench [--quick] [--scale [--docs FOLDER]|--isolation|--languages [--built NAME=MILLISECONDS]… [--docs FILE]] [--json FILE]`: see [`wirehook_tests::bench`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use wirehook_tests::artifacts;
 use wirehook_tests::bench::receiver::Receiver;
-use wirehook_tests::bench::report::Report;
-use wirehook_tests::bench::scenario::{Bench, Scenario};
-use wirehook_tests::bench::{Plan, call, disk, isolation, languages, many, quantile, ready};
-use wirehook_tests::{artifacts, events};
+use wirehook_tests::bench::report::{self, Report};
+use wirehook_tests::bench::run::Bench;
+use wirehook_tests::bench::scenario::{Scenario, Setting};
+use wirehook_tests::bench::{
+    Plan, call, disk, idle, isolation, languages, latency, many, quantile, ready, scale, variant,
+};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { plan, json, languages, isolation, built, docs } = arguments()?;
+    let Arguments { quick, json, scale, languages, isolation, built, docs } = arguments()?;
+    let plan = if quick { Plan::QUICK } else { Plan::FULL };
     if isolation {
         println!("{}", isolation::measure(&isolation::Plan::FULL).await?.report());
         return Ok(());
@@ -22,28 +26,57 @@ async fn main() -> Result<()> {
         return by_language(folder.path(), plan, &built, docs.as_deref()).await;
     }
     let receiver = Receiver::start()?;
-    let events = (0..plan.events).map(events::order_created).collect();
-    let bench = Bench { folder: folder.path(), receiver: &receiver, events };
+    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    if scale {
+        let how_far = if quick { scale::Plan::QUICK } else { scale::Plan::FULL };
+        let scale = scale::measure(&bench, &how_far).await?;
+        println!("{scale}");
+        if let Some(docs) = docs {
+            scale.draw(&docs)?;
+        }
+        return json.map_or(Ok(()), |path| report::append(&path, scale.to_json()));
+    }
+    let report = everything(&bench, plan).await?;
+    println!("{report}");
+    match json {
+        Some(path) => report::append(&path, report.to_json()),
+        None => Ok(()),
+    }
+}
 
+/// What a run without other arguments measures.
+async fn everything(bench: &Bench<'_>, plan: Plan) -> Result<Report> {
     eprintln!("calling the example plugin {} times", plan.calls);
-    let calls = call::measure(folder.path(), plan.calls)?;
+    let calls = call::measure(bench.folder, plan.calls)?;
     eprintln!("starting the host {} times, cold and warm", plan.starts);
-    let starts = ready::measure(folder.path(), plan.starts).await?;
+    let starts = ready::measure(bench.folder, plan.starts).await?;
+    let missing = |scenario: Scenario| Some((scenario, scenario.missing()?));
+    let skipped: Vec<_> = Scenario::ALL.into_iter().filter_map(missing).collect();
     let (mut measured, mut syncs) = (Vec::new(), Vec::new());
     for repetition in 1..=plan.repetitions {
-        syncs.extend(disk::syncs(folder.path(), plan.syncs)?);
-        for scenario in Scenario::ALL {
-            let result = bench.run(scenario).await?;
-            eprintln!("{repetition}/{}: {}: {:.2?}", plan.repetitions, scenario.label(), result.wall);
+        syncs.extend(disk::syncs(bench.folder, plan.syncs)?);
+        for scenario in
+            Scenario::ALL.into_iter().filter(|scenario| skipped.iter().all(|(missing, _)| missing != scenario))
+        {
+            let result = bench.run(scenario, Setting::MAIN, scenario.share(plan.events)).await?;
+            eprintln!("{repetition}/{}: {}: {} events/s", plan.repetitions, scenario.label(), result.rate());
             measured.push((scenario, result));
         }
     }
-    let report = Report { plan, measured, syncs, starts, calls };
-    println!("{report}");
-    match json {
-        Some(path) => report.append_to(&path),
-        None => Ok(()),
+    let variants = variant::measure(bench, plan.variant_events).await?;
+    let half = report::median_rate(&measured, Scenario::HostJetstream) / 2;
+    let mut latencies = Vec::new();
+    for (scenario, rate) in
+        [(Scenario::BareCore, latency::RATE), (Scenario::HostJetstream, latency::RATE), (Scenario::HostJetstream, half)]
+    {
+        eprintln!("{}: {rate} events/s for {:?}", scenario.label(), plan.latency);
+        let run = latency::measure(bench, scenario, rate, plan.latency, plan.syncs).await?;
+        syncs.extend(&run.syncs);
+        latencies.push(run);
     }
+    eprintln!("looking at an idle host for {:?}", plan.idle);
+    let idle = idle::measure(bench, plan.idle).await?;
+    Ok(Report { plan, measured, skipped, variants, latencies, idle, syncs, starts, calls })
 }
 
 /// The example in every language, and a host with many plugins.
@@ -72,8 +105,9 @@ async fn by_language(folder: &Path, plan: Plan, built: &[(String, Duration)], do
 }
 
 struct Arguments {
-    plan: Plan,
+    quick: bool,
     json: Option<PathBuf>,
+    scale: bool,
     languages: bool,
     isolation: bool,
     built: Vec<(String, Duration)>,
@@ -81,13 +115,20 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut parsed =
-        Arguments { plan: Plan::FULL, json: None, languages: false, isolation: false, built: Vec::new(), docs: None };
+    let mut parsed = Arguments {
+        quick: false,
+        json: None,
+        scale: false,
+        languages: false,
+        isolation: false,
+        built: Vec::new(),
+        docs: None,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--quick" => parsed.plan = Plan::QUICK,
-            "--scale" => parsed.plan = Plan::SCALE,
+            "--quick" => parsed.quick = true,
+            "--scale" => parsed.scale = true,
             "--languages" => parsed.languages = true,
             "--isolation" => parsed.isolation = true,
             "--built" => {
@@ -98,7 +139,7 @@ fn arguments() -> Result<Arguments> {
             "--docs" => parsed.docs = Some(arguments.next().context("--docs needs a file")?.into()),
             "--json" => parsed.json = Some(arguments.next().context("--json needs a file")?.into()),
             other => bail!(
-                "unknown argument `{other}`; usage: bench [--quick|--scale|--isolation|--languages] [--json FILE]"
+                "unknown argument `{other}`; usage: bench [--quick] [--scale|--isolation|--languages] [--docs PATH] [--json FILE]"
             ),
         }
     }

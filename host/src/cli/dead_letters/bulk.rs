@@ -9,13 +9,28 @@ use super::{print_list, summaries};
 use crate::cli::Session;
 use crate::cli::failure::{Exit, Failure, Failures};
 use crate::cli::filter::{FilterArgs, IDS_MAX, LIST_LIMIT_MAX, Rate};
-use crate::cli::steps::{Steps, interrupted};
+use crate::cli::steps::{Countable, Steps, interrupted};
 use crate::cli::table::counted;
 use crate::ops::{Reply, Request};
-use crate::store::{DeadLetterFilter, Discarded, Pace, Redriven};
+use crate::store::{DeadLetterFilter, DeadLetterSummary, Discarded, Pace, Redriven};
 
 /// Dead letters in one step.
 const STEP_LETTERS: u32 = 2_000;
+
+pub(super) const REDRIVE_EXAMPLE: &str = "\
+Examples:
+  wirehook dead-letters redrive 17 18
+  wirehook dead-letters redrive --endpoint orders --limit 10 --dry-run
+  wirehook dead-letters redrive --endpoint orders --rate 100/s --yes
+
+Try a few first with --limit, the oldest; then the rest with --rate, which spares a receiver that \
+has just come back.";
+
+pub(super) const DISCARD_EXAMPLE: &str = "\
+Examples:
+  wirehook dead-letters discard 17 18
+  wirehook dead-letters discard --plugin orders --since 2026-03-02T14:00:00Z --dry-run
+  wirehook dead-letters discard --reason status_410 --yes";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BulkArgs {
@@ -76,9 +91,7 @@ async fn bulk(session: &mut Session<'_>, verb: Verb, args: BulkArgs) -> Result<E
     filter.limit = args.limit;
     let named = !filter.ids.is_empty();
     if args.dry_run {
-        let letters = summaries(session, filter).await?;
-        print_list(session, &letters)?;
-        return Ok(Exit::Success);
+        return dry_run(session, filter, args.all).await;
     }
     let mut length = 0;
     if !named && (!args.yes || session.console.watched()) {
@@ -87,7 +100,7 @@ async fn bulk(session: &mut Session<'_>, verb: Verb, args: BulkArgs) -> Result<E
             return Err(Failure::new("not confirmed: nothing was done").into());
         }
         if length >= LIST_LIMIT_MAX.unsigned_abs() {
-            length = session.at_most(true).await?;
+            length = session.at_most(Countable::DeadLetters).await?;
         }
     }
     let missing = missing(session, &filter.ids).await?;
@@ -105,6 +118,47 @@ async fn bulk(session: &mut Session<'_>, verb: Verb, args: BulkArgs) -> Result<E
     Err(failure.help("`wirehook dead-letters list` shows those there are").into())
 }
 
+/// Lists what would be affected: all of it newest first, or the oldest first where a limit says how many.
+async fn dry_run(session: &mut Session<'_>, filter: DeadLetterFilter, all: bool) -> Result<Exit, Failures> {
+    let limit = filter.limit.map(u64::from);
+    let letters = match limit {
+        Some(limit) => oldest(session, filter, limit).await?,
+        None => summaries(session, filter).await?,
+    };
+    print_list(session, &letters)?;
+    if letters.len() as u64 >= LIST_LIMIT_MAX.unsigned_abs() {
+        let there_are = session.at_most(Countable::DeadLetters).await?;
+        session.tell_cut(letters.len(), limit.map_or(there_are, |limit| limit.min(there_are)), !all);
+    }
+    Ok(Exit::Success)
+}
+
+/// As many as a list may have, asked for part by part: only an export begins with the oldest.
+async fn oldest(
+    session: &mut Session<'_>,
+    mut filter: DeadLetterFilter,
+    limit: u64,
+) -> Result<Vec<DeadLetterSummary>, Failures> {
+    let limit = limit.min(LIST_LIMIT_MAX.unsigned_abs());
+    let mut letters = Vec::new();
+    loop {
+        let left = limit.saturating_sub(letters.len() as u64);
+        filter.limit = Some(u32::try_from(left).unwrap_or(u32::MAX));
+        let before = letters.len();
+        if left > 0 {
+            let replies = session.ask(Request::ExportDeadLetters(filter.clone())).await?;
+            letters.extend(replies.into_iter().filter_map(|reply| match reply {
+                Reply::DeadLetterDetail(letter) => Some(letter.summary),
+                _ => None,
+            }));
+        }
+        if letters.len() == before {
+            return Ok(letters);
+        }
+        filter.after = letters.last().map(|letter: &DeadLetterSummary| letter.id);
+    }
+}
+
 /// The named ids that are no dead letters, or not any more.
 async fn missing(session: &mut Session<'_>, ids: &[i64]) -> Result<Vec<String>, Failures> {
     if ids.is_empty() {
@@ -117,12 +171,12 @@ async fn missing(session: &mut Session<'_>, ids: &[i64]) -> Result<Vec<String>, 
 
 /// Asks before more than the named ids is affected.
 async fn confirmed(session: &mut Session<'_>, verb: Verb, count: u64) -> Result<bool, Failures> {
-    session.may_ask()?;
     let meant = letters(count) + if count >= LIST_LIMIT_MAX.unsigned_abs() { " or more" } else { "" };
-    let question = match verb {
-        Verb::Redrive(_) => format!("Put {meant} back to work?"),
-        Verb::Discard => format!("Delete {meant} for good?"),
+    let (question, would) = match verb {
+        Verb::Redrive(_) => (format!("Put {meant} back to work?"), "put back to work"),
+        Verb::Discard => (format!("Delete {meant} for good?"), "deleted for good"),
     };
+    session.may_ask(&format!("{meant} would be {would}"))?;
     Ok(count == 0 || session.confirm(&question)?)
 }
 

@@ -16,15 +16,17 @@ pub(super) const EXAMPLE: &str = "\
 Examples:
   wirehook dead-letters export --reason status_4xx --since 7d > refused.jsonl
   wirehook dead-letters export 17 --fixture events
-  wirehook dead-letters export 17 --fixture events --redact /entity/customer_email --redact '/entity/lines/*/note'
+  wirehook dead-letters export 17 --fixture events \\
+    --redact /entity/customer_email --redact '/entity/lines/*/note'
   wirehook plugin test dist/orders.wasm --events events --update
 
-Without --fixture, writes what is meant as JSON lines, oldest first: each dead letter whole, with its event, its payload and
-every attempt, as `dead-letters show --json` does.
+Without --fixture, writes what is meant as JSON lines, oldest first: each dead letter whole, with \
+its event, its payload and every attempt, as `dead-letters show --json` does.
 
-With it, writes the event as dead_letter_17.json, for `wirehook plugin test`. A path begins at the event: /entity, /previous,
-/tenant_id, /attributes/3/1. A text becomes \"redacted\", a number 0, a list or an object is emptied. Nothing is written
-where a path matches nothing, or where what was redacted is still somewhere else in the event.";
+With it, writes the event as dead_letter_17.json, for `wirehook plugin test`. A path begins at the \
+event: /entity, /previous, /tenant_id, /attributes/3/1. A text becomes \"redacted\", a number 0, a \
+list or an object is emptied. Nothing is written where a path matches nothing, or where what was \
+redacted is still somewhere else in the event.";
 
 /// What the paths of `--redact` begin at.
 const ROOT: &str = "wirehook_event";

@@ -8,16 +8,45 @@ use serde_json::json;
 
 use super::{print_list, summaries};
 use crate::cli::Session;
+use crate::cli::endpoints::ENDPOINTS_NONE;
 use crate::cli::failure::{Exit, Failure, Failures};
 use crate::cli::filter::{DELIVERY_IDS_MAX, FilterArgs, LIST_LIMIT_MAX};
-use crate::cli::steps::{Steps, interrupted};
+use crate::cli::steps::{Countable, Steps, interrupted};
 use crate::cli::table::counted;
 use crate::delivery::DeliveryId;
 use crate::ops::{Reply, Request};
-use crate::store::{Changed, DeliveryChange, DeliveryFilter, DeliverySeq, DeliveryState, DeliveryVerb};
+use crate::store::{
+    Changed, DeliveryChange, DeliveryFilter, DeliverySeq, DeliveryState, DeliverySummary, DeliveryVerb,
+};
 
 /// How often what is being sent is looked at again, before it is left as it is.
 const PASSES_MAX: usize = 5;
+
+pub(super) const RETRY_EXAMPLE: &str = "\
+Examples:
+  wirehook deliveries retry msg_0123456789abcdef0123456789abcdef
+  wirehook deliveries retry --endpoint orders --dry-run
+  wirehook deliveries retry --endpoint orders --yes
+
+--reason is of dead deliveries, and refused here. To put those back to work:
+  wirehook dead-letters redrive --reason status_4xx";
+
+pub(super) const DISCARD_EXAMPLE: &str = "\
+Examples:
+  wirehook deliveries discard --plugin orders --since 2026-03-02T14:00:00Z --dry-run
+  wirehook deliveries discard --parked --yes
+
+--reason is of dead deliveries, and refused here. To delete those:
+  wirehook dead-letters discard --reason status_4xx";
+
+pub(super) const MOVE_EXAMPLE: &str = "\
+Examples:
+  wirehook deliveries move --endpoint old --to orders --dry-run
+  wirehook deliveries move msg_0123456789abcdef0123456789abcdef --to orders
+  wirehook deliveries move --dead --endpoint old --reason status_410 --to orders --yes
+
+--reason is of dead deliveries, and wants --dead. Those stay dead until they are redriven:
+  wirehook dead-letters redrive --endpoint orders";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ChangeArgs {
@@ -64,14 +93,21 @@ pub(super) async fn move_to(session: &mut Session<'_>, args: MoveArgs) -> Result
     let MoveArgs { change: args, dead, to } = args;
     let configured = session.endpoint_names()?;
     if !configured.iter().any(|name| **name == *to) {
-        let names: Vec<&str> = configured.iter().map(|name| &**name).collect();
-        let failure = Failure::new(format!("there is no endpoint `{to}` to move deliveries to"));
-        return Err(failure.help(format!("there is: {}", names.join(", "))).into_usage());
+        return Err(Failure::unknown("endpoint", &to, &configured, ENDPOINTS_NONE).into_usage());
     }
     change(session, args, DeliveryVerb::Move { to: to.into() }, dead).await
 }
 
 async fn change(session: &mut Session<'_>, args: ChangeArgs, verb: DeliveryVerb, dead: bool) -> Result<Exit, Failures> {
+    if let Some(reason) = args.filter.reason.filter(|_| !dead) {
+        let instead = match verb {
+            DeliveryVerb::Retry => format!("use `wirehook dead-letters redrive --reason {reason}`"),
+            DeliveryVerb::Discard => format!("use `wirehook dead-letters discard --reason {reason}`"),
+            DeliveryVerb::Move { .. } => "add --dead to move those that are dead".to_owned(),
+        };
+        let failure = Failure::new("--reason is of dead deliveries, and this is about those that wait");
+        return Err(failure.help(instead).into_usage());
+    }
     if args.ids.is_empty() && args.filter.is_empty() && !args.parked && !args.all {
         let failure = Failure::new("nothing says which deliveries are meant");
         let help = "name ids, or --endpoint, --plugin, --event, --entity-id, --since, --until or --parked, or --all";
@@ -89,9 +125,14 @@ async fn change(session: &mut Session<'_>, args: ChangeArgs, verb: DeliveryVerb,
     }
     filter.state = dead.then_some(DeliveryState::Dead);
     let listed = DeliveryFilter { waiting: !dead, limit: Some(LIST_LIMIT_MAX as u32), ..filter.clone() };
+    let what = if dead { Countable::DeadDeliveries } else { Countable::WaitingDeliveries };
     if args.dry_run {
         let listed = summaries(session, listed).await?;
         print_list(session, &listed)?;
+        if listed.len() as u64 >= LIST_LIMIT_MAX.unsigned_abs() {
+            let meant = session.at_most(what).await?;
+            session.tell_cut(listed.len(), meant, !args.all);
+        }
         return Ok(Exit::Success);
     }
     let named = !filter.ids.is_empty();
@@ -102,47 +143,76 @@ async fn change(session: &mut Session<'_>, args: ChangeArgs, verb: DeliveryVerb,
             return Err(Failure::new("not confirmed: nothing was done").into());
         }
         if length >= LIST_LIMIT_MAX.unsigned_abs() {
-            length = session.at_most(false).await?;
+            length = session.at_most(what).await?;
         }
     }
-    let missing = missing(session, &filter.ids).await?;
-    let (changed, whole) = carry_out(session, &verb, filter, length).await?;
+    let ids = filter.ids.clone();
+    let found = found(session, &ids).await?;
+    let (mut changed, whole) = carry_out(session, &verb, filter, length).await?;
+    // Those were never looked at.
+    changed.refused += found.iter().filter(|found| dead && found.state != DeliveryState::Dead).count() as u64;
     tell(session, &verb, &changed, named)?;
     if !whole {
         return Err(interrupted());
     }
+    let known: HashSet<&DeliveryId> = found.iter().map(|found| &found.id).collect();
+    let missing: Vec<&str> = ids.iter().filter(|id| !known.contains(id)).map(DeliveryId::as_str).collect();
     if !missing.is_empty() {
         let failure = Failure::new(format!("there is no delivery {}", missing.join(", ")));
         return Err(failure.help("`wirehook deliveries list` shows those there are").into());
     }
     if named && changed.refused > 0 {
-        let message =
-            format!("{} neither pending nor retrying", counted(changed.refused, "delivery is", "deliveries are"));
-        let help = "dead ones are for `wirehook dead-letters redrive`; what is delivered or discarded is done with";
-        return Err(Failure::new(message).help(help).into());
+        return Err(refused(&found, changed.refused, &verb, dead));
     }
     Ok(Exit::Success)
 }
 
-/// The named ids that there are no deliveries of.
-async fn missing(session: &mut Session<'_>, ids: &[DeliveryId]) -> Result<Vec<String>, Failures> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
+/// The deliveries that were named, as far as there are such.
+async fn found(session: &mut Session<'_>, ids: &[DeliveryId]) -> Result<Vec<DeliverySummary>, Failures> {
+    match ids {
+        [] => Ok(Vec::new()),
+        ids => summaries(session, DeliveryFilter { ids: ids.to_vec(), ..DeliveryFilter::default() }).await,
     }
-    let named = DeliveryFilter { ids: ids.to_vec(), ..DeliveryFilter::default() };
-    let found: HashSet<DeliveryId> = summaries(session, named).await?.into_iter().map(|found| found.id).collect();
-    Ok(ids.iter().filter(|id| !found.contains(id)).map(|id| id.as_str().to_owned()).collect())
+}
+
+/// That so many of the deliveries that were named are left as they were, and why.
+fn refused(found: &[DeliverySummary], count: u64, verb: &DeliveryVerb, dead: bool) -> Failures {
+    let fits = |found: &DeliverySummary| match dead {
+        true => found.state == DeliveryState::Dead,
+        false => matches!(found.state, DeliveryState::Pending | DeliveryState::Retrying),
+    };
+    let there = match verb {
+        DeliveryVerb::Move { to } => found.iter().filter(|found| *found.endpoint == **to && fits(found)).count() as u64,
+        _ => 0,
+    };
+    let of = |count| counted(count, "delivery is", "deliveries are");
+    let mut failures = Vec::new();
+    match count.saturating_sub(there) {
+        0 => {}
+        others if dead => {
+            let failure = Failure::new(format!("{} not dead", of(others)));
+            failures.push(failure.help("leave --dead out to move those that wait"));
+        }
+        others => {
+            let help = "dead ones are for `wirehook dead-letters redrive`; what is delivered or discarded is done with";
+            failures.push(Failure::new(format!("{} neither pending nor retrying", of(others))).help(help));
+        }
+    }
+    if there > 0 {
+        failures.push(Failure::new(format!("{} at that endpoint already", of(there))));
+    }
+    Failures { failures, exit: Exit::Failure }
 }
 
 async fn confirmed(session: &mut Session<'_>, verb: &DeliveryVerb, count: u64) -> Result<bool, Failures> {
-    session.may_ask()?;
     let or_more = if count >= LIST_LIMIT_MAX.unsigned_abs() { " or more" } else { "" };
     let meant = counted(count, "delivery", "deliveries") + or_more;
-    let question = match verb {
-        DeliveryVerb::Retry => format!("Try {meant} now?"),
-        DeliveryVerb::Discard => format!("Give up {meant}, never to be sent?"),
-        DeliveryVerb::Move { to } => format!("Move {meant} to `{to}`?"),
+    let (question, would) = match verb {
+        DeliveryVerb::Retry => (format!("Try {meant} now?"), "tried now".to_owned()),
+        DeliveryVerb::Discard => (format!("Give up {meant}, never to be sent?"), "given up".to_owned()),
+        DeliveryVerb::Move { to } => (format!("Move {meant} to `{to}`?"), format!("moved to `{to}`")),
     };
+    session.may_ask(&format!("{meant} would be {would}"))?;
     Ok(count == 0 || session.confirm(&question)?)
 }
 
@@ -212,4 +282,52 @@ fn tell(session: &mut Session<'_>, verb: &DeliveryVerb, changed: &Changed, named
         session.console.line(format_args!("{being_sent} being sent just now, and left as they are"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn what_is_left_as_it_was_is_told_by_what_was_asked() {
+        let delivery = |state, endpoint: &str| DeliverySummary {
+            seq: DeliverySeq(1),
+            id: DeliveryId::from_stored("msg_1"),
+            event_key: "bus/id/1".to_owned(),
+            subject: "fraiseql.order.created".to_owned(),
+            plugin: "orders".to_owned(),
+            endpoint: endpoint.to_owned(),
+            state,
+            attempts: 1,
+            created_at: Timestamp(0),
+            due_at: None,
+            last_status: None,
+            last_error: None,
+        };
+        let check = |found: &[DeliverySummary], count, verb: &DeliveryVerb, dead, expected: &[&str]| {
+            let failures = refused(found, count, verb, dead).failures;
+            let said: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
+            assert_eq!(said, expected, "{verb:?} {dead}");
+        };
+        let to = DeliveryVerb::Move { to: "depot".into() };
+        let (waiting, dead) = (DeliveryState::Retrying, DeliveryState::Dead);
+        check(
+            &[delivery(dead, "shop")],
+            1,
+            &DeliveryVerb::Retry,
+            false,
+            &["1 delivery is neither pending nor retrying"],
+        );
+        check(&[delivery(dead, "depot")], 1, &to, false, &["1 delivery is neither pending nor retrying"]);
+        check(&[delivery(waiting, "depot")], 1, &to, false, &["1 delivery is at that endpoint already"]);
+        check(&[delivery(waiting, "shop")], 1, &to, true, &["1 delivery is not dead"]);
+        check(
+            &[delivery(dead, "depot"), delivery(waiting, "shop"), delivery(waiting, "depot"), delivery(dead, "shop")],
+            3,
+            &to,
+            true,
+            &["2 deliveries are not dead", "1 delivery is at that endpoint already"],
+        );
+    }
 }

@@ -22,9 +22,9 @@ Examples:
   wirehook plugin approve dist/orders.wasm
   wirehook --config /etc/wirehook/wirehook.toml plugin approve dist/orders.wasm
 
-Nothing is changed: look at what it says, then put the block into the settings in place of the present one.
-The build approved until now is looked for by its sha256: in the plugins folder, and among those that the host keeps
-beside its store.";
+Nothing is changed: look at what it says, then put the block into the settings in place of the \
+present one. The build approved until now is looked for by its sha256: in the plugins folder, and \
+among those that the host keeps beside its store.";
 
 /// Files of the host's folder of builds that are looked at for the approved one, at most.
 const BUILDS_MAX: usize = 4_096;

@@ -15,8 +15,8 @@ Examples:
   wirehook plugin build orders
   wirehook plugin build orders --out /etc/wirehook/plugins/orders.wasm
 
-The plugin goes to dist/NAME.wasm within the project, its sidecar NAME.toml beside it. Tools are looked for in
-the project, in the folders of $WIREHOOK_TOOLS and in $PATH.";
+The plugin goes to dist/NAME.wasm within the project, its sidecar NAME.toml beside it. Tools are \
+looked for in the project, in the folders of $WIREHOOK_TOOLS and in $PATH.";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use crate::cli::Session;
 use crate::cli::failure::{Exit, Failure, Failures};
-use crate::cli::table::printable;
-use crate::project::{self, CreateError, Created, Language, Names, Project, ProjectError};
+use crate::project::{self, CreateError, Created, LANGUAGES, Language, Names, Project, ProjectError};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -26,19 +26,22 @@ pub(in crate::cli) struct NewArgs {
     /// The plugin's name: letters a-z, digits, - and _
     name: String,
     /// Its language
-    #[arg(long, value_name = "LANGUAGE", default_value = LANGUAGE_DEFAULT)]
-    lang: String,
+    #[arg(long, value_name = "LANGUAGE", default_value = LANGUAGE_DEFAULT, ignore_case = true, value_parser = languages())]
+    lang: &'static Language,
     /// The folder to write, which must not be there or be empty [default: ./NAME]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
 }
 
+/// Names for completion, for help, and for a suggestion where one is mistyped.
+fn languages() -> impl TypedValueParser<Value = &'static Language> {
+    let values = LANGUAGES.iter().map(|language| PossibleValue::new(language.name).aliases(language.aliases));
+    PossibleValuesParser::new(values).try_map(|name| Language::find(&name).ok_or("it has no template"))
+}
+
 pub(super) fn new(session: &mut Session<'_>, args: &NewArgs) -> Result<Exit, Failures> {
     let names = Names::new(&args.name).map_err(|error| Failure::new(error.to_string()).into_usage())?;
-    let Some(language) = Language::find(&args.lang) else {
-        let failure = Failure::new(format!("there is no template in `{}`", printable(&args.lang)));
-        return Err(failure.help(format!("take one of {}", Language::names())).into_usage());
-    };
+    let language = args.lang;
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&names.name));
     let created = project::create(language, &names, &folder)?;
     let project = Project::open(&created.folder)?;

@@ -21,9 +21,10 @@ Examples:
   wirehook plugin test dist/orders.wasm --events events --update
   wirehook plugin test dist/orders.wasm --events events --json
 
-An event is a file that ends in .json: a message in any of FraiseQL's formats, other JSON (its subject is the file's name), or
-what `wirehook dead-letters export` wrote. What is expected of orders.json is in orders.webhooks.json, which --update
-writes. Bodies are compared as JSON: digits and the order of members count, white space does not.
+An event is a file that ends in .json: a message in any of FraiseQL's formats, other JSON (its \
+subject is the file's name), or what `wirehook dead-letters export` wrote. What is expected of \
+orders.json is in orders.webhooks.json, which --update writes. Bodies are compared as JSON: digits \
+and the order of members count, white space does not.
 
 Exit code: 0 only when every event came out as expected.";
 

@@ -175,7 +175,7 @@ impl Group<'_> {
             self.tally.run(plugin, RunState::Dead, 1);
             self.bury_run(*event, plugin, &full, now)?;
             if let Some(key) = order {
-                self.free_behind_run(key)?;
+                self.free_behind_run(key, now)?;
             }
         }
         Ok(old.len() as u64)
@@ -206,7 +206,7 @@ impl Group<'_> {
             self.tally.delivery(endpoint, DeliveryState::Dead, 1);
             self.bury_delivery(old.seq, old.event, &old.plugin, &Full::Age(old.due_at), now)?;
             if let Some(key) = order {
-                self.free_next(key, endpoint)?;
+                self.free_next(key, endpoint, now)?;
             }
         }
         Ok(old.len() as u64)

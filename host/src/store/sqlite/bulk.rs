@@ -11,7 +11,7 @@ use super::group::Group;
 use super::select;
 use super::state::parse_delivery_state;
 use crate::clock::Timestamp;
-use crate::store::{Changed, DeliveryChange, DeliverySeq, DeliveryState, DeliveryVerb};
+use crate::store::{Changed, DeliveryChange, DeliverySeq, DeliveryState, DeliveryVerb, EventSeq};
 
 /// Deliveries changed in one commit.
 pub(super) const CHANGE_CHUNK: usize = 2_000;
@@ -150,23 +150,29 @@ impl Group<'_> {
             .execute((open.seq, now.0))?;
         self.tally.delivery(&open.endpoint, open.state, -1);
         self.tally.delivery(&open.endpoint, DeliveryState::Discarded, 1);
-        order.map_or(Ok(false), |key| self.free_next(key, &open.endpoint))
+        order.map_or(Ok(false), |key| self.free_next(key, &open.endpoint, now))
     }
 
-    /// The other endpoint has its own policy, and so the delivery a new budget; and it keeps no order there. Returns whether
-    /// another delivery is due at the endpoint that it leaves, as the next in its order.
+    /// The other endpoint has its own policy, and so the delivery a new budget. Where it has an order it has its place in that
+    /// there too. Returns whether another delivery is due at the endpoint that it leaves, as the next in its order.
     fn move_waiting(&mut self, open: &Open, to: &Arc<str>, now: Timestamp) -> rusqlite::Result<bool> {
         let order = self.delivery_leaves(DeliverySeq(open.seq))?;
         let bytes = self
             .cached(
-                "UPDATE delivery SET endpoint = ?2, due_at = ?3, attempts_before_budget = attempts, order_key = NULL
+                "UPDATE delivery SET endpoint = ?2, due_at = ?3, attempts_before_budget = attempts
                  WHERE seq = ?1 RETURNING bytes",
             )?
             .query_row((open.seq, to, now.0), |row| row.get(0))?;
         self.tally.delivery(&open.endpoint, open.state, -1);
         self.tally.delivery(to, open.state, 1);
         self.tally.delivery_bytes(to, bytes);
-        order.map_or(Ok(false), |key| self.free_next(key, &open.endpoint))
+        let seq = DeliverySeq(open.seq);
+        if let Some(key) = order
+            && self.is_preceded(key, to, EventSeq(open.event), seq)?
+        {
+            self.put_behind(seq)?;
+        }
+        order.map_or(Ok(false), |key| self.free_next(key, &open.endpoint, now))
     }
 
     fn move_dead(&mut self, open: &Open, to: &Arc<str>) -> rusqlite::Result<()> {

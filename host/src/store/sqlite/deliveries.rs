@@ -186,7 +186,7 @@ impl Group<'_> {
             })?;
         }
         match order {
-            Some((key, endpoint)) if next != DeliveryState::Retrying => self.claim_next(key, &endpoint),
+            Some((key, endpoint)) if next != DeliveryState::Retrying => self.claim_next(key, &endpoint, ended_at),
             _ => Ok(None),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use super::dead_letters::Death;
 use super::group::Group;
 use super::runs::PARK_CHUNK;
@@ -15,6 +17,20 @@ const RUNS_CHUNK: usize = PARK_CHUNK / 5;
 
 /// What an operator reads beside `plugin_forgotten`.
 const DETAIL: &str = "the plugin was forgotten while this run was parked";
+
+/// What forgetting a plugin would come to.
+pub(super) fn would_forget(connection: &Connection, plugin: &str) -> rusqlite::Result<Forgotten> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM plugin WHERE name = ?1),
+                coalesce((SELECT sum(count) FROM tally
+                          WHERE kind = 'run' AND name = ?1 AND state IN ('pending', 'retrying', 'parked')), 0),
+                (SELECT count(*) FROM plugin_state WHERE plugin = ?1)",
+        [plugin],
+        |row| {
+            Ok(Forgotten { known: row.get(0)?, runs: unsigned(row.get(1)?), in_flight: 0, keys: unsigned(row.get(2)?) })
+        },
+    )
+}
 
 impl Group<'_> {
     /// Ends some parked runs. Returns how many; none means that no more are left.
@@ -47,7 +63,7 @@ impl Group<'_> {
             self.tally.run(plugin, RunState::Parked, -1);
             self.tally.run(plugin, end, 1);
             if let Some(key) = order {
-                self.free_behind_run(key)?;
+                self.free_behind_run(key, now)?;
             }
         }
         Ok(parked.len() as u64)

@@ -11,7 +11,7 @@ use super::group::Group;
 use super::lookup::Names;
 use super::queries::{self, EXPORT_BYTES_MAX, EXPORT_LETTERS_MAX};
 use super::select::ENTITY_EVENTS_MAX;
-use super::{SMALL, SqliteStore, bulk, lookup, purge, sweep, trace};
+use super::{SMALL, SqliteStore, bulk, forget, lookup, purge, sweep, trace};
 use crate::clock::Timestamp;
 use crate::store::{
     Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryFilter, DeliverySeq,
@@ -97,7 +97,7 @@ impl SqliteStore {
         self.readers.read(move |connection| purge::events(connection, &purge)).await
     }
 
-    async fn purge_all(&self, mut purge: Purge) -> Result<Purged, StoreError> {
+    async fn purge_all(&self, mut purge: Purge, now: Timestamp) -> Result<Purged, StoreError> {
         let mut events = self.doomed(&purge).await?;
         let (all, counted) = (events.clone(), purge.clone());
         let counted = self.readers.read(move |connection| purge::count(connection, &all, &counted)).await?;
@@ -107,14 +107,19 @@ impl SqliteStore {
             if !given_back.is_empty() {
                 self.release_all(given_back).await?;
             }
-            return Ok(counted);
+            if purge.dry_run {
+                return Ok(counted);
+            }
+            // Nothing was deleted, for there is nothing or it is not to be yet.
+            let Purged { waiting, in_flight, mentioned_in, .. } = counted;
+            return Ok(Purged { waiting, in_flight, mentioned_in, done: !refused, ..Purged::default() });
         }
         let mut purged = Purged { mentioned_in: counted.mentioned_in, done: true, ..Purged::default() };
         self.release_all(given_back).await?;
         loop {
             for chunk in events.chunks(purge::EVENTS_CHUNK) {
                 let (chunk, part) = (chunk.to_vec(), purge.clone());
-                let part = self.write(SMALL, move |group| group.purge_some(&chunk, &part)).await?;
+                let part = self.write(SMALL, move |group| group.purge_some(&chunk, &part, now)).await?;
                 purged.events += part.events;
                 purged.deliveries += part.deliveries;
                 purged.attempts += part.attempts;
@@ -123,8 +128,9 @@ impl SqliteStore {
                 purged.in_flight += part.in_flight;
             }
             // Of an entity with very many events, only so many are found at a time.
-            if purged.in_flight > 0 || events.len() < ENTITY_EVENTS_MAX {
-                purged.done = purged.in_flight == 0;
+            let is_left = purged.in_flight > 0 || (purged.waiting > 0 && !purge.discard_waiting);
+            if is_left || events.len() < ENTITY_EVENTS_MAX {
+                purged.done = !is_left;
                 return Ok(purged);
             }
             events = self.doomed(&purge).await?;
@@ -207,8 +213,8 @@ impl History for SqliteStore {
         self.readers.read(move |connection| trace::trace(connection, &sought)).boxed()
     }
 
-    fn purge(&self, purge: Purge) -> BoxFuture<'_, Result<Purged, StoreError>> {
-        self.purge_all(purge).boxed()
+    fn purge(&self, purge: Purge, now: Timestamp) -> BoxFuture<'_, Result<Purged, StoreError>> {
+        self.purge_all(purge, now).boxed()
     }
 
     fn rewrite(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -218,6 +224,10 @@ impl History for SqliteStore {
             answer.await.map_err(|_| StoreError::Closed)?
         }
         .boxed()
+    }
+
+    fn would_forget(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<Forgotten, StoreError>> {
+        self.readers.read(move |connection| forget::would_forget(connection, &plugin)).boxed()
     }
 
     fn forget_plugin(

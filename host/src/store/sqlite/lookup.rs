@@ -29,6 +29,8 @@ pub(super) struct Segment {
     names: Names,
     first_seq: i64,
     last_seq: i64,
+    /// How many names that is.
+    count: i64,
     lines: Vec<u8>,
 }
 
@@ -75,13 +77,14 @@ fn segment(connection: &Connection, names: Names, first_seq: i64, last_seq: i64)
         "SELECT seq, {column} FROM {kind} WHERE seq BETWEEN ?1 AND ?2 AND {column} IS NOT NULL ORDER BY seq"
     ))?;
     let mut rows = select.query((first_seq, last_seq))?;
-    let mut lines = Vec::new();
+    let (mut lines, mut count) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
+        count += 1;
         let offset = row.get::<_, i64>(0)? - first_seq;
         lines.extend(kept(&bytes_at(row, 1)?.unwrap_or_default()));
         lines.extend(format!("\t{offset}\n").into_bytes());
     }
-    Ok(Segment { names, first_seq, last_seq, lines })
+    Ok(Segment { names, first_seq, last_seq, count, lines })
 }
 
 /// The next segment that is to be written, where there are rows enough for one.
@@ -125,12 +128,8 @@ pub(super) fn find(
     while let Some(row) = rows.next()? {
         let first: i64 = row.get(0)?;
         for line in row.get_ref(1)?.as_blob()?.rsplit(|byte| *byte == b'\n') {
-            let Some(tab) = line.iter().rposition(|byte| *byte == b'\t') else { continue };
-            if !wanted.fits(&line[..tab]) {
-                continue;
-            }
-            let offset = std::str::from_utf8(&line[tab + 1..]).ok().and_then(|digits| digits.parse::<i64>().ok());
-            let Some(seq) = offset.map(|offset| first + offset) else { continue };
+            let Some((_, offset)) = name_and_offset(line).filter(|(name, _)| wanted.fits(name)) else { continue };
+            let seq = first + offset;
             if is(seq)? {
                 found.push(seq);
                 if found.len() == limit {
@@ -140,6 +139,24 @@ pub(super) fn find(
         }
     }
     Ok(found)
+}
+
+/// What a line says.
+fn name_and_offset(line: &[u8]) -> Option<(&[u8], i64)> {
+    let tab = line.iter().rposition(|byte| *byte == b'\t')?;
+    let offset = std::str::from_utf8(&line[tab + 1..]).ok()?.parse().ok()?;
+    Some((&line[..tab], offset))
+}
+
+/// The lines but for those of positions that `is_gone` names.
+fn without(lines: &[u8], is_gone: impl Fn(i64) -> bool) -> Vec<u8> {
+    let stays = |line: &&[u8]| name_and_offset(line).is_none_or(|(_, offset)| !is_gone(offset));
+    lines
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| stays(&line.trim_ascii_end()))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 /// Which names are wanted.
@@ -177,12 +194,22 @@ impl Wanted {
 impl Group<'_> {
     /// Writes a segment, unless somebody else has, and removes those whose rows are gone.
     pub(super) fn write_segment(&mut self, segment: &Segment) -> rusqlite::Result<()> {
-        let Segment { names, first_seq, last_seq, lines } = segment;
+        let Segment { names, first_seq, last_seq, count, lines } = segment;
+        // A purge since it was read would find its name written anew.
+        if self.count_named(segment)? != *count {
+            return Ok(());
+        }
         self.cached(
             "INSERT INTO lookup (kind, last_seq, first_seq, names) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
         )?
         .execute((names.kind(), last_seq, first_seq, lines))?;
         self.forget_segments(*names)
+    }
+
+    fn count_named(&self, Segment { names, first_seq, last_seq, .. }: &Segment) -> rusqlite::Result<i64> {
+        let (kind, column) = (names.kind(), names.column());
+        let sql = format!("SELECT count(*) FROM {kind} WHERE seq BETWEEN ?1 AND ?2 AND {column} IS NOT NULL");
+        self.cached(&sql)?.query_row((first_seq, last_seq), |row| row.get(0))
     }
 
     /// Removes segments without a row, so that they go with what they name.
@@ -200,7 +227,7 @@ impl Group<'_> {
     pub(super) fn rewrite_segments(&mut self, names: Names, mut seqs: Vec<i64>) -> rusqlite::Result<()> {
         seqs.sort_unstable();
         let mut done_to = i64::MIN;
-        for seq in seqs {
+        for &seq in &seqs {
             if seq <= done_to {
                 continue;
             }
@@ -212,11 +239,14 @@ impl Group<'_> {
                 .optional()?;
             // The rest are in no segment yet.
             let Some((first_seq, last_seq)) = bounds else { break };
-            let segment = segment(self.connection(), names, first_seq, last_seq)?;
+            let lines: Vec<u8> = self
+                .cached("SELECT names FROM lookup WHERE kind = ?1 AND last_seq = ?2")?
+                .query_row((names.kind(), last_seq), |row| row.get(0))?;
+            let lines = without(&lines, |offset| seqs.binary_search(&(first_seq + offset)).is_ok());
             self.cached("UPDATE lookup SET names = ?3 WHERE kind = ?1 AND last_seq = ?2")?.execute((
                 names.kind(),
                 last_seq,
-                segment.lines,
+                lines,
             ))?;
             done_to = last_seq;
         }

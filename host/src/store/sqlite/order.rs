@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rusqlite::OptionalExtension;
 
 use super::group::Group;
+use crate::clock::Timestamp;
 use crate::event::OrderKey;
 use crate::store::{ClaimedDelivery, DeliverySeq, EventSeq};
 
@@ -55,26 +56,32 @@ impl Group<'_> {
     }
 
     /// A delivery of this key to this endpoint has ended: claims the one whose turn it is, where one waits for that.
-    pub(super) fn claim_next(&self, key: OrderKey, endpoint: &Arc<str>) -> rusqlite::Result<Option<ClaimedDelivery>> {
+    /// It is due since `now`.
+    pub(super) fn claim_next(
+        &self,
+        key: OrderKey,
+        endpoint: &Arc<str>,
+        now: Timestamp,
+    ) -> rusqlite::Result<Option<ClaimedDelivery>> {
         let Some(next) = self.next_in_turn(key, endpoint)? else { return Ok(None) };
-        self.cached("UPDATE delivery SET due_at = created_at, claimed_by = ?2 WHERE seq = ?1")?
-            .execute((next.0, self.host))?;
+        self.cached("UPDATE delivery SET due_at = ?3, claimed_by = ?2 WHERE seq = ?1")?
+            .execute((next.0, self.host, now.0))?;
         self.delivery(next, endpoint).map(Some)
     }
 
     /// As [`Self::claim_next`], but leaves it to whoever claims it. Returns whether there was one.
-    pub(super) fn free_next(&self, key: OrderKey, endpoint: &str) -> rusqlite::Result<bool> {
+    pub(super) fn free_next(&self, key: OrderKey, endpoint: &str, now: Timestamp) -> rusqlite::Result<bool> {
         let Some(next) = self.next_in_turn(key, endpoint)? else { return Ok(false) };
-        self.cached("UPDATE delivery SET due_at = created_at WHERE seq = ?1")?.execute([next.0])?;
+        self.cached("UPDATE delivery SET due_at = ?2 WHERE seq = ?1")?.execute((next.0, now.0))?;
         Ok(true)
     }
 
     /// A run of this key has ended: frees what it alone preceded. Returns the endpoints that have work now.
-    pub(super) fn free_behind_run(&self, key: OrderKey) -> rusqlite::Result<Vec<Arc<str>>> {
+    pub(super) fn free_behind_run(&self, key: OrderKey, now: Timestamp) -> rusqlite::Result<Vec<Arc<str>>> {
         let mut freed = Vec::new();
         let mut last: Option<Arc<str>> = None;
         while let Some(endpoint) = self.endpoint_after(key, last.as_deref().unwrap_or_default())? {
-            if self.free_next(key, &endpoint)? {
+            if self.free_next(key, &endpoint, now)? {
                 freed.push(Arc::clone(&endpoint));
             }
             last = Some(endpoint);

@@ -6,10 +6,11 @@ use super::group::Group;
 use super::lookup::Names;
 use super::select;
 use super::state::{RunState, parse_delivery_state, unsigned};
+use crate::clock::Timestamp;
 use crate::store::{DeliverySeq, DeliveryState, EventSeq, Purge, Purged};
 
 /// Events deleted in one commit.
-pub(super) const EVENTS_CHUNK: usize = 200;
+pub(super) const EVENTS_CHUNK: usize = 50;
 
 /// One delivery of an event that is to go.
 struct Delivery {
@@ -57,18 +58,7 @@ fn waits(state: DeliveryState) -> bool {
 
 /// The events that are to go, newest first, some of them at most.
 pub(super) fn events(connection: &Connection, purge: &Purge) -> rusqlite::Result<Vec<i64>> {
-    let mut events = select::events_of_entity(connection, &purge.entity_id)?;
-    if let Some(kind) = &purge.entity_type {
-        let mut select = connection.prepare_cached("SELECT entity_type = ?2 FROM event WHERE seq = ?1")?;
-        let mut of_kind = Vec::new();
-        for seq in events {
-            if select.query_row((seq, kind), |row| row.get::<_, bool>(0)).optional()? == Some(true) {
-                of_kind.push(seq);
-            }
-        }
-        events = of_kind;
-    }
-    Ok(events)
+    select::events_of_entity(connection, &purge.entity_id, purge.entity_type.as_deref())
 }
 
 /// What deleting them would come to. Deliveries in `given_back` count as waiting: nobody has begun to send them.
@@ -137,15 +127,15 @@ fn doomed(connection: &Connection, seq: i64) -> rusqlite::Result<Option<Doomed>>
 impl Group<'_> {
     /// Deletes these events, but for those that somebody works on or, unless it goes too, waits. What was there is
     /// overwritten with zeros.
-    pub(super) fn purge_some(&mut self, events: &[i64], purge: &Purge) -> rusqlite::Result<Purged> {
+    pub(super) fn purge_some(&mut self, events: &[i64], purge: &Purge, now: Timestamp) -> rusqlite::Result<Purged> {
         self.keep_sequences()?;
         self.connection().pragma_update(None, "secure_delete", true)?;
-        let purged = self.purge_each(events, purge);
+        let purged = self.purge_each(events, purge, now);
         self.connection().pragma_update(None, "secure_delete", false)?;
         purged
     }
 
-    fn purge_each(&mut self, events: &[i64], purge: &Purge) -> rusqlite::Result<Purged> {
+    fn purge_each(&mut self, events: &[i64], purge: &Purge, now: Timestamp) -> rusqlite::Result<Purged> {
         let mut purged = Purged::default();
         let (mut gone, mut gone_deliveries) = (Vec::new(), Vec::new());
         for seq in events {
@@ -160,7 +150,7 @@ impl Group<'_> {
             purged.deliveries += doomed.deliveries.len() as u64;
             purged.waiting += waiting;
             purged.dead_letters += self.delete_letters_of(doomed.seq, &doomed.key)?;
-            purged.attempts += self.delete_doomed(&doomed)?;
+            purged.attempts += self.delete_doomed(&doomed, now)?;
             gone.push(doomed.seq);
             gone_deliveries.extend(doomed.deliveries.iter().map(|delivery| delivery.seq));
         }
@@ -170,7 +160,7 @@ impl Group<'_> {
     }
 
     /// Returns how many attempts that were.
-    fn delete_doomed(&mut self, doomed: &Doomed) -> rusqlite::Result<u64> {
+    fn delete_doomed(&mut self, doomed: &Doomed, now: Timestamp) -> rusqlite::Result<u64> {
         let mut attempts = 0;
         let (mut orders_at, mut orders) = (Vec::new(), Vec::new());
         for delivery in &doomed.deliveries {
@@ -191,10 +181,10 @@ impl Group<'_> {
         self.tally.event(doomed.routed, -1);
         // What waited for them in their order is due now.
         for (key, endpoint) in orders_at {
-            self.free_next(key, endpoint)?;
+            self.free_next(key, endpoint, now)?;
         }
         for key in orders {
-            self.free_behind_run(key)?;
+            self.free_behind_run(key, now)?;
         }
         Ok(attempts)
     }

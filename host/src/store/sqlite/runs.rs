@@ -204,7 +204,7 @@ impl Group<'_> {
         }
         self.end_run(completion, &open, &end)?;
         if let (Some(key), false) = (open.order, end.state.is_open()) {
-            written.freed = self.free_behind_run(key)?;
+            written.freed = self.free_behind_run(key, completion.ended_at)?;
         }
         Ok(Completed::Ended(written))
     }
@@ -298,17 +298,24 @@ impl Group<'_> {
 
     /// Parks some runs that nobody holds. Returns how many; none means that no more are left.
     pub(super) fn park_some(&mut self, plugin: &str) -> rusqlite::Result<u64> {
-        let pending = self.move_runs(plugin, RunState::Pending, RunState::Parked)?;
-        let retrying = self.move_runs(plugin, RunState::Retrying, RunState::Parked)?;
+        let pending = self.move_runs(plugin, RunState::Pending, RunState::Parked, None)?;
+        let retrying = self.move_runs(plugin, RunState::Retrying, RunState::Parked, None)?;
         Ok(pending + retrying)
     }
 
-    /// Puts some parked runs back to pending, due since they were accepted or last due.
-    pub(super) fn unpark_some(&mut self, plugin: &str) -> rusqlite::Result<u64> {
-        self.move_runs(plugin, RunState::Parked, RunState::Pending)
+    /// Puts some parked runs back to pending, due since `now`: how long they were parked is no time in which they could
+    /// have been called.
+    pub(super) fn unpark_some(&mut self, plugin: &str, now: Timestamp) -> rusqlite::Result<u64> {
+        self.move_runs(plugin, RunState::Parked, RunState::Pending, Some(now))
     }
 
-    fn move_runs(&mut self, plugin: &str, from: RunState, to: RunState) -> rusqlite::Result<u64> {
+    fn move_runs(
+        &mut self,
+        plugin: &str,
+        from: RunState,
+        to: RunState,
+        due_at: Option<Timestamp>,
+    ) -> rusqlite::Result<u64> {
         let chosen = match from {
             RunState::Parked => "INDEXED BY run_parked WHERE plugin = ?1 AND state = 'parked'",
             RunState::Pending => {
@@ -322,10 +329,10 @@ impl Group<'_> {
         };
         let moved = self
             .cached(&format!(
-                "UPDATE run SET state = ?2 WHERE plugin = ?1 AND event_seq IN
+                "UPDATE run SET state = ?2, due_at = coalesce(?3, due_at) WHERE plugin = ?1 AND event_seq IN
                    (SELECT event_seq FROM run {chosen} LIMIT {PARK_CHUNK})"
             ))?
-            .execute((plugin, to.as_str()))?;
+            .execute((plugin, to.as_str(), due_at.map(|at| at.0)))?;
         let moved = i64::try_from(moved).unwrap_or(i64::MAX);
         self.tally.run(plugin, from, -moved);
         self.tally.run(plugin, to, moved);

@@ -206,7 +206,7 @@ pub(super) fn letters(connection: &Connection, filter: &DeadLetterFilter) -> rus
         selection.add("x.event_key = ?", [key.clone().into()]);
     }
     if let Some(entity) = &filter.entity_id {
-        let events = events_of_entity(connection, entity)?;
+        let events = events_of_entity(connection, entity, None)?;
         selection.add("x.event_seq IN (SELECT value FROM json_each(?))", [as_json(&events)]);
     }
     Ok(selection)
@@ -231,9 +231,18 @@ fn deliveries_named(connection: &Connection, ids: &[&str]) -> rusqlite::Result<V
     })
 }
 
-/// The newest events of the entity with exactly this id, newest first.
-pub(super) fn events_of_entity(connection: &Connection, entity: &str) -> rusqlite::Result<Vec<i64>> {
-    let is = |seq: i64| is_named(connection, "SELECT entity_id = ?2 FROM event WHERE seq = ?1", seq, entity);
+/// The newest events of the entity with exactly this id, and of this type where one is named, newest first.
+pub(super) fn events_of_entity(
+    connection: &Connection,
+    entity: &str,
+    entity_type: Option<&str>,
+) -> rusqlite::Result<Vec<i64>> {
+    let mut select = connection
+        .prepare_cached("SELECT entity_id = ?2 AND (?3 IS NULL OR entity_type = ?3) FROM event WHERE seq = ?1")?;
+    let is = |seq: i64| {
+        let same = select.query_row((seq, entity, entity_type), |row| row.get::<_, Option<bool>>(0)).optional()?;
+        Ok(same.flatten().unwrap_or(false))
+    };
     lookup::find(connection, Names::Entities, &Wanted::exactly(entity), ENTITY_EVENTS_MAX, is)
 }
 
@@ -268,7 +277,7 @@ fn events_meant(
 ) -> rusqlite::Result<Option<Vec<i64>>> {
     let by_key = key.map(|key| event_with_key(connection, key)).transpose()?;
     let by_key = by_key.map(|seq| seq.into_iter().collect::<Vec<_>>());
-    let by_entity = entity.map(|entity| events_of_entity(connection, entity)).transpose()?;
+    let by_entity = entity.map(|entity| events_of_entity(connection, entity, None)).transpose()?;
     Ok(match (by_key, by_entity) {
         (Some(mut by_key), Some(by_entity)) => {
             by_key.retain(|seq| by_entity.contains(seq));

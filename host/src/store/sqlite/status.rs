@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::dead_letters::reason_at;
 use super::endpoints;
+use super::order::BEHIND;
 use super::pause::pauses;
 use super::state::{parse_delivery_state, unsigned};
 use super::waiting::backlogs;
@@ -101,8 +102,14 @@ pub(super) fn is_idle(connection: &Connection, endpoints: &[Arc<str>]) -> rusqli
     if open("run", None)? > 0 {
         return Ok(false);
     }
+    // What precedes a delivery that waits for its turn counts by itself, or is parked.
+    let mut behind = connection.prepare_cached(
+        "SELECT count(*) FROM delivery INDEXED BY delivery_claimable
+         WHERE endpoint = ?1 AND claimed_by IS NULL AND state IN ('pending', 'retrying') AND due_at = ?2",
+    )?;
     for endpoint in endpoints {
-        if open("delivery", Some(endpoint))? > 0 {
+        let waiting = open("delivery", Some(endpoint))?;
+        if waiting > 0 && waiting > behind.query_row((endpoint, BEHIND), |row| row.get(0))? {
             return Ok(false);
         }
     }

@@ -120,7 +120,7 @@ impl Group<'_> {
         self.tally.run(&run.plugin, before, -1);
         self.tally.run(&run.plugin, RunState::Dead, 1);
         if let Some(key) = order {
-            self.free_behind_run(key)?;
+            self.free_behind_run(key, now)?;
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ pub(super) fn trace(connection: &Connection, sought: &Sought) -> rusqlite::Resul
     match sought {
         Sought::Event(seq) => Ok(event(connection, seq.0)?.into_iter().collect()),
         Sought::DeadLetter(id) => dead_letter(connection, *id),
-        Sought::Entity(id) => events(connection, select::events_of_entity(connection, id)?),
+        Sought::Entity(id) => events(connection, select::events_of_entity(connection, id, None)?),
         Sought::Any(text) => any(connection, text),
     }
 }
@@ -53,7 +53,7 @@ fn any(connection: &Connection, text: &str) -> rusqlite::Result<Vec<Found>> {
             return Ok(found);
         }
     }
-    let of_entity = select::events_of_entity(connection, text)?;
+    let of_entity = select::events_of_entity(connection, text, None)?;
     let numbered = text.parse().map_or(Ok(Vec::new()), |number| by_number(connection, number))?;
     match (of_entity.is_empty(), numbered.len()) {
         (false, 0) => return events(connection, of_entity),
@@ -121,7 +121,7 @@ fn by_beginning(connection: &Connection, text: &str) -> rusqlite::Result<Vec<Fou
     })?;
     match &entities[..] {
         [] => Ok(Vec::new()),
-        [(id, _)] => events(connection, select::events_of_entity(connection, id)?),
+        [(id, _)] => events(connection, select::events_of_entity(connection, id, None)?),
         _ => {
             let candidate = |(id, kind): (String, String)| Candidate { id, what: format!("the {kind}") };
             Ok(entities.into_iter().map(candidate).map(Found::Candidate).collect())

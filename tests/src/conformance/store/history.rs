@@ -404,13 +404,15 @@ pub async fn forgets_a_plugin(stores: impl Factory) {
     for (fate, state) in [(ParkedFate::Die, "dead"), (ParkedFate::Discard, "discarded")] {
         let store = stores();
         let known = |name: &str| KnownPlugin { name: name.into(), subjects: Vec::new(), digest: "d".into() };
-        store.remember_plugin(known("orders")).await.unwrap();
-        store.remember_plugin(known("invoices")).await.unwrap();
+        store.remember_plugin(known("orders"), START).await.unwrap();
+        store.remember_plugin(known("invoices"), START).await.unwrap();
         for index in 0..3 {
             accept(&*store, &format!("parked-{index}"), &["orders", "invoices"], RunStart::Parked, START).await;
         }
         accept(&*store, "waiting", &["orders"], OPEN, START).await;
         accept(&*store, "held", &["orders"], HERE, START).await;
+        let would = store.would_forget("orders".into()).await.unwrap();
+        assert_eq!(would, Forgotten { known: true, runs: 5, in_flight: 0, keys: 0 });
         let forgotten = store.forget_plugin("orders".into(), fate, at(7)).await.unwrap();
         assert_eq!(forgotten, Forgotten { known: true, runs: 4, in_flight: 1, keys: 0 });
         assert_eq!(store.known_plugins().await.unwrap(), [known("invoices")]);
@@ -423,6 +425,7 @@ pub async fn forgets_a_plugin(stores: impl Factory) {
         assert!(letters.iter().all(|letter| letter.reason == Reason::PluginForgotten && letter.died_at == at(7)));
         let again = store.forget_plugin("orders".into(), fate, at(8)).await.unwrap();
         assert_eq!((again.known, again.runs), (false, 0));
+        assert!(!store.would_forget("nobody".into()).await.unwrap().is_something());
         // Should it come back, what died is redriven through it.
         store.redrive(DeadLetterFilter::default(), at(9)).await.unwrap();
         assert_eq!(due_runs(&*store, "orders", at(9)).await.len(), died);
@@ -456,11 +459,11 @@ pub async fn purges_an_entity(stores: impl Factory) {
         store.accept(vec![arrival(event_with_body(&key, "another body"), &[], HERE)], at(4)).await.unwrap();
         accept(&*store, &format!("unrouted-{entity}"), &[], HERE, START).await;
     }
-    let counted = store.purge(Purge { dry_run: true, ..purge("x") }).await.unwrap();
+    let counted = store.purge(Purge { dry_run: true, ..purge("x") }, START).await.unwrap();
     assert_eq!((counted.events, counted.deliveries, counted.attempts, counted.dead_letters), (1, 1, 2, 2));
     assert_eq!((counted.waiting, counted.in_flight, counted.done), (0, 0, false));
     assert_eq!(status(&*store).await.events, 4, "a dry run deletes nothing");
-    let purged = store.purge(purge("x")).await.unwrap();
+    let purged = store.purge(purge("x"), START).await.unwrap();
     assert_eq!((purged.events, purged.deliveries, purged.attempts, purged.dead_letters), (1, 1, 2, 2));
     assert!(purged.done);
     assert!(traced(&*store, "x").await.is_empty());
@@ -473,17 +476,17 @@ pub async fn purges_an_entity(stores: impl Factory) {
 
     let open = accept_of(&*store, "x-open", "x").await;
     store.release(vec![(open, "orders".into())], Vec::new()).await.unwrap();
-    let refused = store.purge(purge("x")).await.unwrap();
-    assert_eq!((refused.events, refused.waiting, refused.done), (1, 1, false));
+    let refused = store.purge(purge("x"), START).await.unwrap();
+    assert_eq!((refused.events, refused.waiting, refused.done), (0, 1, false));
     assert_eq!(traced(&*store, "x").await.len(), 1, "nothing was deleted");
     let held = due_runs(&*store, "orders", at(9)).await;
     assert_eq!(held, [(open, 0)]);
-    let busy = store.purge(Purge { discard_waiting: true, ..purge("x") }).await.unwrap();
+    let busy = store.purge(Purge { discard_waiting: true, ..purge("x") }, START).await.unwrap();
     assert_eq!((busy.in_flight, busy.done), (1, false));
     store.release(vec![(open, "orders".into())], Vec::new()).await.unwrap();
     let of_other_type = Purge { entity_type: Some("customer".to_owned()), discard_waiting: true, ..purge("x") };
-    assert_eq!(store.purge(of_other_type).await.unwrap().events, 0);
-    let given_up = store.purge(Purge { discard_waiting: true, ..purge("x") }).await.unwrap();
+    assert_eq!(store.purge(of_other_type, START).await.unwrap().events, 0);
+    let given_up = store.purge(Purge { discard_waiting: true, ..purge("x") }, START).await.unwrap();
     assert_eq!((given_up.events, given_up.waiting, given_up.done), (1, 1, true));
     assert!(due_runs(&*store, "orders", at(99)).await.is_empty());
     store.rewrite().await.unwrap();

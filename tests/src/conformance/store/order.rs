@@ -134,7 +134,7 @@ pub async fn a_parked_run_holds_its_key(stores: impl Factory) {
     let (later, place) = deliver(&*store, "b", CHAIR, Claim::Here).await;
     assert_eq!(place, Place::Behind);
     let plugin = KnownPlugin { name: "orders".into(), subjects: vec![">".to_owned()], digest: "d1".into() };
-    assert_eq!(store.remember_plugin(plugin).await.unwrap(), 1);
+    assert_eq!(store.remember_plugin(plugin, at(9)).await.unwrap(), 1);
     assert_eq!(due(&*store, "shop", at(10)).await, [], "it is back, and has not run");
     assert_eq!(due_runs(&*store, "orders", at(10)).await, [(parked, 0)]);
     let written = complete(&*store, parked, RunOutcome::Produced(vec![ordered("a", "shop", 0, Claim::Here)])).await;
@@ -172,7 +172,7 @@ pub async fn the_order_outlives_its_host(stores: impl Factory) {
     store.release(Vec::new(), vec![b]).await.unwrap();
     let (c, place) = deliver(&*store, "c", CHAIR, Claim::Here).await;
     assert_eq!(place, Place::Behind);
-    assert_eq!(due(&*store, "shop", at(10)).await, [b]);
+    assert_eq!(due(&*store, "shop", at(1_000)).await, [b]);
     assert_eq!(end(&*store, b, 1, Transition::Delivered).await, [c]);
 }
 
@@ -208,7 +208,7 @@ pub async fn one_made_due_early_waits_all_the_same(stores: impl Factory) {
     let (late, _) = deliver(&*store, "late", CHAIR, Claim::Here).await;
     assert_eq!(due(&*store, "shop", Timestamp(i64::MAX)).await, [], "not even at the end of time");
     let plugin = KnownPlugin { name: "orders".into(), subjects: vec![">".to_owned()], digest: "d1".into() };
-    store.remember_plugin(plugin).await.unwrap();
+    store.remember_plugin(plugin, at(9)).await.unwrap();
     assert_eq!(due_runs(&*store, "orders", at(10)).await, [(early, 0)]);
     assert_eq!(complete(&*store, early, RunOutcome::Produced(Vec::new())).await.freed, [Arc::<str>::from("shop")]);
     assert_eq!(due(&*store, "shop", at(10)).await, [late]);

@@ -135,7 +135,7 @@ pub async fn parks_and_unparks_runs(stores: impl Factory) {
     assert_eq!(due_runs(&*store, "orders", at(1000)).await, []);
     assert_eq!(due_runs(&*store, "invoices", at(1000)).await, [(waiting, 0)]);
     let plugin = KnownPlugin { name: "orders".into(), subjects: vec!["fraiseql.>".to_owned()], digest: "d2".into() };
-    assert_eq!(store.remember_plugin(plugin).await.unwrap(), 4);
+    assert_eq!(store.remember_plugin(plugin, at(3)).await.unwrap(), 4);
     let due = due_runs(&*store, "orders", at(1000)).await;
     assert_eq!(due, [(born_parked, 0), (gone_missing, 0), (waiting, 0), (retrying, 1)]);
 }
@@ -149,7 +149,7 @@ pub async fn remembers_plugins(stores: impl Factory) {
         digest: digest.into(),
     };
     for known in [plugin("b", "1"), plugin("a", "1"), plugin("b", "2")] {
-        assert_eq!(store.remember_plugin(known).await.unwrap(), 0);
+        assert_eq!(store.remember_plugin(known, at(3)).await.unwrap(), 0);
     }
     assert_eq!(store.known_plugins().await.unwrap(), [plugin("a", "1"), plugin("b", "2")]);
     store.heartbeat(at(5)).await.unwrap();
