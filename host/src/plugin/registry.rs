@@ -354,6 +354,8 @@ impl Registry {
 
     /// All plugins at once, so that the store commits them together: one sync of the disk, and not one for each plugin.
     async fn settle_in_turn(&self) -> Result<(), StoreError> {
+        // A plugin that is back claims what could not be given up when it went.
+        self.give_back(Vec::new()).await?;
         let each = self.statuses().into_iter().map(|(name, status)| self.settle_one(name, status));
         try_join_all(each).await?;
         Ok(())

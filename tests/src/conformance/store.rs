@@ -62,9 +62,10 @@ pub use self::history::{
 };
 pub use self::order::{
     a_dead_letter_frees_its_key, a_delivery_waits_for_earlier_runs, a_delivery_waits_for_the_one_before_it,
-    a_parked_run_holds_its_key, a_redrive_is_out_of_order, an_operator_frees_the_next,
-    forgetting_a_plugin_frees_what_waits_for_it, one_made_due_early_waits_all_the_same, the_order_outlives_its_host,
-    webhooks_of_one_event_keep_the_plugins_order, what_keeps_no_order_waits_for_nothing,
+    a_parked_run_holds_its_key, a_redrive_is_out_of_order, a_turn_that_does_not_come_keeps_no_host_busy,
+    an_operator_frees_the_next, forgetting_a_plugin_frees_what_waits_for_it, one_made_due_early_waits_all_the_same,
+    the_order_outlives_its_host, webhooks_of_one_event_keep_the_plugins_order, what_had_no_turn_does_not_expire,
+    what_is_moved_keeps_its_order, what_keeps_no_order_waits_for_nothing,
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
@@ -123,6 +124,9 @@ macro_rules! for_each_store_property {
             a_delivery_waits_for_earlier_runs,
             a_dead_letter_frees_its_key,
             a_parked_run_holds_its_key,
+            a_turn_that_does_not_come_keeps_no_host_busy,
+            what_had_no_turn_does_not_expire,
+            what_is_moved_keeps_its_order,
             a_redrive_is_out_of_order,
             an_operator_frees_the_next,
             forgetting_a_plugin_frees_what_waits_for_it,

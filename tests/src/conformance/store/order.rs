@@ -9,7 +9,7 @@ use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::event::OrderKey;
 use wirehook::store::{
-    Acceptance, Arrival, Claim, ClaimedDelivery, Completed, DeadLetterFilter, DeliveryChange, DeliveryFilter,
+    Acceptance, Arrival, Backlog, Claim, ClaimedDelivery, Completed, DeadLetterFilter, DeliveryChange, DeliveryFilter,
     DeliverySeq, DeliveryTerms, DeliveryVerb, EventSeq, KnownPlugin, NewDelivery, NewRun, ParkedFate, Place,
     RunOutcome, RunStart, RunTerms, Store, Written,
 };
@@ -199,6 +199,54 @@ pub async fn what_keeps_no_order_waits_for_nothing(stores: impl Factory) {
         assert_eq!(complete(&*store, seq, RunOutcome::Produced(vec![new])).await.places, [Place::Here], "{id}");
     }
     assert_eq!(complete(&*store, first, RunOutcome::Produced(Vec::new())).await.freed, Vec::<Arc<str>>::new());
+}
+
+/// How long a delivery waits for its turn, or a run for its plugin, is no time in which it could have been tried.
+pub async fn what_had_no_turn_does_not_expire(stores: impl Factory) {
+    let store = stores();
+    let (a, _) = deliver(&*store, "a", CHAIR, Claim::Here).await;
+    let (b, _) = deliver(&*store, "b", CHAIR, Claim::Here).await;
+    let (c, _) = deliver(&*store, "c", CHAIR, Claim::Here).await;
+    let next = store.record_attempts(vec![attempt(a, 1, at(50_000), Transition::Delivered)]).await.unwrap();
+    assert_eq!(next[0].seq, b, "claimed for whoever ended the one before");
+    store.release(Vec::new(), vec![b]).await.unwrap();
+    let expire = |backlog| store.expire(backlog, at(40_000), at(60_000));
+    assert_eq!(expire(Backlog::Deliveries("shop".into())).await.unwrap(), 0);
+    let ids = vec![next[0].id.clone()];
+    let filter = DeliveryFilter { ids, ..DeliveryFilter::default() };
+    let discard = DeliveryChange { verb: DeliveryVerb::Discard, filter, after: None, given_back: Vec::new() };
+    assert_eq!(store.change_deliveries(discard, at(60_000)).await.unwrap().changed, 1);
+    assert_eq!(expire(Backlog::Deliveries("shop".into())).await.unwrap(), 0, "freed without an attempt");
+    assert_eq!(due(&*store, "shop", at(60_000)).await, [c]);
+
+    let parked = accept(&*store, "d", TABLE, RunStart::Parked).await;
+    let plugin = KnownPlugin { name: "orders".into(), subjects: vec![">".to_owned()], digest: "d1".into() };
+    store.remember_plugin(plugin, at(50_000)).await.unwrap();
+    assert_eq!(expire(Backlog::Runs("orders".into())).await.unwrap(), 0);
+    assert_eq!(due_runs(&*store, "orders", at(60_000)).await, [(parked, 0)]);
+}
+
+/// A renamed endpoint gets an entity's webhooks in their order.
+pub async fn what_is_moved_keeps_its_order(stores: impl Factory) {
+    let store = stores();
+    let (a, _) = deliver(&*store, "a", CHAIR, Claim::Open).await;
+    let (b, _) = deliver(&*store, "b", CHAIR, Claim::Open).await;
+    let verb = DeliveryVerb::Move { to: "depot".into() };
+    let moved = DeliveryChange { verb, filter: DeliveryFilter::default(), after: None, given_back: Vec::new() };
+    assert_eq!(store.change_deliveries(moved, at(1)).await.unwrap().changed, 2);
+    assert_eq!(due(&*store, "depot", at(9_999)).await, [a]);
+    assert_eq!(end(&*store, a, 1, Transition::Delivered).await, [b]);
+}
+
+/// Nothing happens by itself to what waits for a run whose plugin is away.
+pub async fn a_turn_that_does_not_come_keeps_no_host_busy(stores: impl Factory) {
+    let store = stores();
+    accept(&*store, "early", CHAIR, RunStart::Parked).await;
+    let (_, place) = deliver(&*store, "late", CHAIR, Claim::Here).await;
+    assert_eq!(place, Place::Behind);
+    assert!(store.is_idle(vec!["shop".into()]).await.unwrap());
+    deliver(&*store, "other", TABLE, Claim::Open).await;
+    assert!(!store.is_idle(vec!["shop".into()]).await.unwrap());
 }
 
 /// A wrong moment in which a delivery is due costs a look: it is not claimed.
