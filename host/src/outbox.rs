@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Timestamp};
@@ -15,13 +16,16 @@ use crate::plugin::pool::{Pool, Ran};
 use crate::plugin::state::StateSource;
 use crate::plugin::{CallFailure, Plugin};
 use crate::store::{
-    Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, Place, RunCompletion, RunOutcome, Store,
+    Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, Place, RunCompletion, RunOutcome, Store, StoreError,
 };
 
 pub mod webhook;
 
 /// Runs completed in one call to the store at most.
 const BATCH_RUNS_MAX: usize = 256;
+
+/// Batches on their way into the store at most, one behind the other: a batch need not wait for the commit of the one before it.
+const COMMITS_IN_FLIGHT_MAX: usize = 4;
 
 /// Runs between the workers and the outbox at most; then the workers wait.
 pub const RAN_QUEUE_MAX: usize = 1024;
@@ -58,29 +62,36 @@ pub struct Outbox {
 impl Outbox {
     /// Runs until every sender of `ran` is gone and what they sent is durable.
     pub async fn run(mut self, mut ran: mpsc::Receiver<Ran>) {
+        let mut commits = FuturesOrdered::new();
         let mut batch = Vec::with_capacity(BATCH_RUNS_MAX);
-        while ran.recv_many(&mut batch, BATCH_RUNS_MAX).await > 0 {
-            // Calls of one entity that were under way together end in any order; what comes in their order need not wait.
-            batch.sort_by_key(|ran| ran.run.seq);
-            self.complete(std::mem::take(&mut batch)).await;
+        loop {
+            tokio::select! {
+                biased;
+                Some(committed) = commits.next() => self.settle(committed),
+                taken = ran.recv_many(&mut batch, BATCH_RUNS_MAX), if commits.len() < COMMITS_IN_FLIGHT_MAX => {
+                    if taken == 0 {
+                        break;
+                    }
+                    commits.push_back(self.begin(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RUNS_MAX))));
+                }
+            }
+        }
+        while let Some(committed) = commits.next().await {
+            self.settle(committed);
         }
     }
 
-    async fn complete(&mut self, batch: Vec<Ran>) {
+    /// Judges `batch`. The first poll of what is returned hands it to the store.
+    fn begin(&self, mut batch: Vec<Ran>) -> impl Future<Output = Option<Committed>> + use<> {
+        // Calls of one entity that were under way together end in any order; what comes in their order need not wait.
+        batch.sort_by_key(|ran| ran.run.seq);
         let now = self.clock.now();
         let completions: Vec<_> = batch.iter().map(|ran| self.completion(ran, now)).collect();
-        // The plugins' work is not done again because a disk failed: what they returned waits here until it is durable.
-        // Memory stays bounded, for the workers wait behind this queue.
-        let completed = loop {
-            match self.store.complete_runs(completions.clone()).await {
-                Ok(completed) => break completed,
-                Err(crate::store::StoreError::Closed) => return,
-                Err(error) => {
-                    tracing::error!(%error, runs = completions.len(), "runs could not be completed; trying again");
-                    tokio::time::sleep(COMMIT_RETRY_DELAY).await;
-                }
-            }
-        };
+        commit(Arc::clone(&self.store), batch, completions)
+    }
+
+    fn settle(&mut self, committed: Option<Committed>) {
+        let Some(Committed { batch, completions, completed }) = committed else { return };
         for ((ran, completion), completed) in batch.into_iter().zip(completions).zip(completed) {
             self.settle_state(&completion, &completed);
             self.hand_over(ran, completion, completed);
@@ -226,6 +237,28 @@ impl Outbox {
             RunOutcome::Parked => &counts.parked,
         };
         counter.inc();
+    }
+}
+
+/// A batch that is durable, and what became of each of its runs.
+struct Committed {
+    batch: Vec<Ran>,
+    completions: Vec<RunCompletion>,
+    completed: Vec<Completed>,
+}
+
+/// The plugins' work is not done again because a disk failed: what they returned waits here until it is durable. Memory stays
+/// bounded, for the workers wait behind this. `None` where the store was closed.
+async fn commit(store: Arc<dyn Store>, batch: Vec<Ran>, completions: Vec<RunCompletion>) -> Option<Committed> {
+    loop {
+        match store.complete_runs(completions.clone()).await {
+            Ok(completed) => return Some(Committed { batch, completions, completed }),
+            Err(StoreError::Closed) => return None,
+            Err(error) => {
+                tracing::error!(%error, runs = completions.len(), "runs could not be completed; trying again");
+                tokio::time::sleep(COMMIT_RETRY_DELAY).await;
+            }
+        }
     }
 }
 

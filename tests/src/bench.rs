@@ -11,10 +11,12 @@ pub mod scenario;
 pub mod run;
 pub mod variant;
 pub mod disk;
+pub mod slow_disk;
 pub mod latency;
 pub mod idle;
 pub mod ready;
 pub mod call;
+pub mod micro;
 pub mod languages;
 pub mod many;
 pub mod isolation;
@@ -39,6 +41,8 @@ pub struct Plan {
     pub syncs: usize,
     /// Calls of the example plugin.
     pub calls: usize,
+    /// Events and requests of each single step.
+    pub steps: usize,
     /// Events of each variant, or a share of them.
     pub variant_events: usize,
     /// How long each rate is kept up.
@@ -55,6 +59,7 @@ impl Plan {
         starts: 9,
         syncs: 400,
         calls: 20_000,
+        steps: 20_000,
         variant_events: 16_000,
         latency: Duration::from_secs(20),
         idle: Duration::from_secs(10),
@@ -66,6 +71,7 @@ impl Plan {
         starts: 3,
         syncs: 100,
         calls: 2_000,
+        steps: 2_000,
         variant_events: 4_000,
         latency: Duration::from_secs(4),
         idle: Duration::from_secs(4),

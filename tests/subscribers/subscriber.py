@@ -1,6 +1,6 @@
-"""The subscriber of FraiseQL's webhooks page, and one that somebody took care of.
+"""The subscriber of FraiseQL's webhooks page, and two that somebody took care of.
 
-`subscriber.py NATS RECEIVER page|tuned`, with the secret in `SUBSCRIBER_SECRET`; prints `ready`, and runs until it is
+`subscriber.py NATS RECEIVER page|tuned|aiohttp`, with the secret in `SUBSCRIBER_SECRET`; prints `ready`, and runs until it is
 killed. It fails on any refusal: a yardstick that loses events measures nothing.
 """
 
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 
+import aiohttp
 import httpx
 import nats
 
@@ -61,14 +62,35 @@ def tuned(receiver: str):
     """One client that keeps its connections, and 64 events under way."""
     limits = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
     client = httpx.AsyncClient(limits=limits, timeout=10.0)
+
+    async def post(body: bytes, headers: dict[str, str]) -> None:
+        response = await client.post(receiver, content=body, headers=headers)
+        response.raise_for_status()
+
+    return many_at_once(post)
+
+
+def other_client(receiver: str):
+    """The same with aiohttp."""
+    connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
+    client = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10.0))
+
+    async def post(body: bytes, headers: dict[str, str]) -> None:
+        async with client.post(receiver, data=body, headers=headers) as response:
+            response.raise_for_status()
+            await response.read()
+
+    return many_at_once(post)
+
+
+def many_at_once(post):
+    """Handles events with 64 of them under way."""
     room = asyncio.Semaphore(IN_FLIGHT)
     tasks = set()
 
     async def send(data: bytes) -> None:
         try:
-            body, headers = webhook(data)
-            response = await client.post(receiver, content=body, headers=headers)
-            response.raise_for_status()
+            await post(*webhook(data))
         except Exception as error:
             fail(error)
         finally:
@@ -95,7 +117,7 @@ async def failed(error: Exception) -> None:
 async def main() -> None:
     server, receiver, way = sys.argv[1:]
     nc = await nats.connect(server, error_cb=failed)
-    await nc.subscribe(SUBJECT, cb={"page": page, "tuned": tuned}[way](receiver))
+    await nc.subscribe(SUBJECT, cb={"page": page, "tuned": tuned, "aiohttp": other_client}[way](receiver))
     await nc.flush()
     print("ready", flush=True)
     await asyncio.Event().wait()

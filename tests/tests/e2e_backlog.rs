@@ -8,6 +8,7 @@ use wirehook_tests::bench::{child, isolation};
 use wirehook_tests::events::{self, page_event};
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
 use wirehook_tests::publisher::HttpPublisher;
+use wirehook_tests::store_fill::Filling;
 use wirehook_tests::test_host::{DeadLetter, PluginFile, TestHost};
 use wirehook_tests::{full, store_fill};
 
@@ -111,7 +112,7 @@ async fn resident_bytes(waiting: usize) -> Result<(u64, Duration)> {
     let slow = FakeEndpoint::start(Script::always(Answer::ok().after(Duration::from_millis(2)))).await?;
     let mut host = TestHost::builder().http(source.port, "").endpoint("orders", &slow, "").plugin(orders()?).build()?;
     let filling = Instant::now();
-    store_fill::waiting(&host.store_path(), "orders", "orders", waiting).await?;
+    store_fill::waiting(&host.store_path(), &Filling::new("orders", "orders"), waiting).await?;
     let filled = filling.elapsed();
     let ready = host.start().await?;
     let started = Instant::now();
@@ -170,7 +171,7 @@ async fn a_long_backlog_of_one_endpoint_does_not_hold_up_another() -> Result<()>
         .endpoint("busy", &busy, "")
         .plugin(orders()?)
         .build()?;
-    store_fill::waiting(&host.store_path(), "flood", "busy", BACKLOG).await?;
+    store_fill::waiting(&host.store_path(), &Filling::new("flood", "busy"), BACKLOG).await?;
     host.start().await?;
     busy.wait_for("the backlog to be worked off", DEADLINE, |log| log.ids() > 100).await?;
     let mut worst = Duration::ZERO;

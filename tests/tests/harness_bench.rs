@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use wirehook_tests::bench::latency::Load;
 use wirehook_tests::bench::receiver::Receiver;
 use wirehook_tests::bench::run::Bench;
 use wirehook_tests::bench::scenario::{Scenario, Setting};
@@ -30,7 +31,7 @@ async fn a_latency_counts_from_the_time_that_was_meant() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let bench = Bench { folder: folder.path(), receiver: &receiver };
     let briefly = std::time::Duration::from_millis(500);
-    let measured = latency::measure(&bench, Scenario::BareCore, 200, briefly, 3).await?;
+    let measured = latency::measure(&bench, Load::new(Scenario::BareCore, 200), briefly, 3).await?;
     assert_eq!(measured.micros.len(), 100);
     assert!(measured.quantile(0.5) > std::time::Duration::ZERO, "{measured:?}");
     Ok(())

@@ -17,8 +17,31 @@ const PICTURES: &str = "host/docs/bench";
 /// Where every run appends its figures, in the build folder: one line of JSON each.
 const FIGURES: &str = "bench.json";
 
+/// What is measured.
+#[derive(clap::Args)]
+pub(crate) struct Flags {
+    /// Fewer events, and one repetition: a minute instead of six.
+    #[arg(long)]
+    quick: bool,
+    /// Instead, measure with up to a million deliveries waiting or in history, a thousand endpoints and a hundred plugins;
+    /// draws the curves in host/docs/bench.
+    #[arg(long, conflicts_with_all = ["languages", "isolation"])]
+    scale: bool,
+    /// With ten million too: half an hour more, and 15 GB of disk.
+    #[arg(long, requires = "scale", conflicts_with = "quick")]
+    huge: bool,
+    /// Instead, measure what four bad endpoints cost 96 others.
+    #[arg(long, conflicts_with = "languages")]
+    isolation: bool,
+    /// Instead, measure the example in every language, and a host with fifty plugins; writes the table in
+    /// host/docs/plugins.md.
+    #[arg(long)]
+    languages: bool,
+}
+
 /// Runs `bench` of the tests' package on the host as it is released.
-pub(crate) fn run(paths: &Paths, quick: bool, scale: bool, languages: bool) -> Result<()> {
+pub(crate) fn run(paths: &Paths, flags: &Flags) -> Result<()> {
+    let Flags { quick, scale, huge, isolation, languages } = *flags;
     setup::run(Needs::Everything, paths)?;
     plugins::run(paths, false)?;
     // Without them the host is still worth measuring: the bench says what it skips.
@@ -30,10 +53,16 @@ pub(crate) fn run(paths: &Paths, quick: bool, scale: bool, languages: bool) -> R
     let built = if languages { plugins::time_builds(paths)? } else { Vec::new() };
     heading("bench: building with optimisation");
     Run::cargo(&paths.root, "the compiler's message is above")
-        .args(["build", "--locked", "--release", "--package", "wirehook", "--package", "wirehook-tests", "--bins"])
+        .args(["build", "--locked", "--release", "--workspace", "--bins"])
         .success()?;
     heading("bench");
-    let flags = [(quick, "--quick"), (scale, "--scale"), (languages, "--languages")];
+    let flags = [
+        (quick, "--quick"),
+        (scale, "--scale"),
+        (huge, "--huge"),
+        (isolation, "--isolation"),
+        (languages, "--languages"),
+    ];
     let bench = Run::new(paths.binary("release", "bench"), "what went wrong is above")
         .args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
     let bench = bench.arg("--json").arg(paths.target.join(FIGURES));

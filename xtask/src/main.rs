@@ -48,19 +48,7 @@ enum Task {
         full: bool,
     },
     /// Build with optimisation and measure.
-    Bench {
-        /// Fewer events, and one repetition: two minutes instead of ten.
-        #[arg(long)]
-        quick: bool,
-        /// Instead, measure with up to a million deliveries waiting, a hundred endpoints and a hundred plugins; draws the
-        /// curves in host/docs/bench.
-        #[arg(long, conflicts_with = "languages")]
-        scale: bool,
-        /// Instead, measure the example in every language, and a host with fifty plugins; writes the table in
-        /// host/docs/plugins.md.
-        #[arg(long)]
-        languages: bool,
-    },
+    Bench(bench::Flags),
     /// Check the format, clippy, and the rules of the code's style that a program can check.
     Tidy,
 }
@@ -74,9 +62,7 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Task::Demo { arguments } => demo::run(&paths, &arguments),
         Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),
-        Task::Bench { quick, scale, languages } => {
-            bench::run(&paths, quick, scale, languages).map(|()| ExitCode::SUCCESS)
-        }
+        Task::Bench(flags) => bench::run(&paths, &flags).map(|()| ExitCode::SUCCESS),
         Task::Tidy => tidy::run(&paths).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

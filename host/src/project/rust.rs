@@ -48,8 +48,8 @@ fn sdk() -> Vec<SdkFile> {
     ];
     files[2].bytes = LIB_HERE.replace(WIT_HERE, "path: \"wit\"").into_bytes().into();
     files.extend(sources![
-        "README.md" "src/config.rs" "src/event.rs" "src/export.rs" "src/failure.rs" "src/http.rs" "src/log.rs" "src/state.rs" "src/test.rs"
-        "src/test/message.rs" "src/webhook.rs"
+        "README.md" "src/config.rs" "src/event.rs" "src/export.rs" "src/failure.rs" "src/http.rs" "src/log.rs" "src/memory.rs"
+        "src/state.rs" "src/test.rs" "src/test/message.rs" "src/webhook.rs"
     ]);
     files
 }
@@ -126,6 +126,7 @@ mod tests {
             };
             assert_eq!(&given["dependencies"][name.as_str()], wanted, "{name}");
         }
+        assert_eq!(given["features"], here["features"]);
         let package = workspace["workspace"]["package"].as_table().unwrap();
         for key in ["version", "edition", "rust-version", "license"] {
             assert_eq!(given["package"][key], package[key], "{key}");

@@ -99,6 +99,8 @@ pub mod config;
 pub mod state;
 pub mod http;
 mod export;
+#[cfg(any(test, all(feature = "allocator", target_family = "wasm")))]
+mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
 

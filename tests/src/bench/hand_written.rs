@@ -1,4 +1,4 @@
-//! Subscribers that somebody wrote by hand, on core NATS: the page's own in Python, a tuned one, and one in Node.
+//! Subscribers that somebody wrote by hand, on core NATS: the page's own in Python, two tuned ones, and one in Node.
 //! Their sources and the lists of their packages are in `tests/subscribers`.
 
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub enum HandWritten {
     PythonPage,
     /// One client of httpx, 64 requests under way.
     PythonTuned,
+    /// One session of aiohttp, 64 requests under way.
+    PythonAiohttp,
     /// Node and undici, 64 requests under way.
     Node,
 }
@@ -31,6 +33,7 @@ impl HandWritten {
         match self {
             Self::PythonPage => command.arg("page"),
             Self::PythonTuned => command.arg("tuned"),
+            Self::PythonAiohttp => command.arg("aiohttp"),
             Self::Node => &mut command,
         };
         child::start(command).await
@@ -44,11 +47,11 @@ impl HandWritten {
     fn command(self) -> Result<Command> {
         let packages = self.packages()?;
         let mut command = match self {
-            Self::PythonPage | Self::PythonTuned => Command::new(packages.join("bin/python")),
+            Self::PythonPage | Self::PythonTuned | Self::PythonAiohttp => Command::new(packages.join("bin/python")),
             Self::Node => Command::new("node"),
         };
         match self {
-            Self::PythonPage | Self::PythonTuned => command.arg(source("subscriber.py")),
+            Self::PythonPage | Self::PythonTuned | Self::PythonAiohttp => command.arg(source("subscriber.py")),
             Self::Node => command.arg(source("subscriber.mjs")).arg(packages),
         };
         Ok(command)
@@ -56,7 +59,7 @@ impl HandWritten {
 
     fn packages(self) -> Result<PathBuf> {
         artifacts::tool(match self {
-            Self::PythonPage | Self::PythonTuned => "subscribers-python",
+            Self::PythonPage | Self::PythonTuned | Self::PythonAiohttp => "subscribers-python",
             Self::Node => "subscribers-js",
         })
     }

@@ -10,15 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::aims::{Aim, rounded};
 use super::idle::Idle;
-use super::latency::{self, Latency};
+use super::latency::{self, Latency, Load};
+use super::micro::Micro;
 use super::ready::Starts;
 use super::run::Measured;
 use super::scenario::Scenario;
 use super::variant::Pair;
 use super::{Plan, quantile};
-
-/// Shares of the events whose latency is told.
-const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// Everything that was measured.
 #[derive(Debug)]
@@ -41,6 +39,8 @@ pub struct Report {
     pub starts: Starts,
     /// Calls of the example plugin.
     pub calls: Vec<Duration>,
+    /// Single steps.
+    pub micro: Micro,
 }
 
 /// One scenario's figures.
@@ -84,10 +84,12 @@ impl Report {
                 aims.push(aim(self.ratio_to(scenario)));
             }
         }
-        let at_rate = |run: &&Latency| run.scenario == Scenario::HostJetstream && run.rate == latency::RATE;
-        if let Some(run) = self.latencies.iter().find(at_rate) {
-            aims.push(Aim::of_latency(run.quantile(0.99), quantile(&self.syncs, 0.99)));
-        }
+        let load = Load::new(Scenario::HostJetstream, latency::RATE);
+        let run_of = |load: Load| self.latencies.iter().find(|run| run.load == load);
+        let sync_p99 = quantile(&self.syncs, 0.99);
+        aims.extend(run_of(load).map(|run| Aim::of_latency(run.quantile(0.99), sync_p99)));
+        let slow = run_of(load.on_slow_disk());
+        aims.extend(slow.map(|run| Aim::of_latency_on_slow_disk(run.quantile(0.99), sync_p99 + run.load.sync_delay)));
         aims.push(Aim::of_idle_cpu(self.idle.cpu_percent()));
         aims.push(Aim::of_idle_resident(self.idle.resident_bytes));
         aims
@@ -112,9 +114,10 @@ impl Report {
         };
         let us = |values: &[Duration], share| quantile(values, share).as_micros();
         let latency = |run: &Latency| {
-            let shares = SHARES.map(|(name, share)| (name.to_owned(), json!(run.quantile(share).as_micros())));
+            let shares = latency::SHARES.map(|(name, share)| (name.to_owned(), json!(run.quantile(share).as_micros())));
             json!({
-                "scenario": run.scenario.key(), "rate": run.rate, "us": Map::from_iter(shares),
+                "scenario": run.load.scenario.key(), "rate": run.load.rate,
+                "sync_delay_us": run.load.sync_delay.as_micros(), "us": Map::from_iter(shares),
                 "publisher_late_us": run.publisher_late.as_micros(),
                 "sync_us": {"p50": us(&run.syncs, 0.5), "p99": us(&run.syncs, 0.99)},
             })
@@ -131,6 +134,7 @@ impl Report {
             "fresh_call_ns": {
                 "p50": quantile(&self.calls, 0.5).as_nanos(), "p99": quantile(&self.calls, 0.99).as_nanos(),
             },
+            "step_ns": self.micro.steps().into_iter().map(|(name, _, time)| (name.to_owned(), json!(time.as_nanos()))).collect::<Map<_, _>>(),
             "aims": self.aims().iter().map(Aim::to_json).collect::<Vec<_>>(),
         })
     }
@@ -204,12 +208,7 @@ impl Report {
     fn write_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nfrom publication to arrival, at a constant rate; the disk's own sync just before")?;
         for run in &self.latencies {
-            write!(f, "{:<28}{:>7}/s ", run.scenario.label(), run.rate)?;
-            for (name, share) in SHARES {
-                write!(f, " {name} {:<9}", format!("{:.2?}", run.quantile(share)))?;
-            }
-            let (p50, p99) = (quantile(&run.syncs, 0.5), quantile(&run.syncs, 0.99));
-            writeln!(f, " sync p50 {p50:.2?}, p99 {p99:.2?}; publisher late {:.1?} at most", run.publisher_late)?;
+            writeln!(f, "{:<40}{:>7}/s {run}", run.load.label(), run.load.rate)?;
         }
         Ok(())
     }
@@ -225,6 +224,9 @@ impl fmt::Display for Report {
         writeln!(f, "\ndisk, append 8 KB and sync:   p50 {:.2?}, p99 {:.2?}", at(syncs, 0.5), at(syncs, 0.99))?;
         writeln!(f, "start to ready:               cold {:.0?}, warm {:.0?}", at(cold, 0.5), at(warm, 0.5))?;
         writeln!(f, "fresh sandbox and call:       p50 {:.1?}, p99 {:.1?}", at(calls, 0.5), at(calls, 0.99))?;
+        for (_, label, time) in self.micro.steps() {
+            writeln!(f, "{label:<50}{time:>10.1?}")?;
+        }
         let Idle { wall, resident_bytes, .. } = self.idle;
         let percent = self.idle.cpu_percent();
         writeln!(f, "idle for {wall:.0?}:                {percent:.2} % of a core, {} MiB", resident_bytes >> 20)?;

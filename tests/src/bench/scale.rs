@@ -1,4 +1,5 @@
-//! What becomes of rate, memory and the time of a claim when more waits, for more endpoints, or of more plugins.
+//! What becomes of rate, memory and the time of a claim when more waits, for more endpoints, of more plugins, or after more
+//! history.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,11 +14,16 @@ use super::scenario::{Scenario, Setting};
 use super::{IN_FLIGHT, child, deadline, many, quantile};
 use crate::nats_server::NatsServer;
 use crate::publisher::StreamPublisher;
-use crate::store_fill;
+use crate::store_fill::{self, BODY_BYTES, Filling};
 use crate::test_host::{HostFolderBuilder, PluginFile, TestHost};
 
 /// Claims that are timed, each of so many deliveries as a host has under way.
 const CLAIMS: usize = 50;
+/// Of a larger backlog so many are drained, which takes long enough to know the rate.
+const DRAINED_MAX: usize = 1_000_000;
+/// From this many on, what is written is small: a disk has an end.
+const SMALL_FROM: usize = 5_000_000;
+const SMALL_BODY_BYTES: usize = 64;
 /// Between two looks at a host's memory.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -30,6 +36,8 @@ pub struct Plan {
     endpoints: &'static [usize],
     /// Plugins that each make a webhook of every event.
     plugins: &'static [usize],
+    /// Deliveries that were made before.
+    histories: &'static [usize],
     /// Webhooks where something else than the backlog grows.
     webhooks: usize,
 }
@@ -38,13 +46,25 @@ impl Plan {
     /// What curves are drawn from.
     pub const FULL: Self = Self {
         backlogs: &[1_000, 10_000, 100_000, 1_000_000],
-        endpoints: &[1, 10, 100],
+        endpoints: &[1, 10, 100, 1_000],
         plugins: &[1, 10, 50, 100],
+        histories: &[1_000, 100_000, 1_000_000],
         webhooks: 20_000,
     };
+    /// The same with ten million: half an hour more, and 15 GB of disk.
+    pub const HUGE: Self = Self {
+        backlogs: &[1_000, 10_000, 100_000, 1_000_000, 10_000_000],
+        histories: &[1_000, 100_000, 1_000_000, 10_000_000],
+        ..Self::FULL
+    };
     /// Whether it works.
-    pub const QUICK: Self =
-        Self { backlogs: &[1_000, 10_000], endpoints: &[1, 10], plugins: &[1, 10], webhooks: 2_000 };
+    pub const QUICK: Self = Self {
+        backlogs: &[1_000, 10_000],
+        endpoints: &[1, 10],
+        plugins: &[1, 10],
+        histories: &[1_000],
+        webhooks: 2_000,
+    };
 }
 
 /// One point of a curve.
@@ -61,7 +81,7 @@ pub struct Point {
 }
 
 /// Every curve.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Scale {
     /// Webhooks a second of events that come from JetStream in the same run.
     pub fresh_rate: u64,
@@ -71,14 +91,15 @@ pub struct Scale {
     pub endpoints: Vec<Point>,
     /// By plugins.
     pub plugins: Vec<Point>,
+    /// By deliveries made before.
+    pub histories: Vec<Point>,
 }
 
 /// Measures every point once.
 pub async fn measure(bench: &Bench<'_>, plan: &Plan) -> Result<Scale> {
     let fresh = bench.run(Scenario::HostJetstream, Setting::MAIN, plan.webhooks).await?;
     eprintln!("fresh from JetStream: {} webhooks/s", fresh.rate());
-    let mut scale =
-        Scale { fresh_rate: fresh.rate(), backlogs: Vec::new(), endpoints: Vec::new(), plugins: Vec::new() };
+    let mut scale = Scale { fresh_rate: fresh.rate(), ..Scale::default() };
     for &waiting in plan.backlogs {
         scale.backlogs.push(shown("waiting", drain(bench, 1, waiting).await?.at(waiting)));
     }
@@ -87,6 +108,9 @@ pub async fn measure(bench: &Bench<'_>, plan: &Plan) -> Result<Scale> {
     }
     for &count in plan.plugins {
         scale.plugins.push(shown("plugins", plugins(bench, count, plan.webhooks).await?));
+    }
+    for &count in plan.histories {
+        scale.histories.push(shown("in history", history(bench, count, plan.webhooks).await?));
     }
     Ok(scale)
 }
@@ -111,17 +135,39 @@ async fn drain(bench: &Bench<'_>, endpoints: usize, waiting: usize) -> Result<Po
     let builder = names.iter().fold(builder, |builder, name| builder.endpoint_at(name, &url, &extra));
     let plugin = PluginFile::example("orders")?.subscribed("fraiseql.order.*", &names[0]);
     let mut host = builder.stdin().plugin(plugin).build()?;
-    store_fill::waiting_at(&host.store_path(), "orders", &names, waiting).await?;
+    let filling = Filling { endpoints: names.iter().map(|name| name.as_str().into()).collect(), ..filling(waiting) };
+    store_fill::waiting(&host.store_path(), &filling, waiting).await?;
     let claim = claim(&host.store_path(), &names[0]).await?;
-    bench.receiver.expect(waiting);
+    let drained = waiting.min(DRAINED_MAX);
+    bench.receiver.expect(drained);
     host.start().await?;
     let pid = host.pid()?;
-    let finished = bench.receiver.finished(deadline(waiting));
+    let finished = bench.receiver.finished(deadline(drained));
     let (finished, resident_bytes) = while_looking(pid, finished).await?;
     let (last_at, _) = finished?;
     let first_at = bench.receiver.first_at().context("a webhook arrived")?;
-    retire(host).await?;
-    Ok(Point { count: waiting, rate: rate(waiting, last_at - first_at), resident_bytes, claim })
+    if drained == waiting {
+        retire(host).await?;
+    } else {
+        host.kill9().await?;
+    }
+    Ok(Point { count: waiting, rate: rate(drained, last_at - first_at), resident_bytes, claim })
+}
+
+fn filling(count: usize) -> Filling {
+    let body_bytes = if count < SMALL_FROM { BODY_BYTES } else { SMALL_BODY_BYTES };
+    Filling { body_bytes, ..Filling::new("orders", "orders") }
+}
+
+/// Events from JetStream, to a host with `count` deliveries in its history, each with its attempt.
+async fn history(bench: &Bench<'_>, count: usize, webhooks: usize) -> Result<Point> {
+    let nats = NatsServer::start().await?;
+    let publisher = StreamPublisher::create(&nats, STREAM).await?;
+    let host = bench.host(&Setting::MAIN, |builder| builder.jetstream(&nats, STREAM))?;
+    store_fill::delivered(&host.store_path(), &filling(count), count).await?;
+    bench.receiver.expect(webhooks);
+    let measured = bench.filled(host, webhooks, publisher.publish_all(Setting::MAIN.events(webhooks))).await?;
+    Ok(Point { count, rate: measured.rate(), resident_bytes: measured.resident_bytes, claim: Duration::ZERO })
 }
 
 /// The median time to claim as many deliveries to `endpoint` as a host has under way, of claims that are given up again.

@@ -26,7 +26,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// In the order of the report; the first is the measure of the others.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BareCore,
         Self::BareJetstream,
         Self::HostJetstream,
@@ -35,11 +35,12 @@ impl Scenario {
         Self::HostHttpArrays,
         Self::HostHttpSingle,
         Self::HandWritten(HandWritten::Node),
+        Self::HandWritten(HandWritten::PythonAiohttp),
         Self::TUNED_PYTHON,
         Self::PAGE,
     ];
 
-    /// The tuned subscriber in Python.
+    /// The page's subscriber in Python, tuned.
     pub const TUNED_PYTHON: Self = Self::HandWritten(HandWritten::PythonTuned);
 
     /// The page's subscriber.
@@ -56,7 +57,8 @@ impl Scenario {
             Self::HostHttpArrays => "wirehook, http, arrays of 64",
             Self::HostHttpSingle => "wirehook, http, single events",
             Self::HandWritten(HandWritten::Node) => "Node by hand, core NATS",
-            Self::HandWritten(HandWritten::PythonTuned) => "Python by hand, core NATS",
+            Self::HandWritten(HandWritten::PythonAiohttp) => "Python by hand, aiohttp, core NATS",
+            Self::HandWritten(HandWritten::PythonTuned) => "Python by hand, httpx, core NATS",
             Self::HandWritten(HandWritten::PythonPage) => "the page's Python, core NATS",
         }
     }
@@ -72,6 +74,7 @@ impl Scenario {
             Self::HostHttpArrays => "host_http_arrays",
             Self::HostHttpSingle => "host_http_single",
             Self::HandWritten(HandWritten::Node) => "node",
+            Self::HandWritten(HandWritten::PythonAiohttp) => "python_aiohttp",
             Self::HandWritten(HandWritten::PythonTuned) => "python_tuned",
             Self::HandWritten(HandWritten::PythonPage) => "python_page",
         }
@@ -81,6 +84,7 @@ impl Scenario {
     pub fn share(self, events: usize) -> usize {
         match self {
             Self::HandWritten(HandWritten::Node) => events / 2,
+            Self::HandWritten(HandWritten::PythonAiohttp) => events / 4,
             Self::HandWritten(HandWritten::PythonTuned) => events / 8,
             Self::HandWritten(HandWritten::PythonPage) => events / 64,
             _ => events,
