@@ -24,7 +24,8 @@ pub mod webhook;
 /// Runs completed in one call to the store at most.
 const BATCH_RUNS_MAX: usize = 256;
 
-/// Batches on their way into the store at most, one behind the other: a batch need not wait for the commit of the one before it.
+/// Batches on their way into the store at most, one behind the other: a batch need not wait for the commit of the one
+/// before it. One that fails holds up what is behind it until it is durable.
 const COMMITS_IN_FLIGHT_MAX: usize = 4;
 
 /// Runs between the workers and the outbox at most; then the workers wait.
@@ -64,13 +65,19 @@ impl Outbox {
     pub async fn run(mut self, mut ran: mpsc::Receiver<Ran>) {
         let mut commits = FuturesOrdered::new();
         let mut batch = Vec::with_capacity(BATCH_RUNS_MAX);
+        let mut has_state = false;
         loop {
             tokio::select! {
                 biased;
                 Some(committed) = commits.next() => self.settle(committed),
-                taken = ran.recv_many(&mut batch, BATCH_RUNS_MAX), if commits.len() < COMMITS_IN_FLIGHT_MAX => {
+                taken = ran.recv_many(&mut batch, BATCH_RUNS_MAX), if has_room(commits.len(), has_state) => {
                     if taken == 0 {
                         break;
+                    }
+                    // After a commit that failed, one behind it may come first. What plugins keep must not be written so.
+                    has_state = batch.iter().any(|ran| ran.report.state.is_some());
+                    while has_state && let Some(committed) = commits.next().await {
+                        self.settle(committed);
                     }
                     commits.push_back(self.begin(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RUNS_MAX))));
                 }
@@ -245,6 +252,11 @@ struct Committed {
     batch: Vec<Ran>,
     completions: Vec<RunCompletion>,
     completed: Vec<Completed>,
+}
+
+/// Pure: whether one more batch may be begun while `in_flight` are; `has_state` says that the last one writes plugins' state.
+fn has_room(in_flight: usize, has_state: bool) -> bool {
+    if has_state { in_flight == 0 } else { in_flight < COMMITS_IN_FLIGHT_MAX }
 }
 
 /// The plugins' work is not done again because a disk failed: what they returned waits here until it is durable. Memory stays

@@ -14,7 +14,7 @@ const DOCUMENT: &str = "host/docs/plugins.md";
 /// Where the curves of `--scale` are.
 const PICTURES: &str = "host/docs/bench";
 
-/// Where every run appends its figures, in the build folder: one line of JSON each.
+/// Where a run with or without `--scale` appends its figures, in the build folder: one line of JSON each.
 const FIGURES: &str = "bench.json";
 
 /// What is measured.
@@ -31,7 +31,7 @@ pub(crate) struct Flags {
     #[arg(long, requires = "scale", conflicts_with = "quick")]
     huge: bool,
     /// Instead, measure what four bad endpoints cost 96 others.
-    #[arg(long, conflicts_with = "languages")]
+    #[arg(long, conflicts_with_all = ["languages", "quick"])]
     isolation: bool,
     /// Instead, measure the example in every language, and a host with fifty plugins; writes the table in
     /// host/docs/plugins.md.

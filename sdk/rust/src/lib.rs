@@ -99,7 +99,7 @@ pub mod config;
 pub mod state;
 pub mod http;
 mod export;
-#[cfg(any(test, all(feature = "allocator", target_family = "wasm")))]
+#[cfg(any(test, all(feature = "allocator", target_family = "wasm", not(target_feature = "atomics"))))]
 mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;

@@ -1,7 +1,8 @@
 //! The plugin's memory: a piece that is there from its start, then what std's allocator gets from the host.
 //!
 //! A plugin begins each event in fresh memory. To let it grow, and to take that back afterwards, costs the host as much as
-//! calling a small plugin does; most events fit into the piece that needs neither.
+//! calling a small plugin does; most events fit into the piece that needs neither. In an instance that is reused, what a plugin
+//! keeps for good keeps the piece from beginning anew: once it is used up, std's allocator does the rest.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
@@ -65,7 +66,8 @@ unsafe impl<const BYTES: usize> GlobalAlloc for Memory<BYTES> {
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         let Some(start) = self.offset(at) else {
-            // SAFETY: it is not in the piece, so std's allocator handed it out.
+            // SAFETY: it is not in the piece, so std's allocator handed it out; on wasm32-wasip2 perhaps wasi-libc's `malloc`, which
+            // is std's there.
             return unsafe { System.dealloc(at, layout) };
         };
         self.live.set(self.live.get() - 1);
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     fn layout(size: usize, align: usize) -> Layout {
-        Layout::from_size_align(size, align).unwrap()
+        Layout::from_size_align(size, align).expect("a layout")
     }
 
     /// Fills `size` bytes and gives where they are.

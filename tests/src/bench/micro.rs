@@ -77,7 +77,6 @@ pub async fn measure(folder: &Path, receiver: &Receiver, count: usize) -> Result
     let signature = signature_check()?;
     let sender = Sender::new(&receiver.url())?;
     let mut micro = Micro { accept, complete, record, signature, ..Micro::default() };
-    // In turns, so that a slow moment is everybody's.
     for (attempts, plain, at_once) in [
         (&mut micro.attempt, &mut micro.plain_request, 1),
         (&mut micro.attempts_at_once, &mut micro.plain_at_once, IN_FLIGHT),
