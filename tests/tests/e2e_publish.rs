@@ -1,6 +1,6 @@
 //! `wirehook publish`: a webhook arrives from every bus, and what is wrong is said before anything is sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
@@ -210,19 +210,42 @@ async fn a_bus_that_does_not_take_an_event_is_named_with_its_words() -> Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn refused_permission_is_told_in_the_servers_words() -> Result<()> {
+/// A host whose user of NATS may do no more than `permissions`.
+async fn host_of_a_user(permissions: &str) -> Result<(NatsServer, FakeEndpoint, TestHost)> {
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("nats.conf");
-    let users = "authorization { users = [{ user: reader, password: pw, permissions: { publish: \"_INBOX.>\" } }] }";
+    let users = format!("authorization {{ users = [{{ user: u, password: pw, permissions: {{ {permissions} }} }}] }}");
     std::fs::write(&config, users)?;
     let server = NatsServer::start_with(&["--config", config.to_str().context("the file's name")?]).await?;
     let source = format!(
-        "[[source]]\nname = \"bus\"\nkind = \"nats\"\nurl = {:?}\nsubjects = [\">\"]\nuser = \"reader\"\npassword = {{ env = \"BUS_PASSWORD\" }}",
+        "[[source]]\nname = \"bus\"\nkind = \"nats\"\nurl = {:?}\nsubjects = [\">\"]\nuser = \"u\"\npassword = {{ env = \"BUS_PASSWORD\" }}",
         server.url()
     );
-    let (_endpoint, host) = host(|folder| folder.settings(&source).variable("BUS_PASSWORD", "pw")).await?;
-    let said = host.command(&["publish", "order.created"]).await?;
-    said.expect_code(1)?.expect_said(&["ermissions", "fraiseql.order.created", "let the source's user publish"])?;
+    let (endpoint, host) = host(|folder| folder.settings(&source).variable("BUS_PASSWORD", "pw")).await?;
+    Ok((server, endpoint, host))
+}
+
+#[tokio::test]
+async fn refused_permission_is_told_in_the_servers_words() -> Result<()> {
+    // With and without the right to hear an echo.
+    for permissions in [r#"publish: "_INBOX.>""#, r#"publish: "other""#, r#"publish: "_INBOX.>", subscribe: "other""#] {
+        let (_server, _endpoint, host) = host_of_a_user(permissions).await?;
+        for _ in 0..10 {
+            let said = host.command(&["publish", "order.created"]).await?;
+            let expected = ["ermissions", "fraiseql.order.created", "let the source's user publish"];
+            said.expect_code(1)?.expect_said(&expected)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_user_without_an_inbox_publishes_all_the_same() -> Result<()> {
+    for permissions in [r#"publish: "fraiseql.>""#, r#"publish: ">", subscribe: "other""#] {
+        let (_server, _endpoint, host) = host_of_a_user(permissions).await?;
+        let started = Instant::now();
+        host.command(&["publish", "order.created"]).await?.expect_code(0)?;
+        assert!(started.elapsed() < Duration::from_secs(2), "it waited for an echo that can't come");
+    }
     Ok(())
 }

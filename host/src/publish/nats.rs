@@ -7,8 +7,8 @@ use async_nats::jetstream::context::{PublishError as JetstreamError, PublishErro
 use async_nats::jetstream::{self, message::PublishMessage};
 use async_nats::{Client, Event};
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
+use tokio::sync::watch;
 
 use super::compose::uuid;
 use super::{Publish, PublishError, Routed, Taken};
@@ -17,8 +17,12 @@ use crate::settings::NatsConnection;
 use crate::source::nats::connect::{self, ConnectError};
 use crate::sync::lock;
 
-/// How long an echo may take. Where the user may not publish to its own inbox there is none, ever.
+/// How long an echo may take.
 const ECHO_DEADLINE: Duration = Duration::from_secs(2);
+/// Messages of an echo: one more than a subscription holds.
+const ECHOES: usize = 2;
+/// How the subjects of inboxes begin.
+const INBOXES: &str = "_INBOX.";
 
 /// Core NATS: the server has an event once the echo after it is here.
 pub(super) struct NatsPublisher {
@@ -33,11 +37,41 @@ pub(super) struct JetstreamPublisher {
     rng: fastrand::Rng,
 }
 
-/// A server, and what it said last against what it was told: it answers a publication only that way.
+/// A server, and what it said of what it was told: that is all the answer it gives to a publication.
 struct Bus {
     name: String,
     client: Client,
-    said: Arc<Mutex<Option<String>>>,
+    said: Arc<Said>,
+}
+
+/// What the client's task has told, in the order in which the server said it.
+#[derive(Default)]
+struct Said {
+    /// The last word against a publication.
+    refusal: Mutex<Option<String>>,
+    /// Where the echo comes that is waited for.
+    inbox: Mutex<String>,
+    /// The last inbox whose echo was here.
+    echoed: watch::Sender<String>,
+}
+
+impl Said {
+    fn note(&self, event: &Event) {
+        let inbox = lock(&self.inbox).clone();
+        match event {
+            Event::SlowConsumer(_) => drop(self.echoed.send_replace(inbox)),
+            Event::ServerError(error) => {
+                let words = error.to_string();
+                if !words.contains(INBOXES) {
+                    *lock(&self.refusal) = Some(words);
+                } else if words.contains(&inbox) {
+                    // No echo will come, but this came in its place.
+                    self.echoed.send_replace(inbox);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl NatsPublisher {
@@ -57,10 +91,8 @@ impl Publish for NatsPublisher {
             if let Some(last) = batch.last() {
                 self.bus.client.flush().await.map_err(|error| self.bus.refused(last, &error, ""))?;
                 self.bus.echo().await;
-                // What the server said meanwhile comes by a task of its own, which another round trip gives its turn.
-                self.bus.echo().await;
             }
-            match self.bus.take_said() {
+            match self.bus.take_refusal() {
                 // Its words name the subject.
                 Some(said) => {
                     let meant = batch.iter().find(|routed| said.contains(&*routed.destination));
@@ -89,7 +121,7 @@ impl JetstreamPublisher {
     }
 
     fn not_taken(&self, routed: &Routed, error: &JetstreamError) -> PublishError {
-        if let Some(said) = self.bus.take_said() {
+        if let Some(said) = self.bus.take_refusal() {
             return self.bus.refused(routed, &said, PERMISSION);
         }
         let streams = self.streams.join("`, `");
@@ -131,13 +163,12 @@ impl Publish for JetstreamPublisher {
 
 impl Bus {
     async fn connect(name: String, connection: &NatsConnection) -> Result<Self, PublishError> {
-        let said = Arc::new(Mutex::new(None));
+        let said = Arc::<Said>::default();
         let heard = Arc::clone(&said);
         let connecting = async {
-            let options = connect::options(connection).await?.name("wirehook-publish").event_callback(move |event| {
-                if let Event::ServerError(error) = event {
-                    *lock(&heard) = Some(error.to_string());
-                }
+            let options = connect::options(connection).await?.name("wirehook-publish");
+            let options = options.subscription_capacity(ECHOES - 1).event_callback(move |event| {
+                heard.note(&event);
                 std::future::ready(())
             });
             connect::connect(connection, options).await
@@ -148,21 +179,28 @@ impl Bus {
         }
     }
 
-    /// Waits for an echo: then the server has done all it was told before, and said what it has against it.
+    /// Waits for an echo: then the server has done all it was told before, and what it has against it is noted.
+    ///
+    /// Its words come by another task than messages do. So the echo is one that nobody takes, of which the client tells
+    /// as it does of the server's words, and after them.
     async fn echo(&self) {
         let echo = async {
             let inbox = self.client.new_inbox();
-            let mut echo = self.client.subscribe(inbox.clone()).await.ok()?;
-            self.client.publish(inbox, Bytes::new()).await.ok()?;
-            echo.next().await
+            lock(&self.said.inbox).clone_from(&inbox);
+            let mut echoed = self.said.echoed.subscribe();
+            let _untaken = self.client.subscribe(inbox.clone()).await.ok()?;
+            for _ in 0..ECHOES {
+                self.client.publish(inbox.clone(), Bytes::new()).await.ok()?;
+            }
+            echoed.wait_for(|echoed| *echoed == inbox).await.ok().map(drop)
         };
-        if !matches!(tokio::time::timeout(ECHO_DEADLINE, echo).await, Ok(Some(_))) {
+        if !matches!(tokio::time::timeout(ECHO_DEADLINE, echo).await, Ok(Some(()))) {
             tracing::debug!("the server sent no echo");
         }
     }
 
-    fn take_said(&self) -> Option<String> {
-        lock(&self.said).take()
+    fn take_refusal(&self) -> Option<String> {
+        lock(&self.said.refusal).take()
     }
 
     fn refused(&self, routed: &Routed, error: &dyn std::fmt::Display, help: &str) -> PublishError {
