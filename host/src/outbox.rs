@@ -64,7 +64,7 @@ impl Outbox {
     /// Runs until every sender of `ran` is gone and what they sent is durable.
     pub async fn run(mut self, mut ran: mpsc::Receiver<Ran>) {
         let mut commits = FuturesOrdered::new();
-        let mut batch = Vec::with_capacity(BATCH_RUNS_MAX);
+        let mut batch = Vec::new();
         let mut has_state = false;
         loop {
             tokio::select! {
@@ -74,12 +74,12 @@ impl Outbox {
                     if taken == 0 {
                         break;
                     }
-                    // After a commit that failed, one behind it may come first. What plugins keep must not be written so.
+                    // A commit that failed is tried again after those behind it: what plugins keep is written in turn.
                     has_state = batch.iter().any(|ran| ran.report.state.is_some());
                     while has_state && let Some(committed) = commits.next().await {
                         self.settle(committed);
                     }
-                    commits.push_back(self.begin(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RUNS_MAX))));
+                    commits.push_back(self.begin(std::mem::take(&mut batch)));
                 }
             }
         }

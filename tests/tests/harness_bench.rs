@@ -7,7 +7,7 @@ use wirehook_tests::bench::latency::Load;
 use wirehook_tests::bench::receiver::Receiver;
 use wirehook_tests::bench::run::Bench;
 use wirehook_tests::bench::scenario::{Scenario, Setting};
-use wirehook_tests::bench::{languages, latency};
+use wirehook_tests::bench::{call, languages, latency, micro};
 use wirehook_tests::http_client;
 
 const EVENTS: usize = 500;
@@ -34,6 +34,39 @@ async fn a_latency_counts_from_the_time_that_was_meant() -> Result<()> {
     let measured = latency::measure(&bench, Load::new(Scenario::BareCore, 200), briefly, 3).await?;
     assert_eq!(measured.micros.len(), 100);
     assert!(measured.quantile(0.5) > std::time::Duration::ZERO, "{measured:?}");
+    Ok(())
+}
+
+/// An event waits for two commits at least, and each of them for the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_is_slow_for_the_host() -> Result<()> {
+    let receiver = Receiver::start()?;
+    let folder = tempfile::tempdir()?;
+    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    let load = Load::new(Scenario::HostJetstream, 50).on_slow_disk();
+    let measured = latency::measure(&bench, load, std::time::Duration::from_secs(1), 3).await?;
+    assert!(measured.quantile(0.0) >= 2 * latency::SLOW_SYNC, "{measured}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_single_step_is_timed() -> Result<()> {
+    let receiver = Receiver::start()?;
+    let folder = tempfile::tempdir()?;
+    let micro = micro::measure(folder.path(), &receiver, 200).await?;
+    for (key, _, time) in micro.steps() {
+        assert!(!time.is_zero(), "{key}: {micro:?}");
+    }
+    Ok(())
+}
+
+/// What makes a fresh sandbox cheap: the SDK's allocator has room for an order from the start.
+#[test]
+fn the_example_asks_for_no_memory() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let report = call::once(folder.path())?;
+    assert_eq!(report.memory_peak_bytes, report.instance_bytes);
+    assert!(report.instance_bytes > 256 << 10, "{} bytes", report.instance_bytes);
     Ok(())
 }
 

@@ -562,3 +562,16 @@ async fn a_rewrite_that_a_reader_holds_up_says_so() {
     store.rewrite().await.unwrap();
     accept(&store, "b", &["orders"], HERE, START).await;
 }
+
+/// `.cargo/config.toml` asks for it; a build from another folder has SQLite's own choice, which is slower.
+#[test]
+fn sqlite_is_built_as_the_project_asks() {
+    let connection = Connection::open_in_memory().unwrap();
+    let mut statement = connection.prepare("PRAGMA compile_options").unwrap();
+    let options: Vec<String> = statement.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    for (option, is_there) in
+        [("DEFAULT_MEMSTATUS=0", true), ("ENABLE_API_ARMOR", false), ("ENABLE_MEMORY_MANAGEMENT", false)]
+    {
+        assert_eq!(options.iter().any(|one| one == option), is_there, "{option}: {options:?}");
+    }
+}

@@ -14,7 +14,7 @@ const DOCUMENT: &str = "host/docs/plugins.md";
 /// Where the curves of `--scale` are.
 const PICTURES: &str = "host/docs/bench";
 
-/// Where a run with or without `--scale` appends its figures, in the build folder: one line of JSON each.
+/// Where runs append their figures, in the build folder: one line of JSON each. Those by language and of isolation have none.
 const FIGURES: &str = "bench.json";
 
 /// What is measured.
@@ -65,7 +65,8 @@ pub(crate) fn run(paths: &Paths, flags: &Flags) -> Result<()> {
     ];
     let bench = Run::new(paths.binary("release", "bench"), "what went wrong is above")
         .args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
-    let bench = bench.arg("--json").arg(paths.target.join(FIGURES));
+    let figures = (!languages && !isolation).then(|| paths.target.join(FIGURES));
+    let bench = figures.into_iter().fold(bench, |bench, figures| bench.arg("--json").arg(figures));
     let bench = built
         .iter()
         .fold(bench, |bench, (name, time)| bench.arg("--built").arg(format!("{name}={}", time.as_millis())));

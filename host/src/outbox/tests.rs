@@ -276,3 +276,95 @@ async fn an_endpoint_that_a_run_s_end_gives_work_to_claims_it() {
     let scene = scene.complete(Err(CallFailure::Trap("broken".to_owned()))).await;
     assert_eq!(scene.outbox.dispatcher.wants(NOW).claims.len(), 1);
 }
+
+/// An outbox at work, fed by hand, over a store that completes what it is permitted to.
+struct Fed {
+    store: Arc<FakeStore>,
+    plugin: Arc<Plugin>,
+    sender: mpsc::Sender<Ran>,
+    outbox: tokio::task::JoinHandle<()>,
+    sent: i64,
+}
+
+impl Fed {
+    async fn new() -> Self {
+        let Scene { store, plugin, outbox, .. } = scene().await;
+        let (sender, receiver) = mpsc::channel(1);
+        Self { store, plugin, sender, outbox: tokio::spawn(outbox.run(receiver)), sent: 0 }
+    }
+
+    /// Sends a run of its own, and lets the outbox do what it can.
+    async fn send(&mut self, state: Option<Arc<StateChange>>) {
+        self.sent += 1;
+        let mut ran = ran(&self.plugin, 0, Ok(Vec::new()));
+        ran.run.seq = EventSeq(self.sent);
+        ran.report.state = state;
+        self.sender.send(ran).await.unwrap();
+        self.settle().await;
+    }
+
+    async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Batches given to the store so far, failed ones too.
+    fn begun(&self) -> usize {
+        self.store.calls("complete_runs")
+    }
+
+    /// Which runs became durable, in that order, once the outbox has ended.
+    async fn end(self) -> Vec<i64> {
+        drop(self.sender);
+        self.outbox.await.unwrap();
+        self.store.look(|seen| seen.completions.iter().map(|completion| completion.seq.0).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_does_not_wait_for_the_commit_of_the_one_before_it() {
+    let mut fed = Fed::new().await;
+    let permits = fed.store.hold_back("complete_runs");
+    for begun in 1..=COMMITS_IN_FLIGHT_MAX {
+        fed.send(None).await;
+        assert_eq!(fed.begun(), begun);
+    }
+    fed.send(None).await;
+    assert_eq!(fed.begun(), COMMITS_IN_FLIGHT_MAX, "there is no room for one more");
+    permits.add_permits(1);
+    fed.settle().await;
+    assert_eq!(fed.begun(), COMMITS_IN_FLIGHT_MAX + 1);
+    permits.add_permits(COMMITS_IN_FLIGHT_MAX);
+    assert_eq!(fed.end().await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fails_is_tried_again_and_those_behind_it_are_not() {
+    let mut fed = Fed::new().await;
+    let permits = fed.store.hold_back("complete_runs");
+    fed.send(None).await;
+    fed.send(None).await;
+    fed.store.fail("complete_runs", 1);
+    permits.add_permits(3);
+    let (store, durable) = (Arc::clone(&fed.store), fed.end().await);
+    assert_eq!((durable, store.calls("complete_runs")), (vec![2, 1], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_plugins_keep_is_written_in_turn() {
+    let mut fed = Fed::new().await;
+    let permits = fed.store.hold_back("complete_runs");
+    let state = || Some(Arc::new(StateChange { reads: Vec::new(), writes: Vec::new() }));
+    fed.send(None).await;
+    fed.send(state()).await;
+    assert_eq!(fed.begun(), 1, "one that writes state waits for those before it");
+    permits.add_permits(1);
+    fed.settle().await;
+    assert_eq!(fed.begun(), 2);
+    fed.send(None).await;
+    assert_eq!(fed.begun(), 2, "and those behind it wait for it");
+    fed.store.fail("complete_runs", 1);
+    permits.add_permits(3);
+    assert_eq!(fed.end().await, [1, 2, 3]);
+}

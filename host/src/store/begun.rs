@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use super::{ClaimedRun, EventSeq};
 use crate::sync::lock;
 
-/// Calls whose outcome is not durable yet at most: more than there are workers and places in the outbox's queue. A call
-/// beyond that is made without a mark.
+/// Calls whose outcome is not durable yet at most: more than there are workers, places in the outbox's queue and runs in its
+/// batches. A call beyond that is made without a mark.
 const SLOTS_MAX: u32 = 4096;
 
 /// Bytes of a slot, and of the header before the first one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Changed, Claim, Claimed, ClaimedDelivery, ClaimedRun,
@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) plugins: Vec<KnownPlugin>,
     /// Plugins whose runs were to be parked.
     pub(crate) parked: Vec<Arc<str>>,
+    /// Calls of these methods take effect one by one, as permits are given.
+    pub(crate) held: HashMap<&'static str, Arc<Semaphore>>,
     /// What happens just before the next call of a method takes effect.
     pub(crate) before: HashMap<&'static str, Box<dyn FnOnce() + Send>>,
     /// Whether completions find that their runs are another host's by now.
@@ -100,6 +102,13 @@ impl FakeStore {
         self.look(|seen| seen.failing.insert(method, count));
     }
 
+    /// Has calls of `method` wait from now on, each for a permit.
+    pub(crate) fn hold_back(&self, method: &'static str) -> Arc<Semaphore> {
+        let permits = Arc::new(Semaphore::new(0));
+        self.look(|seen| seen.held.insert(method, Arc::clone(&permits)));
+        permits
+    }
+
     /// A delivery that its host holds from the start, as the outbox hands them over.
     pub(crate) fn hold(&self, delivery: &ClaimedDelivery) {
         self.look(|seen| seen.claimed.insert(delivery.seq, delivery.clone()));
@@ -127,18 +136,23 @@ impl FakeStore {
         work: impl FnOnce(&mut Seen) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         async move {
+            let held = self.look(|seen| {
+                *seen.calls.entry(method).or_default() += 1;
+                seen.held.get(method).cloned()
+            });
+            self.changed.send_replace(());
+            if let Some(held) = held {
+                held.acquire().await.expect("nobody closes it").forget();
+            }
             if let Some(before) = self.look(|seen| seen.before.remove(method)) {
                 before();
             }
-            let answer = self.look(|seen| {
-                *seen.calls.entry(method).or_default() += 1;
-                match seen.failing.get_mut(method) {
-                    Some(left @ 1..) => {
-                        *left -= 1;
-                        Err(StoreError::Commit("told to fail".to_owned()))
-                    }
-                    _ => Ok(work(seen)),
+            let answer = self.look(|seen| match seen.failing.get_mut(method) {
+                Some(left @ 1..) => {
+                    *left -= 1;
+                    Err(StoreError::Commit("told to fail".to_owned()))
                 }
+                _ => Ok(work(seen)),
             });
             self.changed.send_replace(());
             answer

@@ -9,7 +9,7 @@ use serde_json::Value;
 use wirehook::clock::SystemClock;
 use wirehook::event::{Event, EventKey};
 use wirehook::plugin::compiler::Compiler;
-use wirehook::plugin::{Engine, Manifest, Plugin};
+use wirehook::plugin::{CallReport, Engine, Manifest, Plugin};
 
 use crate::{artifacts, events};
 
@@ -18,11 +18,19 @@ const WARM_UP: usize = 500;
 
 /// Calls the `orders` plugin `count` times on one thread. Returns how long each call took.
 pub fn measure(folder: &Path, count: usize) -> Result<Vec<Duration>> {
+    times(&orders(folder)?, count)
+}
+
+/// What one call of the `orders` plugin came to.
+pub fn once(folder: &Path) -> Result<CallReport> {
+    Ok(orders(folder)?.call(&order()?, 1))
+}
+
+fn orders(folder: &Path) -> Result<Plugin> {
     let cache = tempfile::tempdir_in(folder)?;
     let engine = Engine::new(1, cache.path(), Compiler::InProcess, SystemClock::shared())?;
     let wasm = std::fs::read(artifacts::example_plugin("orders")?)?;
-    let plugin = Plugin::load(&engine, "orders", &wasm, Manifest::default())?;
-    times(&plugin, count)
+    Ok(Plugin::load(&engine, "orders", &wasm, Manifest::default())?)
 }
 
 /// How long each of `count` calls of `plugin` with an order took, on this thread.

@@ -25,17 +25,37 @@ pub enum HandWritten {
     Node,
 }
 
+/// Where a subscriber's language is, and which way of its script it is.
+struct Script {
+    program: &'static str,
+    packages: &'static str,
+    way: Option<&'static str>,
+}
+
 impl HandWritten {
+    fn script(self) -> Script {
+        let python = |way| Script { program: "subscriber.py", packages: "subscribers-python", way: Some(way) };
+        match self {
+            Self::PythonPage => python("page"),
+            Self::PythonTuned => python("tuned"),
+            Self::PythonAiohttp => python("aiohttp"),
+            Self::Node => Script { program: "subscriber.mjs", packages: "subscribers-js", way: None },
+        }
+    }
+
     /// Starts it as a process of its own and waits until it has subscribed.
     pub async fn start(self, nats: &str, receiver: &str) -> Result<Child> {
-        let mut command = self.command()?;
-        command.args([nats, receiver]).env(SECRET_VARIABLE, SECRET);
-        match self {
-            Self::PythonPage => command.arg("page"),
-            Self::PythonTuned => command.arg("tuned"),
-            Self::PythonAiohttp => command.arg("aiohttp"),
-            Self::Node => &mut command,
+        let Script { program, way, .. } = self.script();
+        let (packages, program) = (self.packages()?, source(program));
+        let mut command = match self {
+            Self::Node => Command::new("node"),
+            _ => Command::new(packages.join("bin/python")),
         };
+        command.arg(program);
+        if self == Self::Node {
+            command.arg(packages);
+        }
+        command.args([nats, receiver]).args(way).env(SECRET_VARIABLE, SECRET);
         child::start(command).await
     }
 
@@ -44,24 +64,8 @@ impl HandWritten {
         self.packages().err().map(|error| format!("{error:#}"))
     }
 
-    fn command(self) -> Result<Command> {
-        let packages = self.packages()?;
-        let mut command = match self {
-            Self::PythonPage | Self::PythonTuned | Self::PythonAiohttp => Command::new(packages.join("bin/python")),
-            Self::Node => Command::new("node"),
-        };
-        match self {
-            Self::PythonPage | Self::PythonTuned | Self::PythonAiohttp => command.arg(source("subscriber.py")),
-            Self::Node => command.arg(source("subscriber.mjs")).arg(packages),
-        };
-        Ok(command)
-    }
-
     fn packages(self) -> Result<PathBuf> {
-        artifacts::tool(match self {
-            Self::PythonPage | Self::PythonTuned | Self::PythonAiohttp => "subscribers-python",
-            Self::Node => "subscribers-js",
-        })
+        artifacts::tool(self.script().packages)
     }
 }
 

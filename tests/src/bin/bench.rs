@@ -1,12 +1,10 @@
-//! `bench [--quick] [--scale [--huge] [--docs FOLDER]|--isolation|--languages [--built NAME=MILLISECONDS]… [--docs FILE]] [--json FILE]`: see [`wirehook_tests::bench`].
-//!
-//! `bench [--quick] --only SCENARIO [--rate EVENTS]`, for profilers: one scenario, as `bench.json` calls it, at its own speed or at a
-//! constant rate.
+//! Measures what [`wirehook_tests::bench`] has; `cargo xtask bench` builds what it needs and calls it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use clap::Parser;
 use wirehook_tests::artifacts;
 use wirehook_tests::bench::latency::Load;
 use wirehook_tests::bench::receiver::Receiver;
@@ -19,7 +17,7 @@ use wirehook_tests::bench::{
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { quick, json, scale, huge, languages, isolation, built, docs, only, rate } = arguments()?;
+    let Arguments { quick, json, scale, huge, languages, isolation, built, docs, only, rate } = Arguments::parse();
     let plan = if quick { Plan::QUICK } else { Plan::FULL };
     if isolation {
         println!("{}", isolation::measure(&isolation::Plan::FULL).await?.report());
@@ -139,57 +137,51 @@ async fn by_language(folder: &Path, plan: Plan, built: &[(String, Duration)], do
     Ok(())
 }
 
+/// Measures events per second and latencies; prints a table.
+#[derive(Parser)]
+#[command(
+    after_help = "For profilers:\n  bench --only host_jetstream\n  bench --quick --only host_jetstream --rate 1000"
+)]
 struct Arguments {
+    /// Fewer events, and one repetition.
+    #[arg(long, conflicts_with_all = ["isolation", "huge"])]
     quick: bool,
-    json: Option<PathBuf>,
+    /// Instead, how figures change with what waits, with endpoints, plugins and history.
+    #[arg(long, group = "instead")]
     scale: bool,
+    /// With ten million too.
+    #[arg(long, requires = "scale")]
     huge: bool,
-    languages: bool,
+    /// Instead, what four bad endpoints cost 96 others.
+    #[arg(long, group = "instead")]
     isolation: bool,
-    built: Vec<(String, Duration)>,
-    docs: Option<PathBuf>,
+    /// Instead, the example in every language.
+    #[arg(long, group = "instead")]
+    languages: bool,
+    /// Instead, one scenario, by its key in the line of JSON.
+    #[arg(long, value_name = "SCENARIO", value_parser = scenario, group = "instead")]
     only: Option<Scenario>,
+    /// Its latency at this constant rate, in place of its own speed.
+    #[arg(long, value_name = "EVENTS_A_SECOND", requires = "only", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// How long the build of an example took.
+    #[arg(long, value_name = "NAME=MILLISECONDS", value_parser = built, requires = "languages")]
+    built: Vec<(String, Duration)>,
+    /// Where curves are drawn, or the document with the table of languages.
+    #[arg(long, value_name = "PATH")]
+    docs: Option<PathBuf>,
+    /// Where the figures are appended, as one line of JSON.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["isolation", "languages", "only"])]
+    json: Option<PathBuf>,
 }
 
-fn arguments() -> Result<Arguments> {
-    let mut parsed = Arguments {
-        quick: false,
-        json: None,
-        scale: false,
-        huge: false,
-        languages: false,
-        isolation: false,
-        built: Vec::new(),
-        docs: None,
-        only: None,
-        rate: None,
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--quick" => parsed.quick = true,
-            "--scale" => parsed.scale = true,
-            "--huge" => parsed.huge = true,
-            "--languages" => parsed.languages = true,
-            "--isolation" => parsed.isolation = true,
-            "--built" => {
-                let built = arguments.next().context("--built needs NAME=MILLISECONDS")?;
-                let (name, millis) = built.split_once('=').context("--built needs NAME=MILLISECONDS")?;
-                parsed.built.push((name.to_owned(), Duration::from_millis(millis.parse()?)));
-            }
-            "--only" => {
-                let key = arguments.next().context("--only needs a scenario")?;
-                let named = Scenario::ALL.into_iter().find(|scenario| scenario.key() == key);
-                parsed.only = Some(named.with_context(|| format!("no scenario is called `{key}`"))?);
-            }
-            "--rate" => parsed.rate = Some(arguments.next().context("--rate needs events a second")?.parse()?),
-            "--docs" => parsed.docs = Some(arguments.next().context("--docs needs a file")?.into()),
-            "--json" => parsed.json = Some(arguments.next().context("--json needs a file")?.into()),
-            other => bail!(
-                "unknown argument `{other}`; usage: bench [--quick] [--scale [--huge]|--isolation|--languages|--only SCENARIO [--rate EVENTS]] [--docs PATH] [--json FILE]"
-            ),
-        }
-    }
-    Ok(parsed)
+fn scenario(key: &str) -> Result<Scenario, String> {
+    let keys = || Scenario::ALL.map(Scenario::key).join(", ");
+    Scenario::ALL.into_iter().find(|scenario| scenario.key() == key).ok_or_else(|| format!("there are {}", keys()))
+}
+
+fn built(text: &str) -> Result<(String, Duration), String> {
+    let parsed = text.split_once('=').and_then(|(name, millis)| Some((name, millis.parse().ok()?)));
+    let (name, millis) = parsed.ok_or("it is NAME=MILLISECONDS")?;
+    Ok((name.to_owned(), Duration::from_millis(millis)))
 }

@@ -121,7 +121,7 @@ impl Kept {
 }
 
 impl Entry {
-    /// What counts against the cache. A pending entry's bytes are bounded with its run's, in the queue to the outbox.
+    /// What counts against the cache. A pending entry's bytes are bounded with its run's, in the queue to the outbox and in its batches.
     fn idle_bytes(&self, key: &str) -> usize {
         /// What an entry takes besides its texts.
         const FIXED: usize = 128;
