@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
@@ -19,8 +20,8 @@ use crate::plugin::pool::Pool;
 use crate::routes::{Routes, SharedRoutes};
 use crate::source::{Accept, AcceptError};
 use crate::store::{
-    Acceptance, Accepted, Arrival, Claim, ClaimedRun, DeadMessage, NewRun, RunStart, RunTerms, SourceCursor, Store,
-    StoreError,
+    Acceptance, Accepted, Arrival, Claim, ClaimedRun, DeadMessage, EventSeq, NewRun, RunStart, RunTerms, SourceCursor,
+    Store, StoreError,
 };
 
 pub mod gate;
@@ -121,21 +122,42 @@ impl Inbox {
         let turn = self.turn.lock().await;
         let arrivals = self.arrivals(source, &messages).await;
         let cursor = cursor.map(|value| SourceCursor { source: Arc::clone(source), value });
-        let mut accepted = self.store.accept_at(arrivals.clone(), cursor, self.clock.now());
+        let (announce, announced) = oneshot::channel();
+        let mut accepted = self.store.accept_announced(arrivals.clone(), cursor, announce, self.clock.now());
         // Polled once within the turn: that hands the batch to the store, in its place among the others.
         let first = futures::poll!(&mut accepted);
         drop(turn);
-        let accepted = match first {
-            Poll::Ready(accepted) => accepted,
-            Poll::Pending => accepted.await,
+        let accepted = async {
+            match first {
+                Poll::Ready(accepted) => accepted,
+                Poll::Pending => accepted.await,
+            }
+        };
+        tokio::pin!(accepted);
+        let (called, accepted) = tokio::select! {
+            biased;
+            Ok(announced) = announced => {
+                self.pool.enqueue(held(&arrivals, &announced));
+                (Some(announced), accepted.await)
+            }
+            accepted = &mut accepted => (None, accepted),
         };
         match accepted {
             Ok(accepted) => {
-                self.hand_over(source, arrivals, &accepted);
+                if called.is_none() {
+                    self.pool.enqueue(held(&arrivals, &accepted));
+                }
+                self.settle(source, &arrivals, &accepted);
                 Ok(accepted.acceptances)
             }
             Err(error) => {
-                arrivals.iter().for_each(|arrival| self.give_back(arrival));
+                // What is called already gives its place back by itself.
+                match called {
+                    Some(announced) => reserved(&arrivals, &announced)
+                        .filter(|(_, _, held)| held.is_none())
+                        .for_each(|(event, run, _)| self.pool.left(&run.plugin, event)),
+                    None => arrivals.iter().for_each(|arrival| self.give_back(arrival)),
+                }
                 Err(accept_error(error))
             }
         }
@@ -209,18 +231,17 @@ impl Inbox {
         })
     }
 
-    /// After the commit: fresh runs go to the pool in accept order, places reserved for duplicates, and for what there is no
-    /// room for in a backlog, are given back.
-    fn hand_over(&self, source: &Arc<str>, arrivals: Vec<Arrival>, Accepted { acceptances, refused }: &Accepted) {
+    /// After the commit: what became of each arrival is counted and told; places reserved for duplicates, and for what there
+    /// is no room for in a backlog, are given back.
+    fn settle(&self, source: &Arc<str>, arrivals: &[Arrival], Accepted { acceptances, refused }: &Accepted) {
         let refused: HashSet<_> = refused.iter().map(|(seq, plugin)| (*seq, &**plugin)).collect();
-        let mut claimed = Vec::new();
         if let Some(intake) = self.sources.get(source) {
             intake
                 .metrics
                 .accepted
                 .inc_by(acceptances.iter().filter(|it| **it != Acceptance::Duplicate).count() as u64);
         }
-        for (arrival, acceptance) in arrivals.into_iter().zip(acceptances) {
+        for (arrival, acceptance) in arrivals.iter().zip(acceptances) {
             match (arrival, acceptance) {
                 (Arrival::Event { event, runs }, Acceptance::Fresh(seq)) => {
                     if runs.is_empty() {
@@ -228,29 +249,19 @@ impl Inbox {
                     }
                     for run in runs {
                         if refused.contains(&(*seq, &*run.plugin)) {
-                            self.refused(&run, &event);
-                            continue;
-                        }
-                        match run.start {
-                            RunStart::Pending(Claim::Here) => claimed.push(ClaimedRun {
-                                seq: *seq,
-                                event: Arc::clone(&event),
-                                plugin: run.plugin,
-                                attempts_made: 0,
-                                crashes: 0,
-                            }),
-                            RunStart::Pending(Claim::Open) => self.pool.spilled(&run.plugin),
-                            RunStart::Parked => {}
+                            self.refused(run, event);
+                        } else if run.start == RunStart::Pending(Claim::Open) {
+                            self.pool.spilled(&run.plugin);
                         }
                     }
                 }
-                (arrival @ Arrival::Event { .. }, _) => {
+                (Arrival::Event { .. }, _) => {
                     if *acceptance == Acceptance::Conflict {
-                        tracing::error!(event_key = %event_key(&arrival), source = %source, outcome = "dead", reason = %Reason::IdConflict, "the event's key was accepted before with another body; it is a dead letter");
+                        tracing::error!(event_key = %event_key(arrival), source = %source, outcome = "dead", reason = %Reason::IdConflict, "the event's key was accepted before with another body; it is a dead letter");
                         self.metrics.event_conflicts.inc();
                         self.metrics.dead_letter(Reason::IdConflict);
                     }
-                    self.give_back(&arrival);
+                    self.give_back(arrival);
                 }
                 (Arrival::Dead(dead), Acceptance::Dead) => {
                     tracing::error!(event_key = %dead.key, source = %source, outcome = "dead", reason = %dead.reason, error = dead.detail, "the message is a dead letter");
@@ -259,7 +270,6 @@ impl Inbox {
                 (Arrival::Dead(_), _) => {}
             }
         }
-        self.pool.enqueue(claimed);
     }
 
     /// The run was one too many for its plugin's backlog, and is a dead letter.
@@ -277,6 +287,35 @@ impl Inbox {
         let reserved = runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Here));
         reserved.for_each(|run| self.pool.left(&run.plugin, event));
     }
+}
+
+/// Each run that a place was reserved for, with its event's position where it is this host's to call.
+fn reserved<'a>(
+    arrivals: &'a [Arrival],
+    Accepted { acceptances, refused }: &'a Accepted,
+) -> impl Iterator<Item = (&'a Arc<Event>, &'a NewRun, Option<EventSeq>)> {
+    let refused: HashSet<_> = refused.iter().map(|(seq, plugin)| (*seq, &**plugin)).collect();
+    let events = arrivals.iter().zip(acceptances).filter_map(|(arrival, acceptance)| match arrival {
+        Arrival::Event { event, runs } => Some((event, runs, *acceptance)),
+        Arrival::Dead(_) => None,
+    });
+    let reserved = events.flat_map(|(event, runs, acceptance)| {
+        let runs = runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Here));
+        runs.map(move |run| (event, run, acceptance))
+    });
+    reserved.map(move |(event, run, acceptance)| match acceptance {
+        Acceptance::Fresh(seq) if !refused.contains(&(seq, &*run.plugin)) => (event, run, Some(seq)),
+        _ => (event, run, None),
+    })
+}
+
+/// The runs that are this host's to call, in accept order.
+fn held(arrivals: &[Arrival], accepted: &Accepted) -> Vec<ClaimedRun> {
+    let held = reserved(arrivals, accepted).filter_map(|(event, run, held)| {
+        let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
+        held.map(|seq| ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 })
+    });
+    held.collect()
 }
 
 fn accept_error(error: StoreError) -> AcceptError {

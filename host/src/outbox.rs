@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::mpsc;
 
@@ -24,9 +25,9 @@ pub mod webhook;
 /// Runs completed in one call to the store at most.
 const BATCH_RUNS_MAX: usize = 256;
 
-/// Batches on their way into the store at most, one behind the other: a batch need not wait for the commit of the one
-/// before it. One that fails holds up what is behind it until it is durable.
-const COMMITS_IN_FLIGHT_MAX: usize = 4;
+/// Runs on their way into the store at most, in batches one behind the other: a batch need not wait for the commit of the
+/// one before it. One that fails holds up what is behind it until it is durable.
+const RUNS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Runs between the workers and the outbox at most; then the workers wait.
 pub const RAN_QUEUE_MAX: usize = 1024;
@@ -65,25 +66,32 @@ impl Outbox {
     pub async fn run(mut self, mut ran: mpsc::Receiver<Ran>) {
         let mut commits = FuturesOrdered::new();
         let mut batch = Vec::new();
-        let mut has_state = false;
+        let (mut in_flight, mut has_state) = (0, false);
         loop {
+            let room = room(in_flight, has_state);
             tokio::select! {
                 biased;
-                Some(committed) = commits.next() => self.settle(committed),
-                taken = ran.recv_many(&mut batch, BATCH_RUNS_MAX), if has_room(commits.len(), has_state) => {
+                Some((runs, committed)) = commits.next() => {
+                    in_flight -= runs;
+                    self.settle(committed);
+                }
+                taken = ran.recv_many(&mut batch, room), if room > 0 => {
                     if taken == 0 {
                         break;
                     }
+                    in_flight += taken;
                     // A commit that failed is tried again after those behind it: what plugins keep is written in turn.
                     has_state = batch.iter().any(|ran| ran.report.state.is_some());
-                    while has_state && let Some(committed) = commits.next().await {
+                    while has_state && let Some((runs, committed)) = commits.next().await {
+                        in_flight -= runs;
                         self.settle(committed);
                     }
-                    commits.push_back(self.begin(std::mem::take(&mut batch)));
+                    let committed = self.begin(std::mem::take(&mut batch));
+                    commits.push_back(committed.map(move |committed| (taken, committed)));
                 }
             }
         }
-        while let Some(committed) = commits.next().await {
+        while let Some((_, committed)) = commits.next().await {
             self.settle(committed);
         }
     }
@@ -136,7 +144,10 @@ impl Outbox {
         if completed == Completed::Conflict {
             return self.run_again(ran, &completion);
         }
-        self.report(&ran, &completion.outcome);
+        // A run that is not this host's any more is counted by whoever has it.
+        if completed != Completed::NotHeld {
+            self.report(&ran, &completion.outcome);
+        }
         if let Completed::Ended(written) = &completed {
             written.freed.iter().for_each(|endpoint| self.dispatcher.spilled(endpoint));
         }
@@ -254,9 +265,10 @@ struct Committed {
     completed: Vec<Completed>,
 }
 
-/// Pure: whether one more batch may be begun while `in_flight` are; `has_state` says that the last one writes plugins' state.
-fn has_room(in_flight: usize, has_state: bool) -> bool {
-    if has_state { in_flight == 0 } else { in_flight < COMMITS_IN_FLIGHT_MAX }
+/// Pure: how many runs the next batch may have while so many are `in_flight`; `has_state` says that the last batch writes
+/// plugins' state.
+fn room(in_flight: usize, has_state: bool) -> usize {
+    if has_state && in_flight > 0 { 0 } else { (RUNS_IN_FLIGHT_MAX - in_flight).min(BATCH_RUNS_MAX) }
 }
 
 /// The plugins' work is not done again because a disk failed: what they returned waits here until it is durable. Memory stays

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
@@ -449,6 +450,20 @@ pub trait Store: History + Send + Sync + 'static {
         cursor: Option<SourceCursor>,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Accepted, StoreError>>;
+
+    /// As [`Store::accept_at`]. A store that can tells `announce`, before they are durable, what becomes of the arrivals, so
+    /// that their runs may be called at once and completed in the same commit. What is announced may still fail: then none
+    /// of it was accepted, its runs' completions find them [`Completed::NotHeld`], and no other event gets its position.
+    fn accept_announced(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        announce: oneshot::Sender<Accepted>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Accepted, StoreError>> {
+        drop(announce);
+        self.accept_at(arrivals, cursor, now)
+    }
 
     /// The cursor that was last kept for a source.
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;

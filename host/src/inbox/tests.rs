@@ -196,6 +196,38 @@ async fn where_the_store_fails_nothing_is_handed_over_and_every_place_is_given_b
     assert_eq!(scene.accept_one("a.x", Some("1"), "{}").await, Acceptance::Fresh(EventSeq(1)), "it comes again");
 }
 
+/// An event, and the same again: a place is reserved for each.
+fn announced() -> Vec<Message> {
+    vec![message("a.x", Some("1"), "{}"), message("a.x", Some("1"), "{}")]
+}
+
+#[tokio::test]
+async fn what_is_announced_is_called_before_it_is_durable_and_counted_after() {
+    let scene = scene().await;
+    scene.store.look(|seen| seen.announces = true);
+    let permits = scene.store.hold_back("accept");
+    let mut accepting = Box::pin(scene.accept(announced()));
+    assert!((&mut accepting).now_or_never().is_none(), "nothing is acknowledged yet");
+    assert_eq!((scene.inbox.pool.is_idle(), scene.inbox.accepted()), (false, 0));
+    permits.add_permits(1);
+    assert_eq!(accepting.await.unwrap(), [Acceptance::Fresh(EventSeq(1)), Acceptance::Duplicate]);
+    assert_eq!((scene.weight(), scene.inbox.accepted()), (1, 1), "it is called once");
+    scene.left();
+    assert_eq!(scene.weight(), 0);
+}
+
+#[tokio::test]
+async fn what_is_announced_and_not_accepted_gives_its_place_back_once() {
+    let scene = scene().await;
+    scene.store.look(|seen| seen.announces = true);
+    scene.store.fail("accept", 1);
+    let failed = scene.accept(announced()).await;
+    assert!(matches!(failed, Err(AcceptError::Store(_))), "{failed:?}");
+    assert_eq!((scene.weight(), scene.inbox.accepted()), (1, 0), "what is called has its place yet, and nothing else");
+    scene.left();
+    assert_eq!(scene.weight(), 0);
+}
+
 /// Batches that wait for room keep the order in which they came.
 #[tokio::test]
 async fn batches_reach_the_store_in_the_order_in_which_they_came() {

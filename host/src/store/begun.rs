@@ -137,6 +137,11 @@ impl BegunFile {
         Begun(Some(Mark { file: Arc::clone(self), slot, alone }))
     }
 
+    /// Whether calls can be marked, as far as is known.
+    pub(super) fn marks(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed)
+    }
+
     fn write(&self, bytes: &[u8], offset: u64) {
         let Some(file) = &self.file else { return };
         match file.write_all_at(bytes, offset) {

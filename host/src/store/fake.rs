@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
     Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Changed, Claim, Claimed, ClaimedDelivery, ClaimedRun,
@@ -56,6 +56,8 @@ pub(crate) struct Seen {
     pub(crate) held: HashMap<&'static str, Arc<Semaphore>>,
     /// What happens just before the next call of a method takes effect.
     pub(crate) before: HashMap<&'static str, Box<dyn FnOnce() + Send>>,
+    /// Whether what becomes of arrivals is announced.
+    pub(crate) announces: bool,
     /// Whether completions find that their runs are another host's by now.
     pub(crate) disowned: bool,
     /// Completions with state that find it changed, from the next on.
@@ -271,6 +273,25 @@ impl Store for FakeStore {
             let acceptances = arrivals.iter().map(|arrival| seen.accept(arrival, now, &mut refused)).collect();
             Accepted { acceptances, refused }
         })
+    }
+    fn accept_announced(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        announce: oneshot::Sender<Accepted>,
+        now: Timestamp,
+    ) -> Answer<'_, Accepted> {
+        if !self.look(|seen| seen.announces) {
+            drop(announce);
+            return self.accept_at(arrivals, cursor, now);
+        }
+        let accepted = self.look(|seen| {
+            let mut refused = Vec::new();
+            let acceptances = arrivals.iter().map(|arrival| seen.accept(arrival, now, &mut refused)).collect();
+            Accepted { acceptances, refused }
+        });
+        announce.send(accepted.clone()).expect("somebody listens");
+        self.answer("accept", move |_| accepted)
     }
     fn cursor(&self, source: Arc<str>) -> Answer<'_, Option<Bytes>> {
         self.answer("cursor", move |seen| seen.cursors.get(&source).cloned())

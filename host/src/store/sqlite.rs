@@ -18,6 +18,7 @@ mod lock;
 mod lookup;
 mod open;
 mod order;
+mod patience;
 mod pause;
 mod plugin_state;
 mod purge;
@@ -56,6 +57,7 @@ use self::checkpoint::Checkpoints;
 use self::claims::Release;
 use self::group::Group;
 use self::health::Health;
+use self::patience::Patience;
 use self::queue::Queue;
 use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
@@ -66,7 +68,7 @@ use super::{
     EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Pause, PauseKind,
     Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
 };
-use crate::clock::Timestamp;
+use crate::clock::{SystemClock, Timestamp};
 use crate::delivery::DeliveryId;
 
 /// What a command holds in memory where nothing in it grows, in bytes.
@@ -118,6 +120,10 @@ impl SqliteStore {
             options: options.clone(),
             host,
             receiver,
+            begun: left_behind.is_empty().then(|| Arc::clone(&begun)),
+            patience: Patience::default(),
+            clock: SystemClock::shared(),
+            event_last: EventSeq(0),
             counters: Arc::clone(&counters),
             health: Arc::clone(&health),
             checkpoints,
@@ -197,6 +203,22 @@ impl SqliteStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    async fn accept_all(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        mut announce: Option<oneshot::Sender<Accepted>>,
+        now: Timestamp,
+    ) -> Result<Accepted, StoreError> {
+        let bytes = accept::bytes(&arrivals) + cursor.as_ref().map_or(0, |cursor| cursor.value.len());
+        let accept = move |group: &mut Group<'_>| {
+            let arrived = group.accept(&arrivals, cursor.as_ref(), now)?;
+            announce.take().into_iter().for_each(|announce| group.announce(announce, &arrived));
+            Ok(arrived)
+        };
+        Ok(self.write(bytes, accept).await?.accepted)
+    }
+
     /// Moves runs chunk by chunk until none is left, so that the writer is never held for long.
     async fn move_all(
         &self,
@@ -231,9 +253,17 @@ impl Store for SqliteStore {
         cursor: Option<SourceCursor>,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Accepted, StoreError>> {
-        let bytes = accept::bytes(&arrivals) + cursor.as_ref().map_or(0, |cursor| cursor.value.len());
-        let accept = move |group: &mut Group<'_>| group.accept(&arrivals, cursor.as_ref(), now);
-        async move { Ok(self.write(bytes, accept).await?.accepted) }.boxed()
+        self.accept_all(arrivals, cursor, None, now).boxed()
+    }
+
+    fn accept_announced(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: Option<SourceCursor>,
+        announce: oneshot::Sender<Accepted>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Accepted, StoreError>> {
+        self.accept_all(arrivals, cursor, Some(announce), now).boxed()
     }
 
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {

@@ -17,7 +17,8 @@ use wirehook_tests::bench::{
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { quick, json, scale, huge, languages, isolation, built, docs, only, rate } = Arguments::parse();
+    let Arguments { quick, json, scale, huge, languages, isolation, built, docs, only, rate, slow_disk } =
+        Arguments::parse();
     let plan = if quick { Plan::QUICK } else { Plan::FULL };
     if isolation {
         println!("{}", isolation::measure(&isolation::Plan::FULL).await?.report());
@@ -30,7 +31,9 @@ async fn main() -> Result<()> {
     let receiver = Receiver::start()?;
     let bench = Bench { folder: folder.path(), receiver: &receiver };
     if let Some(scenario) = only {
-        return by_itself(&bench, plan, scenario, rate).await;
+        let load = rate.map(|rate| Load::new(scenario, rate));
+        let load = load.map(|load| if slow_disk { load.on_slow_disk() } else { load });
+        return by_itself(&bench, plan, scenario, load).await;
     }
     if scale {
         let how_far = match (quick, huge) {
@@ -53,13 +56,11 @@ async fn main() -> Result<()> {
     }
 }
 
-/// One scenario, at the bus's pace or at `rate` events a second.
-async fn by_itself(bench: &Bench<'_>, plan: Plan, scenario: Scenario, rate: Option<u64>) -> Result<()> {
+/// One scenario, at its own speed or under `load`.
+async fn by_itself(bench: &Bench<'_>, plan: Plan, scenario: Scenario, load: Option<Load>) -> Result<()> {
     for repetition in 1..=plan.repetitions {
-        let figures = match rate {
-            Some(rate) => {
-                latency::measure(bench, Load::new(scenario, rate), plan.latency, plan.syncs).await?.to_string()
-            }
+        let figures = match load {
+            Some(load) => latency::measure(bench, load, plan.latency, plan.syncs).await?.to_string(),
             None => {
                 let measured = bench.run(scenario, Setting::MAIN, scenario.share(plan.events)).await?;
                 format!("{} events/s, {} CPU µs/event", measured.rate(), measured.cpu_us())
@@ -164,6 +165,9 @@ struct Arguments {
     /// Its latency at this constant rate, in place of its own speed.
     #[arg(long, value_name = "EVENTS_A_SECOND", requires = "only", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// With a disk whose syncs take 4 ms longer.
+    #[arg(long, requires = "rate")]
+    slow_disk: bool,
     /// How long the build of an example took.
     #[arg(long, value_name = "NAME=MILLISECONDS", value_parser = built, requires = "languages")]
     built: Vec<(String, Duration)>,

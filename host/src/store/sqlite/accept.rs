@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::params;
+use tokio::sync::oneshot;
 
 use super::backlog::{Full, size};
 use super::claims::Release;
@@ -71,6 +72,13 @@ impl Group<'_> {
             arrived.accepted.acceptances.push(acceptance);
         }
         Ok(arrived)
+    }
+
+    /// Tells what becomes of arrivals before that is durable, where it may be told, and there are runs to be called.
+    pub(super) fn announce(&mut self, announce: oneshot::Sender<Accepted>, arrived: &Arrived) {
+        if self.may_announce && !arrived.held.is_empty() && announce.send(arrived.accepted.clone()).is_ok() {
+            self.announced.awaited += arrived.held.len();
+        }
     }
 
     fn accept_event(

@@ -31,7 +31,7 @@ impl Release {
 /// way in them, `begun`, is counted against it in the same commit, once.
 pub(super) fn enter_host(connection: &Connection, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<i64> {
     let mut group = Group::new(connection, NO_HOST)?;
-    group.begin()?;
+    group.begin(false)?;
     match enter(&mut group, begun, now).and_then(|host| group.commit().map(|()| host)) {
         Ok(host) => Ok(host),
         Err(error) => {

@@ -19,8 +19,22 @@ pub(super) struct Group<'c> {
     pub(super) suspects: Suspects,
     /// Up to which event making room has come.
     pub(super) shrunk_to: i64,
+    /// Whether this transaction may tell of events before they are durable.
+    pub(super) may_announce: bool,
+    pub(super) announced: Announced,
     event_last: i64,
+    /// Events of this transaction come after it.
+    event_before: i64,
     delivery_last: i64,
+}
+
+/// Runs of a transaction's own events, which were told of before they are durable.
+#[derive(Default)]
+pub(super) struct Announced {
+    /// Not completed yet.
+    pub(super) awaited: usize,
+    /// Completed in the same transaction.
+    pub(super) completed: usize,
 }
 
 /// Statements prepared once for a connection.
@@ -108,13 +122,19 @@ impl<'c> Group<'c> {
             swept_to: 0,
             shrunk_to: 0,
             suspects,
+            may_announce: false,
+            announced: Announced::default(),
             event_last,
+            event_before: event_last,
             delivery_last,
         })
     }
 
-    pub(super) fn begin(&mut self) -> rusqlite::Result<()> {
+    pub(super) fn begin(&mut self, may_announce: bool) -> rusqlite::Result<()> {
         self.tally.forget();
+        self.may_announce = may_announce;
+        self.announced = Announced::default();
+        self.event_before = self.event_last;
         self.hot.begin.raw_execute().map(drop)
     }
 
@@ -137,6 +157,24 @@ impl<'c> Group<'c> {
 
     pub(super) fn take_event(&mut self) {
         self.event_last += 1;
+    }
+
+    /// The last position that an event was given.
+    pub(super) fn event_last(&self) -> EventSeq {
+        EventSeq(self.event_last)
+    }
+
+    /// Gives no event a position up to `last`: a transaction that failed may have announced them.
+    pub(super) fn pass_over(&mut self, last: EventSeq) {
+        self.event_last = self.event_last.max(last.0);
+    }
+
+    /// A run of the event is completed.
+    pub(super) fn meet_announced(&mut self, event: EventSeq) {
+        if event.0 > self.event_before {
+            self.announced.awaited = self.announced.awaited.saturating_sub(1);
+            self.announced.completed += 1;
+        }
     }
 
     pub(super) fn next_delivery(&mut self) -> DeliverySeq {

@@ -16,8 +16,11 @@ use super::group::Group;
 use super::health::Health;
 use super::lock::LockFile;
 use super::open::{self, SqliteOptions};
+use super::patience::Patience;
 use super::queue::{Item, Job, Queued};
-use crate::store::{Changed, Forgotten, Purged, StoreError};
+use crate::clock::Clock;
+use crate::store::begun::BegunFile;
+use crate::store::{Changed, EventSeq, Forgotten, Purged, StoreError};
 
 /// The most commands that share a commit.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -90,6 +93,14 @@ pub(super) struct Writer {
     pub(super) options: SqliteOptions,
     pub(super) host: i64,
     pub(super) receiver: Receiver<Item>,
+    /// Where calls are marked. None where the host before this one ended without stopping: an event may have ended it whose
+    /// call began before it was durable, so that nothing counts it. Then each is durable first.
+    pub(super) begun: Option<Arc<BegunFile>>,
+    pub(super) patience: Patience,
+    /// For waits within a transaction, which end in real time whatever clock the host has.
+    pub(super) clock: Arc<dyn Clock>,
+    /// The last position that was given to an event, whether or not it became durable.
+    pub(super) event_last: EventSeq,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Arc<Health>,
     pub(super) checkpoints: Checkpoints,
@@ -144,10 +155,12 @@ impl Writer {
             Ok(group) => group,
             Err(error) => return self.fail_with(&error),
         };
+        group.pass_over(self.event_last);
         loop {
             // The timer reads a clock of its own, on which nothing depends but what it shows.
             let timer = self.options.commits.as_ref().map(|commits| commits.seconds.start_timer());
-            let committed = catch_unwind(AssertUnwindSafe(|| perform(&mut group, &mut self.pending)));
+            let committed = catch_unwind(AssertUnwindSafe(|| self.perform(&mut group)));
+            self.event_last = group.event_last();
             if let (Some(timer), false) = (timer, matches!(committed, Ok(Ok(())))) {
                 timer.stop_and_discard();
             }
@@ -225,24 +238,60 @@ impl Writer {
         }
     }
 
+    /// Commits what is pending, and what plugins make of it at once.
+    fn perform(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
+        let marks = self.begun.as_ref().is_some_and(|begun| begun.marks());
+        group.begin(marks && self.health.failing().is_none())?;
+        let mut performed = perform_all(group, &mut self.pending)?;
+        if group.announced.awaited > 0
+            && let Some(wait) = self.patience.wait()
+        {
+            let deadline = self.clock.monotonic() + wait;
+            while group.announced.awaited > 0 && self.gather_until(deadline) {
+                performed += perform_all(group, &mut self.pending[performed..])?;
+            }
+            self.patience.waited(group.announced.completed > 0);
+        }
+        let started = self.clock.monotonic();
+        group.commit()?;
+        self.patience.committed(self.clock.monotonic().saturating_sub(started));
+        Ok(())
+    }
+
     /// Fills the group with what is there, waiting for the first command only. False once closed and empty.
     fn gather(&mut self) -> bool {
-        let mut bytes = 0;
-        while self.pending.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX && self.rewriting.is_empty() {
+        while self.has_room() {
             let may_wait = self.pending.is_empty() && self.closing.is_none() && !self.disconnected;
             let item = if may_wait { self.receiver.recv().ok() } else { self.receiver.try_recv().ok() };
             match item {
-                Some(Item::Command(queued)) => {
-                    bytes += queued.bytes;
-                    self.pending.push(queued);
-                }
-                Some(Item::Close(done)) => self.closing = Some(done),
-                Some(Item::Rewrite(done)) => self.rewriting.push(done),
+                Some(item) => self.take(item),
                 None if may_wait => self.disconnected = true,
                 None => break,
             }
         }
         !self.pending.is_empty() || !self.rewriting.is_empty()
+    }
+
+    /// Adds to the group what comes next, or nothing: false where it is full, or `deadline` is over.
+    fn gather_until(&mut self, deadline: Duration) -> bool {
+        if !self.has_room() || self.closing.is_some() {
+            return false;
+        }
+        let left = deadline.saturating_sub(self.clock.monotonic());
+        self.receiver.recv_timeout(left).map(|item| self.take(item)).is_ok()
+    }
+
+    fn has_room(&self) -> bool {
+        let bytes: usize = self.pending.iter().map(|queued| queued.bytes).sum();
+        self.pending.len() < GROUP_COMMANDS_MAX && bytes < GROUP_BYTES_MAX && self.rewriting.is_empty()
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Command(queued) => self.pending.push(queued),
+            Item::Close(done) => self.closing = Some(done),
+            Item::Rewrite(done) => self.rewriting.push(done),
+        }
     }
 
     /// Opens a connection again. While that fails, commands fail too, each after a bounded wait and another try.
@@ -286,10 +335,8 @@ impl Writer {
     }
 }
 
-fn perform(group: &mut Group<'_>, jobs: &mut [Queued]) -> rusqlite::Result<()> {
-    group.begin()?;
-    for queued in jobs {
-        queued.job.perform(group)?;
-    }
-    group.commit()
+/// Returns how many that were.
+fn perform_all(group: &mut Group<'_>, jobs: &mut [Queued]) -> rusqlite::Result<usize> {
+    jobs.iter_mut().try_for_each(|queued| queued.job.perform(group))?;
+    Ok(jobs.len())
 }
