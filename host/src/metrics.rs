@@ -73,7 +73,7 @@ pub struct Metrics {
 /// What the store counts its commits with.
 #[derive(Clone, Debug)]
 pub struct CommitMetrics {
-    /// `wirehook_commit_duration_seconds`: one group, from its beginning to the end of the sync.
+    /// `wirehook_commit_duration_seconds`: one group, from its beginning to the end of the sync, without waits for plugins.
     pub seconds: Histogram,
     /// `wirehook_commit_failures_total`: groups that failed.
     pub failures: IntCounter,

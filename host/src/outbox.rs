@@ -25,8 +25,9 @@ pub mod webhook;
 /// Runs completed in one call to the store at most.
 const BATCH_RUNS_MAX: usize = 256;
 
-/// Runs on their way into the store at most, in batches one behind the other: a batch need not wait for the commit of the
-/// one before it. One that fails holds up what is behind it until it is durable.
+/// On their way into the store at most, one behind the other: a batch need not wait for the commit of the one before it.
+/// One that fails holds up what is behind it until it is durable.
+const BATCHES_IN_FLIGHT_MAX: usize = 16;
 const RUNS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Runs between the workers and the outbox at most; then the workers wait.
@@ -68,7 +69,7 @@ impl Outbox {
         let mut batch = Vec::new();
         let (mut in_flight, mut has_state) = (0, false);
         loop {
-            let room = room(in_flight, has_state);
+            let room = room(commits.len(), in_flight, has_state);
             tokio::select! {
                 biased;
                 Some((runs, committed)) = commits.next() => {
@@ -144,9 +145,12 @@ impl Outbox {
         if completed == Completed::Conflict {
             return self.run_again(ran, &completion);
         }
-        // A run that is not this host's any more is counted by whoever has it.
-        if completed != Completed::NotHeld {
-            self.report(&ran, &completion.outcome);
+        match completed {
+            // Whoever has it counts it: another host, or this one, once an event that could not be accepted comes again.
+            Completed::NotHeld => {
+                tracing::debug!(event_key = %ran.run.event.key, plugin = %ran.run.plugin, "the run is not this host's any more");
+            }
+            _ => self.report(&ran, &completion.outcome),
         }
         if let Completed::Ended(written) = &completed {
             written.freed.iter().for_each(|endpoint| self.dispatcher.spilled(endpoint));
@@ -265,24 +269,31 @@ struct Committed {
     completed: Vec<Completed>,
 }
 
-/// Pure: how many runs the next batch may have while so many are `in_flight`; `has_state` says that the last batch writes
-/// plugins' state.
-fn room(in_flight: usize, has_state: bool) -> usize {
-    if has_state && in_flight > 0 { 0 } else { (RUNS_IN_FLIGHT_MAX - in_flight).min(BATCH_RUNS_MAX) }
+/// Pure: how many runs the next batch may have while so many `batches` of `runs` are in flight; `has_state` says that the
+/// last of them writes plugins' state.
+fn room(batches: usize, runs: usize, has_state: bool) -> usize {
+    if batches == BATCHES_IN_FLIGHT_MAX || (has_state && batches > 0) {
+        return 0;
+    }
+    (RUNS_IN_FLIGHT_MAX - runs).min(BATCH_RUNS_MAX)
 }
 
 /// The plugins' work is not done again because a disk failed: what they returned waits here until it is durable. Memory stays
 /// bounded, for the workers wait behind this. `None` where the store was closed.
 async fn commit(store: Arc<dyn Store>, batch: Vec<Ran>, completions: Vec<RunCompletion>) -> Option<Committed> {
+    let mut has_failed = false;
     loop {
+        let runs = completions.len();
         match store.complete_runs(completions.clone()).await {
             Ok(completed) => return Some(Committed { batch, completions, completed }),
             Err(StoreError::Closed) => return None,
-            Err(error) => {
-                tracing::error!(%error, runs = completions.len(), "runs could not be completed; trying again");
-                tokio::time::sleep(COMMIT_RETRY_DELAY).await;
+            Err(error) if has_failed => {
+                tracing::debug!(%error, runs, "runs could not be completed again; trying again");
             }
+            Err(error) => tracing::error!(%error, runs, "runs could not be completed; trying again"),
         }
+        has_failed = true;
+        tokio::time::sleep(COMMIT_RETRY_DELAY).await;
     }
 }
 

@@ -453,7 +453,7 @@ pub trait Store: History + Send + Sync + 'static {
 
     /// As [`Store::accept_at`]. A store that can tells `announce`, before they are durable, what becomes of the arrivals, so
     /// that their runs may be called at once and completed in the same commit. What is announced may still fail: then none
-    /// of it was accepted, its runs' completions find them [`Completed::NotHeld`], and no other event gets its position.
+    /// of it was accepted, its runs' completions find them [`Completed::NotHeld`], and while this store is open no other event gets its position.
     fn accept_announced(
         &self,
         arrivals: Vec<Arrival>,
@@ -476,7 +476,7 @@ pub trait Store: History + Send + Sync + 'static {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>>;
 
-    /// Notes that a call of a run that this host holds begins, by the plugin's build of `plugin_digest`; `alone` where
+    /// Notes that a call of a run that this host holds, or will once its event is durable, begins, by the plugin's build of `plugin_digest`; `alone` where
     /// nothing is under way beside it. No commit: it tells the next start what was under way should this process end
     /// without stopping. To be kept until the run's outcome is durable.
     fn begin(&self, _run: &ClaimedRun, _plugin_digest: &str, _alone: bool) -> Begun {

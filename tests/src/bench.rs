@@ -12,6 +12,7 @@ pub mod run;
 pub mod variant;
 pub mod disk;
 pub mod slow_disk;
+pub mod stolen;
 pub mod latency;
 pub mod idle;
 pub mod ready;

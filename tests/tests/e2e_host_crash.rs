@@ -4,10 +4,11 @@
 //! host then, as the kernel does with one that is out of memory.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use wirehook_tests::account::Account;
 use wirehook_tests::events::{self, PublishedEvent, entity_id, page_event};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::nats_server::NatsServer;
@@ -36,11 +37,23 @@ fn lingers() -> Result<PluginFile> {
     Ok(PluginFile::hostile("lingers")?.with_sidecar(sidecar))
 }
 
+/// Waits until the store has so many events. A call may begin before its event is durable, and a crash then counts for
+/// nothing.
+async fn accepted(host: &TestHost, events: usize) -> Result<()> {
+    let started = Instant::now();
+    while Account::of_copy(&host.store_path())?.events < u64::try_from(events)? {
+        ensure!(started.elapsed() < DEADLINE, "{events} events are not accepted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 /// Starts the host, and kills it as soon as the plugin has the marked event.
 async fn killed_by(host: &mut TestHost, marked: usize) -> Result<()> {
     host.forget_logs();
     host.spawn(&[]).await?;
     host.logs().wait_for(&format!("lingering over {}", entity_id(marked)), DEADLINE).await?;
+    accepted(host, marked + 1).await?;
     host.kill9().await?;
     store_file::check_integrity_of_copy(&host.store_path())
 }
@@ -148,6 +161,7 @@ async fn a_build_that_takes_the_host_down_with_three_events_is_not_called_any_mo
             host.logs().wait_for(&format!("lingering over {}", entity_id(number)), DEADLINE).await?;
         }
         host.logs().wait_for("lingering over", DEADLINE).await.with_context(|| format!("kill {kill}"))?;
+        accepted(&host, 3).await?;
         host.kill9().await?;
     }
     host.forget_logs();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -20,6 +20,9 @@ use wirehook_tests::conformance::store::{HERE, OPEN, START, accept, arrival, at,
 use wirehook_tests::power_cut::PowerCut;
 
 const DIGEST: &str = "8b5f48702995c1598c573db1e21866a9b825d4a794d169d7060a03605796360b";
+
+/// For what a busy machine may make late.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longer than any test takes.
 const LATER: Timestamp = Timestamp(START.0 + 86_400_000);
@@ -274,20 +277,21 @@ async fn a_run_may_be_completed_in_the_commit_that_accepts_its_event() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let store = open(&path);
-    let mut shared = 0;
-    for number in 0..200 {
+    let (started, mut events, mut shared) = (Instant::now(), 0, false);
+    // On a busy machine a completion may come too late again and again.
+    while !shared && started.elapsed() < DEADLINE {
         let before = store.commits().committed;
-        let (accepted, early) = accept_and_complete(&store, &number.to_string()).await;
+        let (accepted, early) = accept_and_complete(&store, &events.to_string()).await;
         let early = early.expect("it was announced");
         assert_eq!(accepted.unwrap(), early.accepted);
         assert!(matches!(early.completed, Completed::Ended(_)), "{:?}", early.completed);
         let commits = store.commits().committed - before;
         assert!((1..=2).contains(&commits), "{commits} commits");
-        shared += u32::from(commits == 1);
+        (events, shared) = (events + 1, commits == 1);
     }
-    assert!(shared > 0, "no completion came within a commit's time");
+    assert!(shared, "no completion came within a commit's time");
     store.close().await;
-    assert_eq!(account(&path).events, 200);
+    assert_eq!(account(&path).events, events);
 }
 
 #[tokio::test]
@@ -304,13 +308,13 @@ async fn what_was_announced_and_failed_is_no_other_events() {
     assert_eq!(early.completed, Completed::NotHeld);
     // It comes again: the run that was called before must not pass for its.
     let (accepted, again) = accept_and_complete(&store, "a").await;
-    let again = again.expect("the completion's commit has succeeded");
-    assert_eq!(accepted.unwrap(), again.accepted);
-    assert!(again.seq > early.seq && matches!(again.completed, Completed::Ended(_)));
-    power.fail_syncs("-wal", 0, 1);
-    assert!(store.heartbeat(at(1)).await.is_err());
+    let Acceptance::Fresh(seq) = accepted.unwrap().acceptances[0] else { panic!("nothing of it was kept") };
+    assert!(seq > early.seq);
+    assert!(again.is_none(), "plugins are not called again and again for what has no room");
     let (accepted, early) = accept_and_complete(&store, "b").await;
-    assert!(accepted.is_ok() && early.is_none(), "while a disk fails, plugins are not called for nothing");
+    let early = early.expect("there was room for an event");
+    assert_eq!(accepted.unwrap(), early.accepted);
+    assert!(matches!(early.completed, Completed::Ended(_)));
     store.close().await;
     assert_eq!(account(&path).events, 2);
 }
@@ -332,7 +336,18 @@ async fn after_a_crash_an_event_is_durable_before_it_is_called() {
     assert!(accepted.is_ok() && early.is_none());
     store.close().await;
     drop(store);
-    assert!(accept_and_complete(&open(&path), "d").await.1.is_some(), "an orderly stop ends that");
+    // One that is killed before its first call has nothing to name, and has not stopped all the same.
+    let begun = path.with_file_name("store.db.begun");
+    let store = open(&path);
+    let unnamed = std::fs::read(&begun).unwrap();
+    drop(store);
+    assert!(!begun.exists(), "a store that was opened for a look leaves nothing");
+    std::fs::write(&begun, unnamed).unwrap();
+    let store = open(&path);
+    assert!(accept_and_complete(&store, "d").await.1.is_none());
+    store.close().await;
+    drop(store);
+    assert!(accept_and_complete(&open(&path), "e").await.1.is_some(), "an orderly stop ends that");
 }
 
 #[tokio::test]

@@ -208,10 +208,12 @@ async fn what_is_announced_is_called_before_it_is_durable_and_counted_after() {
     let permits = scene.store.hold_back("accept");
     let mut accepting = Box::pin(scene.accept(announced()));
     assert!((&mut accepting).now_or_never().is_none(), "nothing is acknowledged yet");
-    assert_eq!((scene.inbox.pool.is_idle(), scene.inbox.accepted()), (false, 0));
+    assert_eq!(scene.inbox.accepted(), 0);
+    assert_eq!(scene.inbox.pool.stop(), [(EventSeq(1), "orders".into())], "the pool has it");
     permits.add_permits(1);
     assert_eq!(accepting.await.unwrap(), [Acceptance::Fresh(EventSeq(1)), Acceptance::Duplicate]);
-    assert_eq!((scene.weight(), scene.inbox.accepted()), (1, 1), "it is called once");
+    assert_eq!((scene.weight(), scene.inbox.accepted()), (1, 1));
+    assert_eq!(scene.inbox.pool.stop(), [], "the pool got it once");
     scene.left();
     assert_eq!(scene.weight(), 0);
 }

@@ -252,6 +252,8 @@ async fn places_reserved_for_a_disowned_run_s_deliveries_are_given_back() {
     assert_eq!(claims, [Claim::Here], "there was room in the lane");
     assert!(scene.outbox.dispatcher.is_idle());
     assert_eq!(scene.pressure.weight(), 0);
+    let counted = scene.outbox.metrics.plugin("orders");
+    assert_eq!((counted.produced.get(), counted.duration.get_sample_count()), (0, 0), "whoever has it counts it");
 }
 
 /// What waits for its turn, and what its backlog has no room for, is not in the lane's memory.
@@ -326,17 +328,27 @@ impl Fed {
 async fn a_batch_does_not_wait_for_the_commit_of_the_one_before_it() {
     let mut fed = Fed::new().await;
     let permits = fed.store.hold_back("complete_runs");
-    for begun in 1..=RUNS_IN_FLIGHT_MAX {
+    for begun in 1..=BATCHES_IN_FLIGHT_MAX {
         fed.send(None).await;
         assert_eq!(fed.begun(), begun);
     }
     fed.send(None).await;
-    assert_eq!(fed.begun(), RUNS_IN_FLIGHT_MAX, "there is no room for one more");
+    assert_eq!(fed.begun(), BATCHES_IN_FLIGHT_MAX, "there is no room for one more");
     permits.add_permits(1);
     fed.settle().await;
-    assert_eq!(fed.begun(), RUNS_IN_FLIGHT_MAX + 1);
-    permits.add_permits(RUNS_IN_FLIGHT_MAX);
-    assert_eq!(fed.end().await.len(), RUNS_IN_FLIGHT_MAX + 1);
+    assert_eq!(fed.begun(), BATCHES_IN_FLIGHT_MAX + 1);
+    permits.add_permits(BATCHES_IN_FLIGHT_MAX);
+    let sent = fed.sent;
+    assert_eq!(fed.end().await, (1..=sent).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_in_flight_is_bounded_in_batches_and_in_runs() {
+    assert_eq!(room(0, 0, false), BATCH_RUNS_MAX);
+    assert_eq!(room(4, RUNS_IN_FLIGHT_MAX - 10, false), 10);
+    assert_eq!(room(5, RUNS_IN_FLIGHT_MAX, false), 0);
+    assert_eq!(room(BATCHES_IN_FLIGHT_MAX, BATCHES_IN_FLIGHT_MAX, false), 0);
+    assert_eq!((room(1, 1, true), room(0, 0, true)), (0, BATCH_RUNS_MAX));
 }
 
 #[tokio::test(start_paused = true)]

@@ -223,7 +223,7 @@ impl Pool {
         claim
     }
 
-    /// Takes runs that were offered, accepted as `Here` and committed.
+    /// Takes runs that were offered and accepted as `Here`; their events are durable, or about to be.
     pub fn enqueue(&self, runs: impl IntoIterator<Item = ClaimedRun>) {
         let mut added = [0usize; 2];
         let mut state = lock(&self.state);

@@ -102,14 +102,22 @@ impl Drop for Begun {
 }
 
 /// What an earlier host left; nothing where it stopped in order, or where the machine was started since.
-pub(super) fn left_behind(store: &Path) -> Vec<BegunRun> {
+#[derive(PartialEq, Eq, Default, Debug)]
+pub(super) struct LeftBehind {
+    /// Whether it ended without stopping, whatever was under way.
+    pub(super) is_after_crash: bool,
+    pub(super) runs: Vec<BegunRun>,
+}
+
+/// Looks for what an earlier host left.
+pub(super) fn left_behind(store: &Path) -> LeftBehind {
     let path = path_for(store);
     match std::fs::read(&path) {
         Ok(bytes) => parse(&bytes, &boot_id()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => LeftBehind::default(),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "which runs were under way when the host ended can't be read");
-            Vec::new()
+            LeftBehind { is_after_crash: true, runs: Vec::new() }
         }
     }
 }
@@ -135,6 +143,11 @@ impl BegunFile {
         let Some(slot) = lock(&self.free).take() else { return Begun::default() };
         self.write(&bytes, slot_offset(slot));
         Begun(Some(Mark { file: Arc::clone(self), slot, alone }))
+    }
+
+    /// Whether no call was ever marked.
+    pub(super) fn is_unused(&self) -> bool {
+        lock(&self.free).next == 0
     }
 
     /// Whether calls can be marked, as far as is known.
@@ -219,12 +232,13 @@ fn header(boot_id: &[u8]) -> [u8; SLOT_BYTES] {
 }
 
 /// Pure: the marks in a file's bytes. Bytes that are no marks are passed over: the store is asked about each anyway.
-fn parse(bytes: &[u8], boot_id: &[u8]) -> Vec<BegunRun> {
-    let Some((found, slots)) = bytes.split_at_checked(SLOT_BYTES) else { return Vec::new() };
+fn parse(bytes: &[u8], boot_id: &[u8]) -> LeftBehind {
+    let Some((found, slots)) = bytes.split_at_checked(SLOT_BYTES) else { return LeftBehind::default() };
     if found != header(boot_id) {
-        return Vec::new();
+        return LeftBehind::default();
     }
-    slots.chunks_exact(SLOT_BYTES).take(SLOTS_MAX as usize).filter_map(decode).collect()
+    let runs = slots.chunks_exact(SLOT_BYTES).take(SLOTS_MAX as usize).filter_map(decode).collect();
+    LeftBehind { is_after_crash: true, runs }
 }
 
 fn decode(slot: &[u8]) -> Option<BegunRun> {
@@ -262,16 +276,16 @@ mod tests {
     fn marks_are_found_by_the_next_start_and_slots_are_used_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("store.db");
-        assert_eq!(left_behind(&store), []);
+        assert_eq!(left_behind(&store), LeftBehind::default());
         let file = BegunFile::create(&store, 7);
         let (first, _second) = (file.begin(&run(1, "orders"), DIGEST, false), file.begin(&run(2, "a"), DIGEST, true));
-        assert_eq!(left_behind(&store), [begun(1, "orders", false), begun(2, "a", true)]);
+        assert_eq!(left_behind(&store).runs, [begun(1, "orders", false), begun(2, "a", true)]);
         drop(first);
-        assert_eq!(left_behind(&store).len(), 2, "a call's end writes nothing");
+        assert_eq!(left_behind(&store).runs.len(), 2, "a call's end writes nothing");
         let _third = file.begin(&run(3, "b"), DIGEST, false);
-        assert_eq!(left_behind(&store), [begun(3, "b", false), begun(2, "a", true)]);
+        assert_eq!(left_behind(&store).runs, [begun(3, "b", false), begun(2, "a", true)]);
         file.remove();
-        assert_eq!(left_behind(&store), [], "a host that stopped in order leaves nothing");
+        assert_eq!(left_behind(&store), LeftBehind::default(), "a host that stopped in order leaves nothing");
     }
 
     #[test]
@@ -281,7 +295,7 @@ mod tests {
         let file = BegunFile::create(&store, 7);
         let marks = [file.begin(&run(1, "orders"), DIGEST, true), file.begin(&run(2, "a"), DIGEST, true)];
         marks[0].returned();
-        assert_eq!(left_behind(&store), [begun(1, "orders", false), begun(2, "a", true)]);
+        assert_eq!(left_behind(&store).runs, [begun(1, "orders", false), begun(2, "a", true)]);
     }
 
     #[test]
@@ -291,7 +305,7 @@ mod tests {
         let marks: Vec<_> =
             (0..SLOTS_MAX + 9).map(|seq| file.begin(&run(seq.into(), "orders"), DIGEST, false)).collect();
         assert_eq!(marks.iter().filter(|mark| mark.0.is_some()).count(), SLOTS_MAX as usize);
-        assert_eq!(left_behind(&folder.path().join("store.db")).len(), SLOTS_MAX as usize);
+        assert_eq!(left_behind(&folder.path().join("store.db")).runs.len(), SLOTS_MAX as usize);
     }
 
     #[test]
@@ -301,12 +315,16 @@ mod tests {
         let file = BegunFile::create(&store, 7);
         let _mark = file.begin(&run(1, "orders"), DIGEST, false);
         let bytes = std::fs::read(path_for(&store)).unwrap();
-        assert_eq!(parse(&bytes, &boot_id()), [begun(1, "orders", false)]);
-        assert_eq!(parse(&bytes, b"another boot"), []);
-        assert_eq!(parse(&bytes[..SLOT_BYTES + 30], &boot_id()), [], "a slot cut short");
-        assert_eq!(parse(b"short", &boot_id()), []);
+        assert_eq!(parse(&bytes, &boot_id()).runs, [begun(1, "orders", false)]);
+        assert_eq!(parse(&bytes, b"another boot"), LeftBehind::default());
+        assert_eq!(
+            parse(&bytes[..SLOT_BYTES + 30], &boot_id()),
+            LeftBehind { is_after_crash: true, runs: Vec::new() },
+            "a slot cut short"
+        );
+        assert_eq!(parse(b"short", &boot_id()), LeftBehind::default());
         let mut torn = bytes;
         torn[SLOT_BYTES + NAME_LENGTH_AT] = 255;
-        assert_eq!(parse(&torn, &boot_id()), []);
+        assert_eq!(parse(&torn, &boot_id()).runs, []);
     }
 }

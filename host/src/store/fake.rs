@@ -286,6 +286,7 @@ impl Store for FakeStore {
             return self.accept_at(arrivals, cursor, now);
         }
         let accepted = self.look(|seen| {
+            seen.cursors.extend(cursor.map(|cursor| (cursor.source, cursor.value)));
             let mut refused = Vec::new();
             let acceptances = arrivals.iter().map(|arrival| seen.accept(arrival, now, &mut refused)).collect();
             Accepted { acceptances, refused }

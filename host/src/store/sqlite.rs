@@ -57,7 +57,6 @@ use self::checkpoint::Checkpoints;
 use self::claims::Release;
 use self::group::Group;
 use self::health::Health;
-use self::patience::Patience;
 use self::queue::Queue;
 use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
@@ -107,8 +106,11 @@ impl SqliteStore {
         let path = options.path.clone();
         let sqlite = |source| OpenError::of_sqlite(&path, source);
         let left_behind = begun::left_behind(&path);
+        if left_behind.is_after_crash {
+            tracing::info!(path = %path.display(), "the host before this one ended without stopping; until this one is stopped in order, no plugin is called before its event is durable");
+        }
         // This commit also makes durable what a crash left in the log: a redelivery of it is answered without another.
-        let host = claims::enter_host(&opened.connection, &left_behind, now).map_err(sqlite)?;
+        let host = claims::enter_host(&opened.connection, &left_behind.runs, now).map_err(sqlite)?;
         // What the file before it said is counted by now.
         let begun = BegunFile::create(&path, host);
         let anchor = open::open_anchor(&options).map_err(sqlite)?;
@@ -120,8 +122,9 @@ impl SqliteStore {
             options: options.clone(),
             host,
             receiver,
-            begun: left_behind.is_empty().then(|| Arc::clone(&begun)),
-            patience: Patience::default(),
+            begun: Arc::clone(&begun),
+            is_after_crash: left_behind.is_after_crash,
+            has_failed: false,
             clock: SystemClock::shared(),
             event_last: EventSeq(0),
             counters: Arc::clone(&counters),
@@ -238,7 +241,11 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     /// Waits for the writer, so that the store can be opened again as soon as this returns.
     fn drop(&mut self) {
-        drop(self.begin_close());
+        if let Some(_nobody_waits) = self.begin_close()
+            && self.begun.is_unused()
+        {
+            self.begun.remove();
+        }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's writer panicked");

@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 
 use super::run::{Bench, STREAM, retire};
 use super::scenario::{Scenario, Setting};
+use super::stolen::Counted;
 use super::{bare, deadline, disk, quantile, slow_disk};
 use crate::events::PublishedEvent;
 use crate::nats_server::NatsServer;
@@ -71,6 +72,8 @@ pub struct Latency {
     pub micros: Histogram<u64>,
     /// The most that the publisher itself was late.
     pub publisher_late: Duration,
+    /// What the hypervisor took of the machine's CPU time meanwhile, in percent.
+    pub stolen_percent: f64,
     /// Syncs of the disk just before.
     pub syncs: Vec<Duration>,
 }
@@ -88,7 +91,11 @@ impl fmt::Display for Latency {
             write!(f, " {name} {:<9}", format!("{:.2?}", self.quantile(share)))?;
         }
         let (p50, p99) = (quantile(&self.syncs, 0.5), quantile(&self.syncs, 0.99));
-        write!(f, " sync p50 {p50:.2?}, p99 {p99:.2?}; publisher late {:.1?} at most", self.publisher_late)
+        write!(
+            f,
+            " sync p50 {p50:.2?}, p99 {p99:.2?}; publisher late {:.1?} at most; {:.1} % of the CPU stolen",
+            self.publisher_late, self.stolen_percent
+        )
     }
 }
 
@@ -103,15 +110,17 @@ pub async fn measure(bench: &Bench<'_>, load: Load, duration: Duration, syncs: u
     let client = nats.client().await?;
     bench.receiver.expect_timed(events.len());
     let publish = async {
+        let before = Counted::now()?;
         let (meant, publisher_late) = at_rate(client.clone(), events, rate).await?;
         client.flush().await?;
         bench.receiver.finished(deadline(meant.len())).await?;
+        let stolen_percent = before.stolen_percent_until(Counted::now()?);
         let mut micros = Histogram::new(DIGITS)?;
         for (meant, arrived) in meant.iter().zip(bench.receiver.arrivals()).skip(warm_up) {
             let latency = arrived.context("an event without its webhook")?.saturating_duration_since(*meant);
             micros.record(u64::try_from(latency.as_micros())?)?;
         }
-        anyhow::Ok(Latency { load, micros, publisher_late, syncs })
+        anyhow::Ok(Latency { load, micros, publisher_late, stolen_percent, syncs })
     };
     if scenario == Scenario::BareCore {
         let _subscriber = bare::start(&nats.url(), &bench.receiver.url(), None).await?;

@@ -118,7 +118,7 @@ impl Report {
             json!({
                 "scenario": run.load.scenario.key(), "rate": run.load.rate,
                 "sync_delay_us": run.load.sync_delay.as_micros(), "us": Map::from_iter(shares),
-                "publisher_late_us": run.publisher_late.as_micros(),
+                "publisher_late_us": run.publisher_late.as_micros(), "stolen_percent": rounded(run.stolen_percent),
                 "sync_us": {"p50": us(&run.syncs, 0.5), "p99": us(&run.syncs, 0.99)},
             })
         };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rusqlite::params;
-use tokio::sync::oneshot;
 
 use super::backlog::{Full, size};
 use super::claims::Release;
@@ -21,7 +20,7 @@ use crate::store::{
 #[derive(Default)]
 pub(super) struct Arrived {
     pub(super) accepted: Accepted,
-    held: Vec<(EventSeq, Arc<str>)>,
+    pub(super) held: Vec<(EventSeq, Arc<str>)>,
 }
 
 impl Outcome for Arrived {
@@ -72,13 +71,6 @@ impl Group<'_> {
             arrived.accepted.acceptances.push(acceptance);
         }
         Ok(arrived)
-    }
-
-    /// Tells what becomes of arrivals before that is durable, where it may be told, and there are runs to be called.
-    pub(super) fn announce(&mut self, announce: oneshot::Sender<Accepted>, arrived: &Arrived) {
-        if self.may_announce && !arrived.held.is_empty() && announce.send(arrived.accepted.clone()).is_ok() {
-            self.announced.awaited += arrived.held.len();
-        }
     }
 
     fn accept_event(

@@ -1,10 +1,13 @@
 //! One transaction of the writer at a time: the commands of a group run in it and become durable together.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement};
+use tokio::sync::oneshot;
 
+use super::accept::Arrived;
+use super::patience::Patience;
 use super::suspects::{Suspects, suspects};
 use super::tally::Tally;
-use crate::store::{DeliverySeq, EventSeq};
+use crate::store::{Accepted, DeliverySeq, EventSeq};
 
 /// What the writer's commands work with. Lives as long as the writer's connection.
 pub(super) struct Group<'c> {
@@ -20,21 +23,14 @@ pub(super) struct Group<'c> {
     /// Up to which event making room has come.
     pub(super) shrunk_to: i64,
     /// Whether this transaction may tell of events before they are durable.
-    pub(super) may_announce: bool,
-    pub(super) announced: Announced,
+    may_announce: bool,
+    /// Whether it has events with runs to be called that it did not tell of.
+    pub(super) has_unannounced: bool,
+    pub(super) patience: Patience,
     event_last: i64,
     /// Events of this transaction come after it.
     event_before: i64,
     delivery_last: i64,
-}
-
-/// Runs of a transaction's own events, which were told of before they are durable.
-#[derive(Default)]
-pub(super) struct Announced {
-    /// Not completed yet.
-    pub(super) awaited: usize,
-    /// Completed in the same transaction.
-    pub(super) completed: usize,
 }
 
 /// Statements prepared once for a connection.
@@ -123,7 +119,8 @@ impl<'c> Group<'c> {
             shrunk_to: 0,
             suspects,
             may_announce: false,
-            announced: Announced::default(),
+            has_unannounced: false,
+            patience: Patience::default(),
             event_last,
             event_before: event_last,
             delivery_last,
@@ -132,8 +129,8 @@ impl<'c> Group<'c> {
 
     pub(super) fn begin(&mut self, may_announce: bool) -> rusqlite::Result<()> {
         self.tally.forget();
-        self.may_announce = may_announce;
-        self.announced = Announced::default();
+        (self.may_announce, self.has_unannounced) = (may_announce, false);
+        self.patience.begin();
         self.event_before = self.event_last;
         self.hot.begin.raw_execute().map(drop)
     }
@@ -169,11 +166,22 @@ impl<'c> Group<'c> {
         self.event_last = self.event_last.max(last.0);
     }
 
-    /// A run of the event is completed.
-    pub(super) fn meet_announced(&mut self, event: EventSeq) {
+    /// Tells what becomes of arrivals before that is durable, where it may be told, and there are runs to be called.
+    pub(super) fn announce(&mut self, announce: oneshot::Sender<Accepted>, arrived: &Arrived) {
+        if arrived.held.is_empty() {
+            return;
+        }
+        if self.may_announce && announce.send(arrived.accepted.clone()).is_ok() {
+            arrived.held.iter().for_each(|(_, plugin)| self.patience.announced(plugin));
+        } else {
+            self.has_unannounced = true;
+        }
+    }
+
+    /// A try of a run has ended.
+    pub(super) fn meet_announced(&mut self, event: EventSeq, plugin: &str) {
         if event.0 > self.event_before {
-            self.announced.awaited = self.announced.awaited.saturating_sub(1);
-            self.announced.completed += 1;
+            self.patience.completed(plugin);
         }
     }
 

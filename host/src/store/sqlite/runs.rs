@@ -140,7 +140,7 @@ impl Group<'_> {
     pub(super) fn complete_runs(&mut self, completions: &[RunCompletion]) -> rusqlite::Result<Completions> {
         let mut completed = Completions { each: Vec::with_capacity(completions.len()), held: Vec::new() };
         for completion in completions {
-            self.meet_announced(completion.seq);
+            self.meet_announced(completion.seq, &completion.plugin);
             let one = self.complete_run(completion, &mut completed.held)?;
             completed.each.push(one);
         }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -16,7 +16,6 @@ use super::group::Group;
 use super::health::Health;
 use super::lock::LockFile;
 use super::open::{self, SqliteOptions};
-use super::patience::Patience;
 use super::queue::{Item, Job, Queued};
 use crate::clock::Clock;
 use crate::store::begun::BegunFile;
@@ -93,10 +92,14 @@ pub(super) struct Writer {
     pub(super) options: SqliteOptions,
     pub(super) host: i64,
     pub(super) receiver: Receiver<Item>,
-    /// Where calls are marked. None where the host before this one ended without stopping: an event may have ended it whose
-    /// call began before it was durable, so that nothing counts it. Then each is durable first.
-    pub(super) begun: Option<Arc<BegunFile>>,
-    pub(super) patience: Patience,
+    /// Where calls are marked.
+    pub(super) begun: Arc<BegunFile>,
+    /// Whether the host before this one ended without stopping. An event may have ended it whose call began before it was
+    /// durable, so that nothing counts it: for as long as this host lives, each is durable first.
+    pub(super) is_after_crash: bool,
+    /// Whether a commit failed, and no event was accepted since that was not announced: plugins are not to be called again
+    /// and again for what has no room.
+    pub(super) has_failed: bool,
     /// For waits within a transaction, which end in real time whatever clock the host has.
     pub(super) clock: Arc<dyn Clock>,
     /// The last position that was given to an event, whether or not it became durable.
@@ -157,15 +160,19 @@ impl Writer {
         };
         group.pass_over(self.event_last);
         loop {
-            // The timer reads a clock of its own, on which nothing depends but what it shows.
-            let timer = self.options.commits.as_ref().map(|commits| commits.seconds.start_timer());
-            let committed = catch_unwind(AssertUnwindSafe(|| self.perform(&mut group)));
+            let started = self.clock.monotonic();
+            let performed = catch_unwind(AssertUnwindSafe(|| self.perform(&mut group)));
             self.event_last = group.event_last();
-            if let (Some(timer), false) = (timer, matches!(committed, Ok(Ok(())))) {
-                timer.stop_and_discard();
+            if let (Some(commits), Ok(Ok(waited))) = (&self.options.commits, &performed) {
+                let took = self.clock.monotonic().saturating_sub(started + *waited);
+                commits.seconds.observe(took.as_secs_f64());
             }
-            match committed {
-                Ok(Ok(())) => self.succeed(),
+            self.has_failed = match performed {
+                Ok(Ok(_)) => self.has_failed && !group.has_unannounced,
+                _ => true,
+            };
+            match performed {
+                Ok(Ok(_)) => self.succeed(),
                 Ok(Err(error)) => {
                     group.roll_back();
                     return self.fail_with(&error);
@@ -238,24 +245,26 @@ impl Writer {
         }
     }
 
-    /// Commits what is pending, and what plugins make of it at once.
-    fn perform(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
-        let marks = self.begun.as_ref().is_some_and(|begun| begun.marks());
-        group.begin(marks && self.health.failing().is_none())?;
+    /// Commits what is pending, and what plugins make of it at once. Returns how long it waited for them.
+    fn perform(&mut self, group: &mut Group<'_>) -> rusqlite::Result<Duration> {
+        group.begin(!self.is_after_crash && !self.has_failed && self.begun.marks())?;
         let mut performed = perform_all(group, &mut self.pending)?;
-        if group.announced.awaited > 0
-            && let Some(wait) = self.patience.wait()
-        {
-            let deadline = self.clock.monotonic() + wait;
-            while group.announced.awaited > 0 && self.gather_until(deadline) {
-                performed += perform_all(group, &mut self.pending[performed..])?;
+        let (began, most) = (self.clock.monotonic(), group.patience.wait());
+        while group.patience.is_waiting() {
+            let left = (began + most).saturating_sub(self.clock.monotonic());
+            if left.is_zero() {
+                group.patience.waited();
+                break;
             }
-            self.patience.waited(group.announced.completed > 0);
+            if !self.gather_within(left) {
+                break;
+            }
+            performed += perform_all(group, &mut self.pending[performed..])?;
         }
-        let started = self.clock.monotonic();
+        let began_commit = self.clock.monotonic();
         group.commit()?;
-        self.patience.committed(self.clock.monotonic().saturating_sub(started));
-        Ok(())
+        group.patience.committed(self.clock.monotonic().saturating_sub(began_commit));
+        Ok(began_commit.saturating_sub(began))
     }
 
     /// Fills the group with what is there, waiting for the first command only. False once closed and empty.
@@ -272,13 +281,17 @@ impl Writer {
         !self.pending.is_empty() || !self.rewriting.is_empty()
     }
 
-    /// Adds to the group what comes next, or nothing: false where it is full, or `deadline` is over.
-    fn gather_until(&mut self, deadline: Duration) -> bool {
-        if !self.has_room() || self.closing.is_some() {
+    /// Adds to the group what comes within `wait`, one command at most. False where nothing may be added any more.
+    fn gather_within(&mut self, wait: Duration) -> bool {
+        if !self.has_room() || self.closing.is_some() || self.disconnected {
             return false;
         }
-        let left = deadline.saturating_sub(self.clock.monotonic());
-        self.receiver.recv_timeout(left).map(|item| self.take(item)).is_ok()
+        match self.receiver.recv_timeout(wait) {
+            Ok(item) => self.take(item),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.disconnected = true,
+        }
+        true
     }
 
     fn has_room(&self) -> bool {
