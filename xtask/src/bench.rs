@@ -27,7 +27,7 @@ pub(crate) struct Flags {
     /// draws the curves in host/docs/bench.
     #[arg(long, conflicts_with_all = ["languages", "isolation"])]
     scale: bool,
-    /// With ten million too: half an hour more, and 15 GB of disk.
+    /// With ten million too: a quarter of an hour more, and 15 GB of disk.
     #[arg(long, requires = "scale", conflicts_with = "quick")]
     huge: bool,
     /// Instead, measure what four bad endpoints cost 96 others.

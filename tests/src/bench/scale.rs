@@ -51,7 +51,7 @@ impl Plan {
         histories: &[1_000, 100_000, 1_000_000],
         webhooks: 20_000,
     };
-    /// The same with ten million: half an hour more, and 15 GB of disk.
+    /// The same with ten million: a quarter of an hour more, and 15 GB of disk.
     pub const HUGE: Self = Self {
         backlogs: &[1_000, 10_000, 100_000, 1_000_000, 10_000_000],
         histories: &[1_000, 100_000, 1_000_000, 10_000_000],
