@@ -93,9 +93,10 @@ impl Drop for Terminal {
     }
 }
 
-/// The command again until it succeeds; what waits for its success has a deadline.
+/// The command again until it succeeds; what waits for its success has a deadline. Without the `:` the last wait, which
+/// ran into its end, would be the status of the whole.
 fn patiently(line: &str) -> String {
-    format!("until {line}; do read -t 0.2 <> <(:); done")
+    format!("until {line}; do read -t 0.2 <> <(:) || :; done")
 }
 
 #[test]
