@@ -4,7 +4,7 @@
 //! host then, as the kernel does with one that is out of memory.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -15,6 +15,7 @@ use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::publisher::StreamPublisher;
 use wirehook_tests::store_file;
 use wirehook_tests::test_host::{PluginFile, TestHost};
+use wirehook_tests::wait;
 
 /// For one step, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -40,12 +41,8 @@ fn lingers() -> Result<PluginFile> {
 /// Waits until the store has so many events. A call may begin before its event is durable, and a crash then counts for
 /// nothing.
 async fn accepted(host: &TestHost, events: usize) -> Result<()> {
-    let started = Instant::now();
-    while Account::of_copy(&host.store_path())?.events < u64::try_from(events)? {
-        ensure!(started.elapsed() < DEADLINE, "{events} events are not accepted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    let are_there = async || Ok((Account::of_copy(&host.store_path())?.events >= u64::try_from(events)?).then_some(()));
+    wait::until(&format!("{events} events in the store"), DEADLINE, are_there).await
 }
 
 /// Starts the host, and kills it as soon as the plugin has the marked event.
