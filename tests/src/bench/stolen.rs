@@ -26,10 +26,10 @@ impl Counted {
         Ok(Self { stolen: *ticks.get(STOLEN).context("an unknown format")?, all: ticks.iter().sum() })
     }
 
-    /// In percent of all cores' time since then.
+    /// In percent of all cores' time since then. The kernel's counts may step back.
     #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
     pub fn stolen_percent_until(self, later: Self) -> f64 {
-        100.0 * (later.stolen - self.stolen) as f64 / (later.all - self.all).max(1) as f64
+        100.0 * later.stolen.saturating_sub(self.stolen) as f64 / later.all.saturating_sub(self.all).max(1) as f64
     }
 }
 

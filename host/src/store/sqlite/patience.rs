@@ -47,10 +47,7 @@ impl Patience {
 
     /// A run of this transaction's was announced.
     pub(super) fn announced(&mut self, name: &Arc<str>) {
-        if !self.plugins.contains_key(name) {
-            self.plugins.insert(Arc::clone(name), Plugin::default());
-        }
-        let Some(plugin) = self.plugins.get_mut(name) else { return };
+        let plugin = self.plugins.entry(Arc::clone(name)).or_default();
         if plugin.announced == 0 {
             plugin.is_awaited = plugin.skipping == 0;
             plugin.skipping = plugin.skipping.saturating_sub(1);
@@ -77,12 +74,16 @@ impl Patience {
         self.commit.min(WAIT_MAX)
     }
 
-    /// It has waited to the end. Plugins of which half came are waited for again.
-    pub(super) fn waited(&mut self) {
+    /// It waits no more; `is_late` says that it has waited to the end. Plugins of which half came are waited for again; of
+    /// one that was cut short, nothing is known of those of which less came.
+    pub(super) fn waited(&mut self, is_late: bool) {
         for plugin in self.plugins.values_mut().filter(|plugin| plugin.announced > 0 && plugin.is_awaited) {
-            let came = plugin.completed * 2 >= plugin.announced;
-            plugin.skipping = if came { 0 } else { plugin.skips };
-            plugin.skips = if came { 0 } else { (plugin.skips * 2).clamp(1, SKIPPED_MAX) };
+            if plugin.completed * 2 >= plugin.announced {
+                (plugin.skipping, plugin.skips) = (0, 0);
+            } else if is_late {
+                plugin.skipping = plugin.skips;
+                plugin.skips = (plugin.skips * 2).clamp(1, SKIPPED_MAX);
+            }
         }
     }
 
@@ -116,7 +117,8 @@ mod tests {
         plugins.iter().for_each(|plugin| patience.announced(plugin));
         quick.iter().for_each(|plugin| patience.completed(plugin));
         let in_vain = patience.is_waiting();
-        patience.waited();
+        // As the writer says it: where everything came, the end was not waited for.
+        patience.waited(in_vain);
         in_vain
     }
 

@@ -249,22 +249,17 @@ impl Writer {
     fn perform(&mut self, group: &mut Group<'_>) -> rusqlite::Result<Duration> {
         group.begin(!self.is_after_crash && !self.has_failed && self.begun.marks())?;
         let mut performed = perform_all(group, &mut self.pending)?;
-        let (began, most) = (self.clock.monotonic(), group.patience.wait());
-        while group.patience.is_waiting() {
-            let left = (began + most).saturating_sub(self.clock.monotonic());
-            if left.is_zero() {
-                group.patience.waited();
-                break;
-            }
-            if !self.gather_within(left) {
-                break;
-            }
+        let (mut now, mut waited) = (self.clock.monotonic(), Duration::ZERO);
+        let deadline = now + group.patience.wait();
+        while group.patience.is_waiting() && now < deadline && self.gather_within(deadline - now) {
+            waited += self.clock.monotonic().saturating_sub(now);
             performed += perform_all(group, &mut self.pending[performed..])?;
+            now = self.clock.monotonic();
         }
-        let began_commit = self.clock.monotonic();
+        group.patience.waited(now >= deadline);
         group.commit()?;
-        group.patience.committed(self.clock.monotonic().saturating_sub(began_commit));
-        Ok(began_commit.saturating_sub(began))
+        group.patience.committed(self.clock.monotonic().saturating_sub(now));
+        Ok(waited)
     }
 
     /// Fills the group with what is there, waiting for the first command only. False once closed and empty.
