@@ -31,6 +31,14 @@ fn open(path: &Path) -> SqliteStore {
     SqliteStore::open(SqliteOptions::new(path), START).unwrap()
 }
 
+/// A store on a disk that fails when it is told to.
+fn open_on_failing_disk(path: &Path) -> (PowerCut, SqliteStore) {
+    let power = PowerCut::register();
+    let options = SqliteOptions { vfs: Some(power.vfs().to_owned()), ..SqliteOptions::new(path) };
+    let store = SqliteStore::open(options, START).unwrap();
+    (power, store)
+}
+
 async fn claim(store: &SqliteStore) -> Vec<ClaimedRun> {
     store.claim_runs("orders".into(), 99, LATER).await.unwrap().work
 }
@@ -213,11 +221,8 @@ async fn a_damaged_store_is_refused_after_a_crash_and_left_as_it_is() {
 
 #[tokio::test]
 async fn a_store_that_fails_says_why_until_a_commit_succeeds() {
-    let power = PowerCut::register();
     let folder = tempfile::tempdir().unwrap();
-    let options =
-        SqliteOptions { vfs: Some(power.vfs().to_owned()), ..SqliteOptions::new(folder.path().join("store.db")) };
-    let store = SqliteStore::open(options, START).unwrap();
+    let (power, store) = open_on_failing_disk(&folder.path().join("store.db"));
     assert_eq!(store.failing(), None);
     power.fail_syncs("-wal", 0, 1);
     let failed = store.heartbeat(at(1)).await;
@@ -232,11 +237,9 @@ async fn a_store_that_fails_says_why_until_a_commit_succeeds() {
 /// What a failed commit wrote into the log looks committed to whoever recovers the log: it must be overwritten at once.
 #[tokio::test]
 async fn what_a_failed_commit_left_is_not_found_after_a_crash() {
-    let power = PowerCut::register();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
-    let options = SqliteOptions { vfs: Some(power.vfs().to_owned()), ..SqliteOptions::new(&path) };
-    let store = SqliteStore::open(options, START).unwrap();
+    let (power, store) = open_on_failing_disk(&path);
     power.fail_syncs("-wal", 0, 1);
     let failed = store.accept(vec![arrival(event("a"), &["orders"], OPEN)], START).await;
     assert!(matches!(failed, Err(StoreError::Commit(_))), "{failed:?}");
@@ -296,11 +299,9 @@ async fn a_run_may_be_completed_in_the_commit_that_accepts_its_event() {
 
 #[tokio::test]
 async fn what_was_announced_and_failed_is_no_other_events() {
-    let power = PowerCut::register();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
-    let options = SqliteOptions { vfs: Some(power.vfs().to_owned()), ..SqliteOptions::new(&path) };
-    let store = SqliteStore::open(options, START).unwrap();
+    let (power, store) = open_on_failing_disk(&path);
     power.fail_syncs("-wal", 0, 1);
     let (failed, early) = accept_and_complete(&store, "a").await;
     assert!(matches!(failed, Err(StoreError::Commit(_))), "{failed:?}");
