@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use wirehook_tests::account::Account;
+use wirehook_tests::bench::slow_disk;
 use wirehook_tests::events::{self, PublishedEvent, entity_id, page_event};
 use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
 use wirehook_tests::nats_server::NatsServer;
@@ -128,6 +129,40 @@ async fn kills_while_many_runs_are_under_way_make_no_dead_letter() -> Result<()>
     }
     host.start().await?;
     shop.wait_for("every webhook", DEADLINE, |log| log.ids() == EVENTS).await?;
+    ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
+    host.expect_all_accounted().await?;
+    host.stop().await
+}
+
+/// A plugin is called while its event is being made durable; until that is, nothing of it leaves the host. Killed meanwhile,
+/// a host has neither lost the event nor delivered it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_killed_between_a_call_and_its_commit_keeps_the_event() -> Result<()> {
+    /// Longer than a test needs to kill the host.
+    const SYNC: Duration = Duration::from_millis(1_500);
+    let folder = tempfile::tempdir()?;
+    let slow_disk = slow_disk::library(folder.path(), SYNC)?;
+    let nats = NatsServer::start().await?;
+    let publisher = StreamPublisher::create(&nats, "EVENTS").await?;
+    let shop = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .jetstream(&nats, "EVENTS")
+        .endpoint("shop", &shop, "")
+        .plugin(lingers()?)
+        .variable(slow_disk::VARIABLE, &slow_disk.to_string_lossy())
+        .build()?;
+    host.start().await?;
+    publisher.publish_all([order(0, 1)]).await?;
+    host.logs().wait_for("lingering over", DEADLINE).await?;
+    host.kill9().await?;
+    ensure!(shop.look(|log| log.ids()) == 0, "a webhook left the host before its event was durable");
+    store_file::check_integrity_of_copy(&host.store_path())?;
+
+    host.start().await?;
+    shop.wait_for("the webhook", DEADLINE, |log| log.ids() == 1).await?;
+    publisher.publish_all([order(1, 0)]).await?;
+    shop.wait_for("the next one", DEADLINE, |log| log.ids() == 2).await?;
+    ensure!(shop.requests().len() == 2, "each once: {:?}", shop.requests());
     ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
     host.expect_all_accounted().await?;
     host.stop().await

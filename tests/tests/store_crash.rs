@@ -3,26 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::store::sqlite::{FailingKind, OpenError, SqliteOptions, SqliteStore};
-use wirehook::store::{
-    Acceptance, Accepted, Begun, Claim, ClaimedRun, Completed, DeadLetterFilter, EventSeq, RunOutcome, Store,
-    StoreError,
-};
+use wirehook::store::{Begun, Claim, ClaimedRun, DeadLetterFilter, EventSeq, RunOutcome, Store, StoreError};
 use wirehook_tests::account::Account;
-use wirehook_tests::conformance::store::{HERE, OPEN, START, accept, arrival, at, attempt, completion, deliver, event};
+use wirehook_tests::conformance::store::{OPEN, START, accept, arrival, at, attempt, completion, deliver, event};
 use wirehook_tests::power_cut::PowerCut;
 
 const DIGEST: &str = "8b5f48702995c1598c573db1e21866a9b825d4a794d169d7060a03605796360b";
-
-/// For what a busy machine may make late.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longer than any test takes.
 const LATER: Timestamp = Timestamp(START.0 + 86_400_000);
@@ -247,108 +240,6 @@ async fn what_a_failed_commit_left_is_not_found_after_a_crash() {
     store.heartbeat(START).await.unwrap();
     assert_eq!(account(&path).events, 0, "as a crash at this moment would leave it");
     drop(store);
-}
-
-/// Offers an event with a run, and completes the run as soon as it is announced; `None` where it was not.
-async fn accept_and_complete(store: &SqliteStore, id: &str) -> (Result<Accepted, StoreError>, Option<Early>) {
-    let (announce, announced) = oneshot::channel();
-    let accepting = store.accept_announced(vec![arrival(event(id), &["orders"], HERE)], None, announce, START);
-    let completing = async {
-        let accepted = announced.await.ok()?;
-        let [Acceptance::Fresh(seq)] = accepted.acceptances[..] else { panic!("{accepted:?}") };
-        // As the outbox does, whatever becomes of the event.
-        let completed = loop {
-            match store.complete_runs(vec![completion(seq, "orders", at(1), produced())]).await {
-                Ok(completed) => break completed,
-                Err(error) => assert!(matches!(error, StoreError::Commit(_)), "{error}"),
-            }
-        };
-        Some(Early { accepted, seq, completed: completed.into_iter().next().unwrap() })
-    };
-    tokio::join!(accepting, completing)
-}
-
-/// A run that was announced, and what its completion came to.
-struct Early {
-    accepted: Accepted,
-    seq: EventSeq,
-    completed: Completed,
-}
-
-#[tokio::test]
-async fn a_run_may_be_completed_in_the_commit_that_accepts_its_event() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
-    let store = open(&path);
-    let (started, mut events, mut shared) = (Instant::now(), 0, false);
-    // On a busy machine a completion may come too late again and again.
-    while !shared && started.elapsed() < DEADLINE {
-        let before = store.commits().committed;
-        let (accepted, early) = accept_and_complete(&store, &events.to_string()).await;
-        let early = early.expect("it was announced");
-        assert_eq!(accepted.unwrap(), early.accepted);
-        assert!(matches!(early.completed, Completed::Ended(_)), "{:?}", early.completed);
-        let commits = store.commits().committed - before;
-        assert!((1..=2).contains(&commits), "{commits} commits");
-        (events, shared) = (events + 1, commits == 1);
-    }
-    assert!(shared, "no completion came within a commit's time");
-    store.close().await;
-    assert_eq!(account(&path).events, events);
-}
-
-#[tokio::test]
-async fn what_was_announced_and_failed_is_no_other_events() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
-    let (power, store) = open_on_failing_disk(&path);
-    power.fail_syncs("-wal", 0, 1);
-    let (failed, early) = accept_and_complete(&store, "a").await;
-    assert!(matches!(failed, Err(StoreError::Commit(_))), "{failed:?}");
-    let early = early.expect("it was announced");
-    assert_eq!(early.completed, Completed::NotHeld);
-    // It comes again: the run that was called before must not pass for its.
-    let (accepted, again) = accept_and_complete(&store, "a").await;
-    let Acceptance::Fresh(seq) = accepted.unwrap().acceptances[0] else { panic!("nothing of it was kept") };
-    assert!(seq > early.seq);
-    assert!(again.is_none(), "plugins are not called again and again for what has no room");
-    let (accepted, early) = accept_and_complete(&store, "b").await;
-    let early = early.expect("there was room for an event");
-    assert_eq!(accepted.unwrap(), early.accepted);
-    assert!(matches!(early.completed, Completed::Ended(_)));
-    store.close().await;
-    assert_eq!(account(&path).events, 2);
-}
-
-/// An event whose call ended the host before it was durable is counted by nobody. It is durable the next time.
-#[tokio::test]
-async fn after_a_crash_an_event_is_durable_before_it_is_called() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
-    let store = open(&path);
-    accept_and_complete(&store, "a").await.0.unwrap();
-    let seq = accept(&store, "b", &["orders"], OPEN, START).await;
-    let claimed = claim(&store).await;
-    assert_eq!(claimed[0].seq, seq);
-    let marks = begin(&store, &claimed, false);
-    crash(store, marks);
-    let store = open(&path);
-    let (accepted, early) = accept_and_complete(&store, "c").await;
-    assert!(accepted.is_ok() && early.is_none());
-    store.close().await;
-    drop(store);
-    // One that is killed before its first call has nothing to name, and has not stopped all the same.
-    let begun = path.with_file_name("store.db.begun");
-    let store = open(&path);
-    let unnamed = std::fs::read(&begun).unwrap();
-    drop(store);
-    assert!(!begun.exists(), "a store that was opened for a look leaves nothing");
-    std::fs::write(&begun, unnamed).unwrap();
-    let store = open(&path);
-    assert!(accept_and_complete(&store, "d").await.1.is_none());
-    store.close().await;
-    drop(store);
-    assert!(accept_and_complete(&open(&path), "e").await.1.is_some(), "an orderly stop ends that");
 }
 
 #[tokio::test]
