@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::clock::Clock;
+use crate::dead_letter::Reason;
 use crate::dispatcher::lane::{Attempted, Lane};
 use crate::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
 use crate::drain::{self, Drain, DrainHandle};
@@ -160,6 +161,7 @@ impl Host {
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
         let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics), clock.now())?);
+        metrics.dead_letters(Reason::HostCrash, store.dead_at_opening());
         let socket = OpsSocket::bind(&settings.store.path)?;
         let admin = admin::bind(settings.admin.listen).await?;
         let prepared = settings.sources.iter().map(|source| prepare(source, &settings.limits));

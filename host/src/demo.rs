@@ -30,13 +30,20 @@ const TIME_PER_EVENT: Duration = Duration::from_millis(20);
 struct Stand {
     endpoint: &'static str,
     script: &'static str,
+    /// A breaker would spare a receiver that fails most of its requests, and the demonstration would wait for hours.
+    settings: &'static str,
     does: &'static str,
 }
 
 const STANDS: [Stand; 3] = [
-    Stand { endpoint: "orders", script: "200", does: "answers 200" },
-    Stand { endpoint: "flaky", script: "503,200", does: "answers 503 to each webhook's first attempt, then 200" },
-    Stand { endpoint: "broken", script: "400", does: "answers 400, which is final" },
+    Stand { endpoint: "orders", script: "200", settings: "", does: "answers 200" },
+    Stand {
+        endpoint: "flaky",
+        script: "503,200",
+        settings: "breaker = \"off\"\n",
+        does: "answers 503 to each webhook's first attempt, then 200",
+    },
+    Stand { endpoint: "broken", script: "400", settings: "breaker = \"off\"\n", does: "answers 400, which is final" },
 ];
 
 /// Runs the demonstration and prints what came of it. The folder stays, so that what is printed can be looked at.
@@ -116,12 +123,12 @@ fn write_files(dir: &Path, plugin: &Path, secret: &Secret, receivers: &[Receiver
         fs::create_dir(&plugins)?;
         fs::write(dir.join("secret"), secret.expose())?;
         for (stand, receiver) in STANDS.iter().zip(receivers) {
-            let Stand { endpoint, .. } = stand;
+            let Stand { endpoint, settings: more, .. } = stand;
             fs::copy(plugin, plugins.join(format!("{endpoint}.wasm")))?;
             let sidecar = format!("subjects = [\"fraiseql.order.created\"]\nendpoints = [\"{endpoint}\"]\n");
             fs::write(plugins.join(format!("{endpoint}.toml")), sidecar)?;
             settings += &format!(
-                "\n[[endpoint]]\nname = \"{endpoint}\"\nurl = \"http://{}/hooks/{endpoint}\"\nsecret = {{ file = \"secret\" }}\n",
+                "\n[[endpoint]]\nname = \"{endpoint}\"\nurl = \"http://{}/hooks/{endpoint}\"\nsecret = {{ file = \"secret\" }}\n{more}",
                 receiver.address()
             );
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tokio::process::Command;
+use wirehook_tests::artifacts;
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
 use wirehook_tests::publisher::HttpPublisher;
 use wirehook_tests::test_host::{PluginFile, TestHost};
@@ -101,5 +103,20 @@ async fn the_store_is_for_its_owner_only() -> Result<()> {
     let (_source, _endpoint, host) = scene().await?;
     let mode = std::fs::metadata(host.store_path())?.permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    Ok(())
+}
+
+/// What the README begins with, as it is run there but for building.
+#[tokio::test]
+async fn the_demo_accounts_for_every_event() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut demo = Command::new(artifacts::host_binary()?);
+    demo.args(["demo", "--json", "--plugin"]).arg(artifacts::example_plugin("orders")?).env("TMPDIR", folder.path());
+    let output =
+        tokio::time::timeout(DEADLINE, demo.kill_on_drop(true).output()).await.context("the demo goes on")??;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(report["accounted"] == true && report["events"] == 1000, "{report}");
     Ok(())
 }

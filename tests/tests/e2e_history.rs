@@ -344,6 +344,7 @@ async fn a_forgotten_plugin_s_runs_are_dead_letters_and_go_through_it_should_it_
     assert_eq!((&said["known"], &said["runs"]), (&true.into(), &3.into()));
     let dead = host.wait_dead_letters(3, DEADLINE).await?;
     ensure!(dead.iter().all(|letter| letter.kind == "run" && letter.reason == "plugin_forgotten"), "{dead:?}");
+    assert_eq!(host.metric("wirehook_dead_letters_total", "plugin_forgotten").await?, 3.0);
     host.logs().wait_for("the plugin is forgotten", DEADLINE).await?;
     assert_eq!(host.logs().lines().iter().filter(|line| line.contains("the plugin is forgotten")).count(), 1);
     source.publish_orders(3..4).await?;

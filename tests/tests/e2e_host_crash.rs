@@ -88,6 +88,7 @@ async fn an_event_that_takes_the_host_down_is_a_dead_letter_and_its_neighbours_a
     ensure!(dead[0].reason == "host_crash" && dead[0].kind == "run", "{:?}", dead[0]);
     ensure!(dead[0].plugin.as_deref() == Some("lingers"), "{:?}", dead[0]);
     ensure!(dead[0].detail.contains("3 times"), "{}", dead[0].detail);
+    ensure!(host.metric("wirehook_dead_letters_total", "host_crash").await? == 1.0, "it is counted");
     let called = host.logs().lines().iter().any(|line| line.contains("lingering over"));
     ensure!(!called, "a dead run is not called");
     host.expect_all_accounted().await?;

@@ -474,7 +474,14 @@ impl OpsHooks for Hooks {
     }
 
     fn forget_plugin(&self, plugin: Arc<str>, fate: ParkedFate) -> BoxFuture<'_, Option<Result<Forgotten, String>>> {
-        async move { Some(self.parts.registry.forget(&plugin, fate).await.map_err(|error| error.to_string())) }.boxed()
+        async move {
+            let forgotten = self.parts.registry.forget(&plugin, fate).await;
+            if let (Ok(forgotten), ParkedFate::Die) = (&forgotten, fate) {
+                self.metrics.dead_letters(Reason::PluginForgotten, forgotten.runs);
+            }
+            Some(forgotten.map_err(|error| error.to_string()))
+        }
+        .boxed()
     }
 
     fn knows(&self, kind: PauseKind, name: &str) -> Option<bool> {

@@ -22,7 +22,8 @@ Examples:
   wirehook endpoints disable legacy
   wirehook endpoints enable orders
 
-A paused or disabled endpoint gets nothing; its deliveries are kept and wait. That holds over a restart.";
+A paused or disabled endpoint gets nothing; its deliveries are kept and wait, \
+for [endpoint.backlog] age at most. That holds over a restart.";
 
 /// Why there may be no endpoint in the settings.
 pub(super) const ENDPOINTS_NONE: &str = "no [[endpoint]] is configured";
@@ -80,13 +81,15 @@ const DISABLE_EXAMPLE: &str = "\
 Example:
   wirehook endpoints disable legacy --reason 'until they have moved'
 
-A disabled endpoint gets nothing; its deliveries are kept and wait. That holds over a restart.";
+A disabled endpoint gets nothing; its deliveries are kept and wait, \
+for [endpoint.backlog] age at most. That holds over a restart.";
 
 const PAUSE_EXAMPLE: &str = "\
 Example:
   wirehook endpoints pause orders --reason 'their maintenance'
 
-A paused endpoint gets nothing; its deliveries are kept and wait. That holds over a restart.";
+A paused endpoint gets nothing; its deliveries are kept and wait, \
+for [endpoint.backlog] age at most. That holds over a restart.";
 
 const RESUME_EXAMPLE: &str = "\
 Example:

@@ -21,7 +21,8 @@ that none of it is left there or in its log. That takes as long as copying the f
 size of free space, and the host commits nothing meanwhile; --keep-file leaves it out. Nothing is deleted \
 while a run or delivery of it waits, unless --discard-waiting gives that up.
 
-The events' keys stay, so that a redelivery is not taken for new. Backups and what plugins keep \
+The events' keys stay, so that a redelivery is not taken for new; so do dead messages that mention the \
+entity, which have no event: discard those yourself. Backups and what plugins keep \
 are yours to see to.";
 
 /// How often it is tried again where some of it is worked on.

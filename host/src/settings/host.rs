@@ -238,7 +238,7 @@ impl Setting for Name {
 }
 
 impl Setting for Grant {
-    const EXPECTED: &'static str = "there is `state`";
+    const EXPECTED: &'static str = "there are `state` and `http`";
 
     fn read(text: &str) -> Result<Self, String> {
         Self::parse(text).ok_or_else(|| "is no grant".to_owned())

@@ -54,7 +54,7 @@ pub use self::open::{OpenError, SqliteOptions};
 pub(crate) use self::size::free_bytes;
 
 use self::checkpoint::Checkpoints;
-use self::claims::Release;
+use self::claims::{Entered, Release};
 use self::group::Group;
 use self::health::Health;
 use self::queue::Queue;
@@ -82,6 +82,7 @@ pub struct SqliteStore {
     counters: Arc<Counters>,
     begun: Arc<BegunFile>,
     health: Arc<Health>,
+    dead_at_opening: u64,
     path: PathBuf,
     closed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -110,7 +111,7 @@ impl SqliteStore {
             tracing::info!(path = %path.display(), "the host before this one ended without stopping; until this one is stopped in order, no plugin is called before its event is durable");
         }
         // This commit also makes durable what a crash left in the log: a redelivery of it is answered without another.
-        let host = claims::enter_host(&opened.connection, &left_behind.runs, now).map_err(sqlite)?;
+        let Entered { host, dead } = claims::enter_host(&opened.connection, &left_behind.runs, now).map_err(sqlite)?;
         // What the file before it said is counted by now.
         let begun = BegunFile::create(&path, host);
         let anchor = open::open_anchor(&options).map_err(sqlite)?;
@@ -150,6 +151,7 @@ impl SqliteStore {
             counters,
             begun,
             health,
+            dead_at_opening: dead,
             closed: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
         })
@@ -172,6 +174,11 @@ impl SqliteStore {
             failed: self.counters.commits_failed.load(Ordering::Relaxed),
             commands: self.counters.commands.load(Ordering::Relaxed),
         }
+    }
+
+    /// Runs that opening made dead letters, since hosts ended while they were under way.
+    pub fn dead_at_opening(&self) -> u64 {
+        self.dead_at_opening
     }
 
     /// Why it can't commit at present; none where the last commit succeeded.

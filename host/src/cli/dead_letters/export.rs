@@ -26,7 +26,7 @@ its event, its payload and every attempt, as `dead-letters show --json` does.
 With it, writes the event as dead_letter_17.json, for `wirehook plugin test`. A path begins at the \
 event: /entity, /previous, /tenant_id, /attributes/3/1. A text becomes \"redacted\", a number 0, a \
 list or an object is emptied. Nothing is written where a path matches nothing, or where what was \
-redacted is still somewhere else in the event.";
+redacted (a text or number of four bytes or more) is still somewhere else in the event.";
 
 /// What the paths of `--redact` begin at.
 const ROOT: &str = "wirehook_event";

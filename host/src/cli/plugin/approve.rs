@@ -1,5 +1,6 @@
 //! `wirehook plugin approve`: what a file is and asks for beside what was approved, and the settings that approve it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use crate::cli::failure::{Exit, Failure, Failures};
 use crate::cli::parts::PluginView;
 use crate::cli::table::{Table, maybe, plain, printable};
 use crate::plugin::limits::{Limit, Unit};
-use crate::plugin::{FILE_BYTES_MAX, digest};
+use crate::plugin::{FILE_BYTES_MAX, Grant, digest};
 use crate::settings::{self, Admit, PluginCeiling, PluginsSettings, SettingsError, StoreSettings};
 
 pub(super) const EXAMPLE: &str = "\
@@ -23,7 +24,7 @@ Examples:
   wirehook --config /etc/wirehook/wirehook.toml plugin approve dist/orders.wasm
 
 Nothing is changed: look at what it says, then put the block into the settings in place of the \
-present one. The build approved until now is looked for by its sha256: in the plugins folder, and \
+present one; [[plugin.http]] and [plugin.backlog] of that are yours to keep. The build approved until now is looked for by its sha256: in the plugins folder, and \
 among those that the host keeps beside its store.";
 
 /// Files of the host's folder of builds that are looked at for the approved one, at most.
@@ -103,7 +104,9 @@ fn print(
 
 fn advice(admit: Option<Admit>, listed: bool) -> &'static str {
     match (admit, listed) {
-        (_, true) => "put this in place of its [[plugin]] in the settings:",
+        (_, true) => {
+            "put this in place of its [[plugin]] in the settings, and keep its [[plugin.http]] and [plugin.backlog] if it has them:"
+        }
         (Some(Admit::Listed), false) => "it is not admitted until this is in the settings:",
         (Some(Admit::Any) | None, false) => {
             "without this in the settings it runs with default limits and without grants, if it can:"
@@ -214,7 +217,8 @@ fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-/// The `[[plugin]]` that grants the file all that it asks for, and nothing else.
+/// The `[[plugin]]` that grants the file all that it asks for, and what limits it has beside. What it may call stays for
+/// the operator to say: headers are secrets, which are not printed.
 fn block(now: &PluginView, ceiling: Option<&PluginCeiling>) -> String {
     let mut block = format!("[[plugin]]\nname = \"{}\"\n", now.name);
     let mut push = |line: String| {
@@ -233,12 +237,22 @@ fn block(now: &PluginView, ceiling: Option<&PluginCeiling>) -> String {
     if !now.grants.is_empty() {
         push(format!("grants = {}", array(&now.grants)));
     }
-    if !now.limits_asked.is_empty() {
+    let mut limits: BTreeMap<&str, String> =
+        now.limits_asked.iter().map(|(name, asked)| (&**name, asked.clone())).collect();
+    for (row, granted) in ceiling.iter().flat_map(|ceiling| ceiling.limits.iter()) {
+        limits.entry(row.name).or_insert_with(|| row.plain(granted));
+    }
+    if !limits.is_empty() {
         push("[plugin.limits]".to_owned());
     }
-    for (name, asked) in &now.limits_asked {
+    for (name, value) in limits {
         let is_count = Limit::parse(name).is_some_and(|row| row.unit == Unit::Count);
-        push(if is_count { format!("{name} = {asked}") } else { format!("{name} = \"{asked}\"") });
+        push(if is_count { format!("{name} = {value}") } else { format!("{name} = \"{value}\"") });
+    }
+    if now.grants.iter().any(|grant| grant == Grant::Http.as_str())
+        && ceiling.is_none_or(|ceiling| ceiling.http.is_empty())
+    {
+        push("[[plugin.http]]\nurl = \"\"  # what it may call".to_owned());
     }
     block
 }
@@ -258,10 +272,9 @@ fn word(admit: Admit) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
-    use crate::plugin::Grant;
     use crate::plugin::limits::SomeLimits;
     use crate::settings::{BacklogSettings, Environment};
 
@@ -337,6 +350,20 @@ mod tests {
         assert_eq!(ceiling.limits.get(Limit::Reuse), Some(100));
         let less = said(&changes(Some(&now), Some(ceiling), &view("b")));
         assert!(less.contains(&"grant: state -> ".to_owned()), "{less:?}");
+    }
+
+    #[test]
+    fn what_the_present_one_limits_beside_is_kept_and_urls_are_asked_for() {
+        let mut present = ceiling("a");
+        present.limits.set(Limit::Memory, 1 << 20);
+        let asks = PluginView { grants: vec!["http".to_owned()], ..asking("b") };
+        let table: toml::Table = toml::from_str(&block(&asks, Some(&present))).unwrap();
+        let plugin = &table["plugin"][0];
+        assert_eq!(
+            (plugin["limits"]["memory"].as_str(), plugin["limits"]["deadline"].as_str()),
+            (Some("1MiB"), Some("1s"))
+        );
+        assert_eq!(plugin["http"][0]["url"].as_str(), Some(""), "refused until somebody says it");
     }
 
     #[test]

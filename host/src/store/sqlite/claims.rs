@@ -27,13 +27,20 @@ impl Release {
     }
 }
 
+/// This host's row, and what came of entering it.
+pub(super) struct Entered {
+    pub(super) host: i64,
+    /// Runs that are dead letters now, of [`Reason::HostCrash`](crate::dead_letter::Reason::HostCrash).
+    pub(super) dead: u64,
+}
+
 /// Enters this host, alone: whoever holds the store's lock is, so that earlier hosts' claims are nobody's. What was under
 /// way in them, `begun`, is counted against it in the same commit, once.
-pub(super) fn enter_host(connection: &Connection, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<i64> {
+pub(super) fn enter_host(connection: &Connection, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<Entered> {
     let mut group = Group::new(connection, NO_HOST)?;
     group.begin(false)?;
-    match enter(&mut group, begun, now).and_then(|host| group.commit().map(|()| host)) {
-        Ok(host) => Ok(host),
+    match enter(&mut group, begun, now).and_then(|entered| group.commit().map(|()| entered)) {
+        Ok(entered) => Ok(entered),
         Err(error) => {
             group.roll_back();
             Err(error)
@@ -44,14 +51,14 @@ pub(super) fn enter_host(connection: &Connection, begun: &[BegunRun], now: Times
 /// Claims nothing.
 const NO_HOST: i64 = 0;
 
-fn enter(group: &mut Group<'_>, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<i64> {
-    group.suspect_all(begun, now)?;
+fn enter(group: &mut Group<'_>, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<Entered> {
+    let dead = group.suspect_all(begun, now)?;
     // Written at once: what is open is counted by it.
     group.tally.write(group.connection())?;
     let seen = group.last_seen()?;
     let host = take_over(group.connection(), now)?;
     move_due(group, seen, now)?;
-    Ok(host)
+    Ok(Entered { host, dead })
 }
 
 /// Where the clock shows less than an earlier host has seen, it was set back while none ran, by as much at least.

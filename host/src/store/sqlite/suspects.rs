@@ -50,19 +50,21 @@ pub(super) fn suspects(connection: &Connection) -> rusqlite::Result<Suspects> {
 }
 
 impl Group<'_> {
-    /// Counts the end of hosts that are gone against what was under way in them. Before their claims are given up.
-    pub(super) fn suspect_all(&mut self, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<()> {
+    /// Counts the end of hosts that are gone against what was under way in them. Before their claims are given up. Returns
+    /// how many runs are dead letters for it.
+    pub(super) fn suspect_all(&mut self, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<u64> {
         self.cached(
             "DELETE FROM suspect WHERE NOT EXISTS
                (SELECT 1 FROM run WHERE run.event_seq = suspect.event_seq AND run.plugin = suspect.plugin)",
         )?
         .execute(())?;
+        let mut dead = 0;
         for run in begun {
             if let Some(state) = self.was_under_way(run)? {
-                self.suspect(run, state, now)?;
+                dead += u64::from(self.suspect(run, state, now)? == Verdict::Dead);
             }
         }
-        Ok(())
+        Ok(dead)
     }
 
     /// The state of a run that has come to no outcome since its call began, in a host that is gone.
@@ -76,7 +78,7 @@ impl Group<'_> {
         select.query_row(params, |row| RunState::parse(row.get_ref(0)?.as_str()?)).optional()
     }
 
-    fn suspect(&mut self, run: &BegunRun, state: RunState, now: Timestamp) -> rusqlite::Result<()> {
+    fn suspect(&mut self, run: &BegunRun, state: RunState, now: Timestamp) -> rusqlite::Result<Verdict> {
         let (crashes, crashes_alone): (u32, u32) = self
             .cached(
                 "INSERT INTO suspect (event_seq, plugin, crashes, crashes_alone) VALUES (?1, ?2, 1, ?3)
@@ -85,7 +87,8 @@ impl Group<'_> {
             )?
             .query_row((run.seq.0, &run.plugin, run.alone), |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (plugin, digest, seq) = (&run.plugin, &run.plugin_digest, run.seq.0);
-        match judge(crashes, crashes_alone) {
+        let verdict = judge(crashes, crashes_alone);
+        match verdict {
             Verdict::Alone => {
                 tracing::warn!(%plugin, plugin_digest = %digest, event = seq, crashes, "the host ended without stopping while the run was under way; it is called again alone");
             }
@@ -97,7 +100,7 @@ impl Group<'_> {
                 self.bury_suspect(run, state, &detail, now)?;
             }
         }
-        Ok(())
+        Ok(verdict)
     }
 
     /// Its count stays: redriven, the run is called alone at once.
