@@ -124,8 +124,8 @@ impl Inbox {
         let cursor = cursor.map(|value| SourceCursor { source: Arc::clone(source), value });
         let (announce, announced) = oneshot::channel();
         let mut accepted = self.store.accept_announced(arrivals.clone(), cursor, announce, self.clock.now());
-        // Polled once within the turn: that hands the batch to the store, in its place among the others.
-        let first = futures::poll!(&mut accepted);
+        // Polled once within the turn, whatever this task has done already: that gives the batch its place in the store.
+        let first = futures::poll!(tokio::task::unconstrained(&mut accepted));
         drop(turn);
         let accepted = async {
             match first {
@@ -257,9 +257,7 @@ impl Inbox {
                 }
                 (Arrival::Event { .. }, _) => {
                     if *acceptance == Acceptance::Conflict {
-                        tracing::error!(event_key = %event_key(arrival), source = %source, outcome = "dead", reason = %Reason::IdConflict, "the event's key was accepted before with another body; it is a dead letter");
-                        self.metrics.event_conflicts.inc();
-                        self.metrics.dead_letter(Reason::IdConflict);
+                        self.conflicts(source, event_key(arrival));
                     }
                     self.give_back(arrival);
                 }
@@ -267,9 +265,17 @@ impl Inbox {
                     tracing::error!(event_key = %dead.key, source = %source, outcome = "dead", reason = %dead.reason, error = dead.detail, "the message is a dead letter");
                     self.metrics.dead_letter(dead.reason);
                 }
+                (Arrival::Dead(dead), Acceptance::Conflict) => self.conflicts(source, &dead.key),
                 (Arrival::Dead(_), _) => {}
             }
         }
+    }
+
+    fn conflicts(&self, source: &Arc<str>, event_key: &EventKey) {
+        let reason = Reason::IdConflict;
+        tracing::error!(%event_key, %source, outcome = "dead", %reason, "the event's key was accepted before with another body; it is a dead letter");
+        self.metrics.event_conflicts.inc();
+        self.metrics.dead_letter(reason);
     }
 
     /// The run was one too many for its plugin's backlog, and is a dead letter.

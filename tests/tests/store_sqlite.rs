@@ -9,11 +9,12 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use rusqlite::Connection;
+use tokio::task::unconstrained;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::metrics::{CommitMetrics, Metrics};
 use wirehook::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
-use wirehook::store::{Acceptance, Arrival, Claim, EventSeq, RunOutcome, Store, StoreError};
+use wirehook::store::{Acceptance, Arrival, Claim, EventSeq, History, RunOutcome, Store, StoreError};
 use wirehook_tests::conformance::store::{
     HERE, OPEN, START, accept, arrival, at, attempt, completion, cursor_of, deliver, delivery, event, kept_cursor,
 };
@@ -218,7 +219,7 @@ async fn claims_of_a_host_that_is_gone_are_open() {
 fn queue<'s, T>(calls: impl IntoIterator<Item = BoxFuture<'s, T>>) -> Vec<BoxFuture<'s, T>> {
     let mut calls: Vec<_> = calls.into_iter().collect();
     for call in &mut calls {
-        assert!(call.now_or_never().is_none(), "it waits for its commit");
+        assert!(unconstrained(call).now_or_never().is_none(), "it waits for its commit");
     }
     calls
 }
@@ -332,6 +333,42 @@ async fn a_store_that_cannot_reopen_says_so_and_recovers() {
         }
     }
     assert!(refusals <= 2, "each command is another try: {refusals}");
+}
+
+/// A writer that has a rewriting to do takes nothing else: it must not wait for a store that can't be opened.
+#[tokio::test]
+async fn a_rewriting_asked_of_a_store_that_cannot_reopen_fails_and_holds_up_nothing() {
+    let Held { power, store, first, commits: _, _folder } = held().await;
+    power.fail_syncs("-wal", 0, 1);
+    power.fail_opens(3);
+    let rewriting = Arc::clone(&store);
+    let mut rewriting = Box::pin(async move { rewriting.rewrite().await });
+    assert!((&mut rewriting).now_or_never().is_none());
+    power.release_syncs();
+    assert!(matches!(first.await.unwrap(), Err(StoreError::Commit(_))));
+    assert!(matches!(rewriting.await, Err(StoreError::Rewrite(_))));
+    while store.accept(one("later"), START).await.is_err() {}
+    store.close().await;
+}
+
+/// Room that was given to a batch that has yet to run does not let another pass: a stream's messages would change places.
+#[tokio::test]
+async fn batches_keep_their_order_when_the_queue_was_full() {
+    let Held { power, store, first, commits: _, _folder } = held().await;
+    let mut calls = queue((0..1023).map(|index| store.accept(one(&index.to_string()), START)));
+    let mut second = queue([store.accept(one("second"), START)]);
+    power.release_syncs();
+    first.await.unwrap().unwrap();
+    // There is room for the second now, and it was not run since.
+    calls.pop().unwrap().await.unwrap();
+    let third = queue([store.accept(one("third"), START)]);
+    let second = second.pop().unwrap().await.unwrap();
+    let third = join_all(third).await.pop().unwrap().unwrap();
+    let ([Acceptance::Fresh(second)], [Acceptance::Fresh(third)]) = (&second[..], &third[..]) else {
+        panic!("both are new")
+    };
+    assert!(second < third, "{second:?} and {third:?}");
+    join_all(calls).await;
 }
 
 #[tokio::test]

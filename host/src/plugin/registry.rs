@@ -5,7 +5,7 @@ mod crashers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
@@ -357,8 +357,8 @@ impl Registry {
         // A plugin that is back claims what could not be given up when it went.
         self.give_back(Vec::new()).await?;
         let each = self.statuses().into_iter().map(|(name, status)| self.settle_one(name, status));
-        try_join_all(each).await?;
-        Ok(())
+        // To the end each: one that is dropped midway forgets the claims it was giving up.
+        join_all(each).await.into_iter().collect()
     }
 
     async fn settle_one(&self, name: Arc<str>, status: Status) -> Result<(), StoreError> {

@@ -42,6 +42,10 @@ pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 128 * 1024 * 1024;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may take for the head of a request, or be idle.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may leave its answers unread, where the system can tell; then its connection is closed.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a drain waits until what is in flight is accepted and its answers are read.
+const ANSWERED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The only path; also the subject of other JSON.
@@ -154,6 +158,8 @@ async fn serve(listener: tokio::net::TcpListener, receiver: &Arc<Receiver>, stat
         };
         // An error only means slower small answers.
         let _ = stream.set_nodelay(true);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
         let service = TowerToHyperService::new(router.clone());
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -166,7 +172,7 @@ async fn serve(listener: tokio::net::TcpListener, receiver: &Arc<Receiver>, stat
                 _ = connection.as_mut() => return,
                 () = begun => connection.as_mut().graceful_shutdown(),
             }
-            let _ = connection.await;
+            let _ = tokio::time::timeout(ANSWERED_TIMEOUT, connection).await;
         });
     }
     // Whoever connects from now on is refused at once, and can go to another host.

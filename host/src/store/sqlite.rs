@@ -76,6 +76,8 @@ const SMALL: usize = 256;
 /// A store in a SQLite file.
 pub struct SqliteStore {
     queue: Queue,
+    /// Held by whoever waits for room for arrivals, so that those that came first are accepted first.
+    accepting: tokio::sync::Mutex<()>,
     readers: Arc<Readers>,
     /// Readers of their own for calls under way, which an operator's long list must not hold up.
     state_readers: Arc<Readers>,
@@ -145,6 +147,7 @@ impl SqliteStore {
             .map_err(thread_error)?;
         Ok(Self {
             queue,
+            accepting: tokio::sync::Mutex::default(),
             readers: Readers::new(options.clone()),
             path: options.path.clone(),
             state_readers: Readers::new(options),
@@ -226,7 +229,11 @@ impl SqliteStore {
             announce.take().into_iter().for_each(|announce| group.announce(announce, &arrived));
             Ok(arrived)
         };
-        Ok(self.write(bytes, accept).await?.accepted)
+        let (task, answer) = Task::new(accept);
+        let turn = self.accepting.lock().await;
+        self.queue.send(task, bytes).await?;
+        drop(turn);
+        Ok(answer.await.map_err(|_| StoreError::Closed)??.accepted)
     }
 
     /// Moves runs chunk by chunk until none is left, so that the writer is never held for long.

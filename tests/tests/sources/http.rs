@@ -1,10 +1,12 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::{Body, Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use wirehook::secret::Secret;
 use wirehook::source::http::{EVENTS_IN_REQUEST_MAX, HttpSource, REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 
@@ -258,6 +260,17 @@ async fn an_idle_connection_does_not_hold_up_a_drain() -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(host.address).await?;
     stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}").await?;
     assert_eq!(stream.read_u8().await?, b'H');
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_answer_does_not_hold_up_a_drain() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let mut stream = TcpStream::connect(host.address).await?;
+    let requests = "GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000);
+    // Until neither side has room: its answers fill the way back, and the host takes no more requests.
+    while timeout(Duration::from_secs(1), stream.write_all(requests.as_bytes())).await.is_ok() {}
     host.source.drained().await?;
     Ok(())
 }

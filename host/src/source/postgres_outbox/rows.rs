@@ -172,6 +172,7 @@ fn scattered(reader: &RowReader, json: &str) -> String {
 /// Whether one row may be to blame, and the others can be read without it.
 fn is_of_a_row(error: &Error) -> bool {
     let Some(code) = error.code() else { return false };
-    let class = &code.code()[..2];
-    ["22", "54", "XX"].contains(&class) || *code == SqlState::OUT_OF_MEMORY || *code == SqlState::QUERY_CANCELED
+    ["22", "54", "XX"].iter().any(|class| code.code().starts_with(class))
+        || *code == SqlState::OUT_OF_MEMORY
+        || *code == SqlState::QUERY_CANCELED
 }

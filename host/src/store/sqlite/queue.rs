@@ -66,7 +66,7 @@ impl Queue {
         (Self { commands, bytes, sender }, receiver)
     }
 
-    /// Waits for room and sends.
+    /// Waits for room and sends. A command that was given room and has yet to run is passed by others.
     pub(super) async fn send(&self, job: Box<dyn Job>, bytes: usize) -> Result<(), StoreError> {
         let units = (bytes / BYTES_UNIT + 1).min(BYTES_MAX / BYTES_UNIT);
         let units = u32::try_from(units).unwrap_or(u32::MAX);

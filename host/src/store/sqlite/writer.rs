@@ -233,15 +233,17 @@ impl Writer {
     /// What was committed before is durable, whatever became of the file's new copy.
     fn fail_rewrite(&mut self, error: &str) -> End {
         tracing::error!(path = %self.options.path.display(), error, "the store's file could not be written anew; the store reopens");
-        for done in self.rewriting.drain(..) {
-            drop(done.send(Err(StoreError::Rewrite(error.to_owned()))));
-        }
+        self.answer_failed(error);
         End::Broken
     }
 
     fn answer_failed(&mut self, error: &str) {
         for queued in self.pending.drain(..) {
             queued.job.answer(Err(StoreError::Commit(error.to_owned())));
+        }
+        // Whoever waits for a rewriting keeps the writer from taking anything else.
+        for done in self.rewriting.drain(..) {
+            drop(done.send(Err(StoreError::Rewrite(error.to_owned()))));
         }
     }
 
