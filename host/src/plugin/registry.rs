@@ -3,6 +3,7 @@
 mod crashers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
@@ -32,6 +33,8 @@ pub struct Registry {
     paused: Mutex<BTreeSet<Arc<str>>>,
     /// One change of what is at work at a time.
     turn: tokio::sync::Mutex<()>,
+    /// Whether what serves has changed and the pool and the routes may not know all of it, since the store failed meanwhile.
+    half_told: AtomicBool,
     /// Runs that are in memory no more and that the store still takes for claimed.
     unreleased: Mutex<Vec<(EventSeq, Arc<str>)>>,
 }
@@ -129,6 +132,7 @@ impl Registry {
             crashers: Mutex::default(),
             paused: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            half_told: AtomicBool::new(false),
             unreleased: Mutex::default(),
         }
     }
@@ -173,6 +177,7 @@ impl Registry {
 
     /// Has the pool, the routes and the store know what serves.
     async fn put_to_work(&self) -> Result<(), StoreError> {
+        self.half_told.store(true, Ordering::Relaxed);
         let remembered = self.parts.store.known_plugins().await?;
         let mut known = remembered.clone();
         for plugin in self.serving() {
@@ -198,6 +203,7 @@ impl Registry {
         let routes = Routes::new(&known, |name| self.is_serving(name));
         self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
         lock(&self.plugins).values_mut().for_each(Entry::tell);
+        self.half_told.store(false, Ordering::Relaxed);
         self.settle_in_turn().await
     }
 
@@ -349,7 +355,7 @@ impl Registry {
     pub async fn settle(&self) -> Result<(), StoreError> {
         // A plugin that comes back between a look at it and its removal from work would stay removed.
         let _turn = self.turn.lock().await;
-        self.settle_in_turn().await
+        if self.half_told.load(Ordering::Relaxed) { self.put_to_work().await } else { self.settle_in_turn().await }
     }
 
     /// All plugins at once, so that the store commits them together: one sync of the disk, and not one for each plugin.
