@@ -1,6 +1,6 @@
 //! Retention: what is past its age goes, a bounded part at a time, and never with open work.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::group::Group;
 use super::lookup::Names;
@@ -45,19 +45,38 @@ pub(super) fn kept_bytes(connection: &Connection) -> rusqlite::Result<u64> {
 /// times, the last look of each sweep would step over the whole history.
 const EVENTS_IN_ORDER: &str = "SELECT seq, run_count, accepted_at FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 
-/// Events behind `done_to` with their counts of runs, up to the first that was not accepted before `before`, and
-/// [`EVENTS_SEEN_MAX`] at most.
-fn aged(connection: &Connection, done_to: i64, before: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
+/// What a look at some events found.
+#[derive(PartialEq, Eq, Debug)]
+struct Look {
+    /// Old events with their counts of runs.
+    old: Vec<(i64, i64)>,
+    seen_to: i64,
+    /// Whether there are no more old ones behind it.
+    is_last: bool,
+}
+
+/// Looks at [`EVENTS_SEEN_MAX`] events behind `done_to` at most, up to the first that was not accepted before `before`.
+/// One that is from later than the newest of all is of a clock that was ahead, and is passed over.
+fn look(connection: &Connection, done_to: i64, before: Timestamp) -> rusqlite::Result<Look> {
+    let newest = connection
+        .prepare_cached("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1")?
+        .query_row((), |row| row.get(0));
+    let newest: i64 = newest.optional()?.unwrap_or(i64::MAX);
     let mut select = connection.prepare_cached(EVENTS_IN_ORDER)?;
     let mut rows = select.query((done_to, EVENTS_SEEN_MAX as i64))?;
-    let mut aged = Vec::new();
+    let (mut look, mut seen) = (Look { old: Vec::new(), seen_to: done_to, is_last: true }, 0);
     while let Some(row) = rows.next()? {
-        if row.get::<_, i64>(2)? >= before.0 {
-            break;
+        let accepted_at: i64 = row.get(2)?;
+        if accepted_at < before.0 {
+            look.old.push((row.get(0)?, row.get(1)?));
+        } else if accepted_at <= newest {
+            return Ok(look);
         }
-        aged.push((row.get(0)?, row.get(1)?));
+        look.seen_to = row.get(0)?;
+        seen += 1;
     }
-    Ok(aged)
+    look.is_last = seen < EVENTS_SEEN_MAX;
+    Ok(look)
 }
 
 impl Group<'_> {
@@ -100,10 +119,9 @@ impl Group<'_> {
     /// Goes on behind `done_to`, up to the first event that is too young. Returns how far it came, nowhere where it came to
     /// the end, and whether there is more.
     fn delete_events(&mut self, before: Timestamp, mut done_to: i64) -> rusqlite::Result<(i64, bool)> {
-        let candidates = aged(self.connection(), done_to, before)?;
+        let Look { old, seen_to, is_last } = look(self.connection(), done_to, before)?;
         let mut deleted = 0;
-        let all_seen = candidates.len() < EVENTS_SEEN_MAX;
-        for (seq, run_count) in candidates {
+        for (seq, run_count) in old {
             if deleted == EVENTS_DELETED_MAX {
                 return Ok((done_to, true));
             }
@@ -113,7 +131,7 @@ impl Group<'_> {
                 deleted += 1;
             }
         }
-        Ok((if all_seen { 0 } else { done_to }, !all_seen))
+        Ok(if is_last { (0, false) } else { (seen_to, true) })
     }
 
     /// The event's runs with their deliveries, where all of them ended before `before`.
@@ -199,14 +217,21 @@ mod tests {
                  INSERT INTO event SELECT i, 1, i FROM n;",
             )
             .unwrap();
-        assert_eq!(aged(&connection, 0, Timestamp(3)).unwrap(), [(1, 1), (2, 1)]);
-        assert_eq!(aged(&connection, 1, Timestamp(3)).unwrap(), [(2, 1)]);
-        assert_eq!(aged(&connection, 0, Timestamp(i64::MAX)).unwrap().len(), EVENTS_SEEN_MAX);
-        let statement = connection.prepare_cached(EVENTS_IN_ORDER).unwrap();
-        statement.reset_status(StatementStatus::VmStep);
-        drop(statement);
-        assert_eq!(aged(&connection, 2, Timestamp(3)).unwrap(), []);
+        let seen = |done_to, before| look(&connection, done_to, Timestamp(before)).unwrap();
+        assert_eq!(seen(0, 3), Look { old: vec![(1, 1), (2, 1)], seen_to: 2, is_last: true });
+        assert_eq!(seen(1, 3).old, [(2, 1)]);
+        let all = seen(0, i64::MAX);
+        assert_eq!((all.old.len(), all.seen_to, all.is_last), (EVENTS_SEEN_MAX, EVENTS_SEEN_MAX as i64, false));
+        connection.prepare_cached(EVENTS_IN_ORDER).unwrap().reset_status(StatementStatus::VmStep);
+        assert_eq!(seen(2, 3).old, []);
         let steps = connection.prepare_cached(EVENTS_IN_ORDER).unwrap().get_status(StatementStatus::VmStep);
         assert!(steps < 100, "{steps} steps");
+
+        // The clock was years ahead for a while: what came then holds up nothing, however much it is.
+        connection.execute("UPDATE event SET accepted_at = 1000000000 WHERE seq BETWEEN 2 AND 3000", ()).unwrap();
+        connection.execute("UPDATE event SET accepted_at = 2 WHERE seq = 3001", ()).unwrap();
+        let ahead = seen(0, 3);
+        assert_eq!((&ahead.old[..], ahead.seen_to, ahead.is_last), (&[(1, 1)][..], 2000, false));
+        assert_eq!(seen(2000, 3), Look { old: vec![(3001, 1)], seen_to: 3001, is_last: true });
     }
 }
