@@ -30,7 +30,7 @@ const TIME_PER_EVENT: Duration = Duration::from_millis(20);
 struct Stand {
     endpoint: &'static str,
     script: &'static str,
-    /// A breaker would spare a receiver that fails most of its requests, and the demonstration would wait for hours.
+    /// More of the endpoint's settings. No breaker where it is meant to fail: the demonstration would wait for hours.
     settings: &'static str,
     does: &'static str,
 }

@@ -444,7 +444,7 @@ pub trait Store: History + Send + Sync + 'static {
 
     /// Makes arrivals durable, all or none, and with them the source's cursor, in place of the one before. One result for
     /// each arrival, in order; a cursor may come without arrivals. Calls take effect in the order in which they were first
-    /// polled, within a task's budget or [without one](tokio::task::unconstrained).
+    /// polled; a task whose budget is spent polls in vain, unless [unconstrained](tokio::task::unconstrained).
     fn accept_at(
         &self,
         arrivals: Vec<Arrival>,

@@ -9,20 +9,10 @@ use wirehook::delivery::Transition;
 use wirehook::event::Event;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{AttemptRecord, Claim, History, Purge, Store};
-use wirehook_tests::conformance::store::{HERE, OPEN, START, accept, arrival, at, attempt, deliver, event};
+use wirehook_tests::conformance::store::{HERE, OPEN, START, accept, arrival, at, attempt, deliver, event, purge};
 
 fn open(path: &Path) -> SqliteStore {
     SqliteStore::open(SqliteOptions::new(path), START).unwrap()
-}
-
-fn purge_of(entity: &str) -> Purge {
-    Purge {
-        entity_id: entity.to_owned(),
-        entity_type: None,
-        discard_waiting: false,
-        dry_run: false,
-        given_back: Vec::new(),
-    }
 }
 
 fn is_in_files(path: &Path, bytes: &str) -> bool {
@@ -52,8 +42,7 @@ async fn a_purged_entity_is_in_neither_the_file_nor_its_log() {
     while store.index_some().await.unwrap() {}
     let traces = ["entity-123", "said-of-123-"];
     assert!(traces.iter().all(|trace| is_in_files(&path, trace)));
-    let purge = purge_of("entity-123");
-    let purged = store.purge(purge, START).await.unwrap();
+    let purged = store.purge(purge("entity-123"), START).await.unwrap();
     assert_eq!((purged.events, purged.attempts, purged.done), (1, 2, true));
     store.rewrite().await.unwrap();
     let left: Vec<_> = traces.iter().filter(|trace| is_in_files(&path, trace)).collect();
@@ -86,10 +75,9 @@ async fn an_entity_with_very_many_events_is_purged_but_for_what_waits() {
     }
     accept(&store, "another", &["orders"], OPEN, START).await;
     while store.index_some().await.unwrap() {}
-    let purge = purge_of("busy");
-    let purged = store.purge(purge.clone(), START).await.unwrap();
+    let purged = store.purge(purge("busy"), START).await.unwrap();
     assert_eq!((purged.events, purged.waiting, purged.done), (EVENTS as u64 - 1, 1, false));
-    let purged = store.purge(Purge { discard_waiting: true, ..purge }, START).await.unwrap();
+    let purged = store.purge(Purge { discard_waiting: true, ..purge("busy") }, START).await.unwrap();
     assert_eq!((purged.events, purged.done), (1, true));
     let status = store.status(START).await.unwrap();
     assert_eq!((status.events, status.events_unaccounted), (1, 0));

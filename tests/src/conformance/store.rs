@@ -57,7 +57,7 @@ pub use self::endpoints::{
 pub use self::history::{
     a_retry_now_never_delays, a_retry_now_replaces_the_pending_one, changes_what_the_filter_means,
     discards_what_waits_and_leaves_what_is_held, finds_dead_letters_by_what_they_are_of, finds_names_in_a_long_history,
-    forgets_a_plugin, gives_back_what_is_not_meant, moves_deliveries_to_another_endpoint, purges_an_entity,
+    forgets_a_plugin, gives_back_what_is_not_meant, moves_deliveries_to_another_endpoint, purge, purges_an_entity,
     redrives_at_a_pace, shrinks_by_what_is_finished, tells_numbers_apart, traces_by_every_name,
 };
 pub use self::order::{

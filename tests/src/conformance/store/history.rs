@@ -433,7 +433,8 @@ pub async fn forgets_a_plugin(stores: impl Factory) {
     }
 }
 
-fn purge(entity: &str) -> Purge {
+/// Every trace of `entity`, and nothing that waits.
+pub fn purge(entity: &str) -> Purge {
     Purge {
         entity_id: entity.to_owned(),
         entity_type: None,
