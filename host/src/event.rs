@@ -83,8 +83,13 @@ pub struct Event {
 }
 
 impl Event {
-    /// Bytes of its entity, before and after the change: what it takes in memory, but for a bounded rest.
+    /// Bytes of its entity, before and after the change, and of its texts: what it takes in memory and on disk, but for a
+    /// bounded rest.
     pub fn content_bytes(&self) -> usize {
-        self.entity.as_ref().map_or(0, Bytes::len) + self.previous.as_ref().map_or(0, Bytes::len)
+        let json = [&self.entity, &self.previous].into_iter().flatten().map(Bytes::len).sum::<usize>();
+        let texts = [&self.entity_id, &self.tenant_id, &self.timestamp].into_iter().flatten().map(String::len);
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        let named = self.key.as_str().len() + self.subject.len() + self.entity_type.len();
+        json + named + texts.sum::<usize>() + attributes.sum::<usize>()
     }
 }

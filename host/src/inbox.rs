@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
-use crate::event::decode::{body_digest, decode, fallback_key, literal_subject};
+use crate::event::decode::{TEXT_BYTES_MAX, body_digest, decode, fallback_key, literal_subject};
 use crate::event::{Event, EventKey, Message, OrderKey};
 use crate::handover::Pressure;
 use crate::metrics::{Metrics, SourceMetrics};
@@ -224,7 +224,7 @@ impl Inbox {
             key: fallback_key(source, message, || self.once.value()),
             body_digest: body_digest(&message.payload),
             source: Arc::clone(source),
-            subject: Arc::clone(&message.subject),
+            subject: kept_subject(&message.subject),
             payload: message.payload.slice(..message.payload.len().min(kept_bytes)),
             reason,
             detail,
@@ -322,6 +322,14 @@ fn held(arrivals: &[Arrival], accepted: &Accepted) -> Vec<ClaimedRun> {
         held.map(|seq| ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 })
     });
     held.collect()
+}
+
+/// The subject as a dead letter keeps it: whole, but for one that no event could have.
+fn kept_subject(subject: &Arc<str>) -> Arc<str> {
+    match subject.len() > TEXT_BYTES_MAX {
+        true => subject[..subject.floor_char_boundary(TEXT_BYTES_MAX)].into(),
+        false => Arc::clone(subject),
+    }
 }
 
 fn accept_error(error: StoreError) -> AcceptError {

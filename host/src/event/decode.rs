@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 
 pub use self::digest::body_digest;
 use self::digest::change_digest;
-pub use self::format::ENTITY_TYPE_BYTES_MAX;
 use self::format::Reading;
+pub use self::format::{ENTITY_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 pub use self::identity::{KEY_VALUE_BYTES_MAX, fallback_key};
 use self::members::{Member, Members, string};
 use crate::event::{Event, EventKey, Message};
@@ -103,6 +103,9 @@ pub enum Undecodable {
         /// The member's name.
         member: &'static str,
     },
+    /// The bus's subject, channel or stream has a longer name than an event may carry; its length in bytes.
+    #[error("its subject has {0} bytes; the limit is {TEXT_BYTES_MAX}: publish it under a shorter one")]
+    LongSubject(usize),
     /// What the source's `id_field` names can't be an id.
     #[error("the source's id_field `{field}` {problem}")]
     IdField {
@@ -118,13 +121,17 @@ pub enum Undecodable {
 ///
 /// # Errors
 ///
-/// When the body is not JSON, or is in a recognised format and lacks what that needs.
+/// When the body is not JSON, or is in a recognised format and lacks what that needs, or a text of the event is longer
+/// than [`TEXT_BYTES_MAX`].
 pub fn decode(
     source: &Arc<str>,
     message: &Message,
     id_field: Option<&str>,
     once: impl FnOnce() -> String,
 ) -> Result<Event, Undecodable> {
+    if message.subject.len() > TEXT_BYTES_MAX {
+        return Err(Undecodable::LongSubject(message.subject.len()));
+    }
     let text = text(&message.payload)?;
     let parsed = Parsed::of(text, id_field)?;
     let key = match &parsed.identity {
@@ -171,7 +178,7 @@ pub fn decode(
     })
 }
 
-/// Whether [`decode`] would succeed, at less cost: for sources that can refuse a message at once.
+/// Whether [`decode`] would succeed, the subject apart, at less cost: for sources that can refuse a message at once.
 ///
 /// # Errors
 ///

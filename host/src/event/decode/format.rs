@@ -11,6 +11,9 @@ use crate::event::subject::snake_case;
 /// Longest `entity_type`, in bytes: it becomes a token of the subject.
 pub const ENTITY_TYPE_BYTES_MAX: usize = 255;
 
+/// Longest text of an event besides its entity, in bytes: its id, its tenant, its timestamp, the subject it came by.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
 /// A message in a recognised format, still in its own bytes.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
@@ -129,7 +132,10 @@ impl<'a> Reading<'a> {
         let entity_type = reader.entity_type(columns.kind, &raw_type)?;
         let mut timestamp = None;
         for member in columns.timestamps {
-            timestamp = timestamp.or(reader.text(*member)?);
+            timestamp = timestamp.or(reader.short_text(*member)?);
+        }
+        if members.string(Member::TenantId).is_some_and(|tenant| tenant.len() > TEXT_BYTES_MAX) {
+            return Err(reader.too_long(Member::TenantId));
         }
         Ok(Some(Self {
             format,
@@ -138,7 +144,7 @@ impl<'a> Reading<'a> {
             operation,
             seq: reader.sequence()?,
             id: columns.id.map_or(Ok(None), |member| reader.text(member))?.filter(|id| !id.is_empty()),
-            entity_id: reader.text(columns.entity_id)?,
+            entity_id: reader.short_text(columns.entity_id)?,
             timestamp,
             entity: members.json(columns.entity),
             previous: columns.previous.and_then(|member| members.json(member)),
@@ -171,6 +177,18 @@ impl<'a> Reader<'_, 'a> {
     fn text(&self, member: Member) -> Result<Option<Cow<'a, str>>, Undecodable> {
         let Some(json) = self.members.json(member) else { return Ok(None) };
         scalar(json).map(Some).ok_or_else(|| self.invalid(member, "is neither a text nor a number"))
+    }
+
+    /// As [`Self::text`], of at most [`TEXT_BYTES_MAX`].
+    fn short_text(&self, member: Member) -> Result<Option<Cow<'a, str>>, Undecodable> {
+        match self.text(member)? {
+            Some(text) if text.len() > TEXT_BYTES_MAX => Err(self.too_long(member)),
+            text => Ok(text),
+        }
+    }
+
+    fn too_long(&self, member: Member) -> Undecodable {
+        self.invalid(member, "is longer than 1024 bytes")
     }
 
     /// `seq`: an integer, which some writers put into a string.

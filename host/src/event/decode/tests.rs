@@ -110,6 +110,61 @@ fn an_undecodable_message_says_what_is_missing() {
 }
 
 #[test]
+fn no_text_of_an_event_is_longer_than_its_bound() {
+    let check = |body: &dyn Fn(&str) -> String, expected: &str| {
+        let fits = "x".repeat(TEXT_BYTES_MAX);
+        assert!(decoded(&message(&body(&fits)), None).is_ok(), "{expected}");
+        let refused = decoded(&message(&body(&format!("{fits}y"))), None).unwrap_err();
+        assert_eq!(refused.to_string(), expected);
+        let escaped = format!("{}\\u0079", &fits[1..]);
+        assert!(decoded(&message(&body(&escaped)), None).is_ok(), "what counts is the text, not how it is written");
+    };
+    let page = |member: &'static str| {
+        move |text: &str| {
+            let head = r#"{"event":"fraiseql.order.created","entity_type":"order","operation":"created""#;
+            format!(r#"{head},"{member}":"{text}"}}"#)
+        }
+    };
+    let told =
+        |format, member| format!("the body is in the format `{format}`, but its `{member}` is longer than 1024 bytes");
+    check(&page("entity_id"), &told("page", "entity_id"));
+    check(&page("tenant_id"), &told("page", "tenant_id"));
+    check(&page("timestamp"), &told("page", "timestamp"));
+    let entity_event =
+        |text: &str| format!(r#"{{"id":"1","event_type":"INSERT","entity_type":"Order","entity_id":"{text}"}}"#);
+    check(&entity_event, &told("entity_event", "entity_id"));
+    let change = |text: &str| format!(r#"{{"seq":1,"object_type":"Order","op":"insert","object_id":"{text}"}}"#);
+    check(&change, &told("change_event", "object_id"));
+    let outbox =
+        |text: &str| format!(r#"{{"object_type":"Order","modification_type":"INSERT","created_at":"{text}"}}"#);
+    check(&outbox, &told("outbox", "created_at"));
+    let digits = format!(r#"{{"seq":1,"object_type":"Order","op":"insert","object_id":{}}}"#, "1".repeat(1025));
+    assert_eq!(decoded(&message(&digits), None).unwrap_err().to_string(), told("change_event", "object_id"));
+}
+
+#[test]
+fn a_subject_that_is_too_long_is_no_events() {
+    let decoded = |length: usize| {
+        let message = Message { subject: "c".repeat(length).into(), ..message("{}") };
+        decode(&"bus".into(), &message, None, || "unique".to_owned())
+    };
+    assert!(decoded(TEXT_BYTES_MAX).is_ok());
+    let refused = decoded(TEXT_BYTES_MAX + 1).unwrap_err().to_string();
+    assert_eq!(refused, "its subject has 1025 bytes; the limit is 1024: publish it under a shorter one");
+}
+
+#[test]
+fn the_texts_of_an_event_weigh_as_much_as_they_hold() {
+    let long = "x".repeat(1000);
+    let body = format!(
+        r#"{{"object_type":"Order","modification_type":"INSERT","object_id":"{long}","tenant_id":"{long}","commit_time":"{long}"}}"#
+    );
+    let event = decoded(&Message { headers: headers(&[("note", &long)]), ..message(&body) }, None).unwrap();
+    assert_eq!(event.entity, None);
+    assert!(event.content_bytes() >= 4_000, "{}", event.content_bytes());
+}
+
+#[test]
 fn any_other_json_is_an_event() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     for body in ["{}", " [1, 2]\n", "42", "-1.5e3", "\"text\"", "null", "true", r#"{"a":1,"a":2}"#, &deep] {

@@ -32,14 +32,8 @@ impl Outcome for Arrived {
 /// Roughly what arrivals hold in memory, in bytes.
 pub(super) fn bytes(arrivals: &[Arrival]) -> usize {
     const FIXED: usize = 512;
-    let of_event = |event: &Event| {
-        let attributes: usize = event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let json =
-            event.entity.as_ref().map_or(0, bytes::Bytes::len) + event.previous.as_ref().map_or(0, bytes::Bytes::len);
-        attributes + json
-    };
     let of = |arrival: &Arrival| match arrival {
-        Arrival::Event { event, .. } => of_event(event),
+        Arrival::Event { event, .. } => event.content_bytes(),
         Arrival::Dead(message) => message.payload.len() + message.detail.len(),
     };
     arrivals.iter().map(|arrival| FIXED + of(arrival)).sum()
