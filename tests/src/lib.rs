@@ -6,6 +6,7 @@ pub mod fake_endpoint;
 pub mod raw_endpoint;
 pub mod inside;
 pub mod fake_proxy;
+pub mod freeze_proxy;
 pub mod test_host;
 pub mod whole_path;
 pub mod python_verifier;
