@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 
 pub use self::digest::body_digest;
 use self::digest::change_digest;
-use self::format::Reading;
 pub use self::format::{ENTITY_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
+use self::format::{Origin, Reading};
 pub use self::identity::{KEY_VALUE_BYTES_MAX, fallback_key};
 use self::members::{Member, Members, string};
 use crate::event::{Event, EventKey, Message};
@@ -140,12 +140,10 @@ pub fn decode(
     };
     let attributes = attributes(source, message, &parsed);
     let slice = |json: &RawValue| message.payload.slice_ref(json.get().as_bytes());
-    let tenant_id = parsed.members.string(Member::TenantId);
     let body_digest = match &parsed.reading {
-        Some(reading) if reading.seq.is_some() || reading.id.is_some() => change_digest(reading, tenant_id.as_deref()),
+        Some(reading) if reading.seq.is_some() || reading.id.is_some() => change_digest(reading),
         _ => body_digest(&message.payload),
     };
-    let tenant_id = tenant_id.map(Into::into);
     let Some(reading) = parsed.reading else {
         return Ok(Event {
             key,
@@ -169,7 +167,7 @@ pub fn decode(
         entity_type: reading.entity_type,
         operation: reading.operation.to_owned(),
         entity_id: reading.entity_id.map(Into::into),
-        tenant_id,
+        tenant_id: reading.tenant_id.map(Into::into),
         timestamp: reading.timestamp.map(Into::into),
         entity: reading.entity.map(slice),
         previous: reading.previous.map(slice),
@@ -232,13 +230,19 @@ fn attributes(source: &str, message: &Message, parsed: &Parsed<'_>) -> Vec<(Stri
         if let Some(seq) = &reading.seq {
             add("seq", seq);
         }
-        let actor = [Member::UserId, Member::ActorType];
-        let actor = actor.iter().find_map(|member| parsed.members.string(*member).filter(|actor| !actor.is_empty()));
-        let texts = [Member::ActorType, Member::ActingFor, Member::TraceId];
-        let texts = texts.map(|member| (member.name(), parsed.members.string(member)));
-        for (name, value) in [("actor", actor)].into_iter().chain(texts) {
-            if let Some(value) = value.filter(|value| !value.is_empty() && value.len() <= ATTRIBUTE_BYTES_MAX) {
-                add(name, &value);
+        let Origin { user_id, actor_type, acting_for, trace_id } = &reading.origin;
+        let actor = [user_id, actor_type].into_iter().find(|it| it.as_ref().is_some_and(|actor| !actor.is_empty()));
+        let texts = [
+            ("actor", actor.unwrap_or(&None)),
+            (Member::ActorType.name(), actor_type),
+            (Member::ActingFor.name(), acting_for),
+            (Member::TraceId.name(), trace_id),
+        ];
+        for (name, value) in texts {
+            if let Some(value) =
+                value.as_deref().filter(|value| !value.is_empty() && value.len() <= ATTRIBUTE_BYTES_MAX)
+            {
+                add(name, value);
             }
         }
         body_traceparent = parsed.members.json(Member::TraceContext).and_then(traceparent_of);

@@ -17,13 +17,13 @@ pub fn body_digest(payload: &[u8]) -> [u8; DIGEST_BYTES] {
 ///
 /// FraiseQL's bridge gives a row that it publishes again another `id` and `timestamp`, and an `EntityEvent` writes its
 /// `changes` in another order each time. These are the publication's, not the change's, and are left out.
-pub(super) fn change_digest(reading: &Reading<'_>, tenant_id: Option<&str>) -> [u8; DIGEST_BYTES] {
+pub(super) fn change_digest(reading: &Reading<'_>) -> [u8; DIGEST_BYTES] {
     let mut hash = Sha256::new();
     let parts = [
         Some(&*reading.raw_type),
         Some(reading.operation),
         reading.entity_id.as_deref(),
-        tenant_id,
+        reading.tenant_id.as_deref(),
         reading.entity.map(RawValue::get),
         reading.previous.map(RawValue::get),
     ];

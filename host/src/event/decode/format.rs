@@ -14,6 +14,11 @@ pub const ENTITY_TYPE_BYTES_MAX: usize = 255;
 /// Longest text of an event besides its entity, in bytes: its id, its tenant, its timestamp, the subject it came by.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// What is wrong with a member that has to be a text.
+pub(super) const NOT_SCALAR: &str = "is neither a text nor a number";
+/// What is wrong with a text that ends early where a C string is read.
+pub(super) const HAS_NUL: &str = "contains a NUL character";
+
 /// A message in a recognised format, still in its own bytes.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
@@ -26,9 +31,21 @@ pub(super) struct Reading<'a> {
     pub(super) seq: Option<Cow<'a, str>>,
     pub(super) id: Option<Cow<'a, str>>,
     pub(super) entity_id: Option<Cow<'a, str>>,
+    pub(super) tenant_id: Option<Cow<'a, str>>,
     pub(super) timestamp: Option<Cow<'a, str>>,
     pub(super) entity: Option<&'a RawValue>,
     pub(super) previous: Option<&'a RawValue>,
+    /// Texts that only become attributes.
+    pub(super) origin: Origin<'a>,
+}
+
+/// Who caused the change and in which trace, as far as the message says.
+#[derive(Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) user_id: Option<Cow<'a, str>>,
+    pub(super) actor_type: Option<Cow<'a, str>>,
+    pub(super) acting_for: Option<Cow<'a, str>>,
+    pub(super) trace_id: Option<Cow<'a, str>>,
 }
 
 /// Which members of a format mean what.
@@ -134,9 +151,6 @@ impl<'a> Reading<'a> {
         for member in columns.timestamps {
             timestamp = timestamp.or(reader.short_text(*member)?);
         }
-        if members.string(Member::TenantId).is_some_and(|tenant| tenant.len() > TEXT_BYTES_MAX) {
-            return Err(reader.too_long(Member::TenantId));
-        }
         Ok(Some(Self {
             format,
             entity_type,
@@ -145,9 +159,16 @@ impl<'a> Reading<'a> {
             seq: reader.sequence()?,
             id: columns.id.map_or(Ok(None), |member| reader.text(member))?.filter(|id| !id.is_empty()),
             entity_id: reader.short_text(columns.entity_id)?,
+            tenant_id: reader.short_text(Member::TenantId)?,
             timestamp,
             entity: members.json(columns.entity),
             previous: columns.previous.and_then(|member| members.json(member)),
+            origin: Origin {
+                user_id: reader.text(Member::UserId)?,
+                actor_type: reader.text(Member::ActorType)?,
+                acting_for: reader.text(Member::ActingFor)?,
+                trace_id: reader.text(Member::TraceId)?,
+            },
         }))
     }
 }
@@ -168,27 +189,31 @@ impl<'a> Reader<'_, 'a> {
         match self.members.json(member) {
             None => Err(Undecodable::Missing { format: self.format, member: member.name() }),
             Some(json) => {
-                string(json).filter(|text| !text.is_empty()).ok_or_else(|| self.invalid(member, "is not a text"))
+                let text = string(json).filter(|text| !text.is_empty());
+                self.without_nul(member, text.ok_or_else(|| self.invalid(member, "is not a text"))?)
             }
         }
     }
 
-    /// A string, or a number as it is written.
+    /// A string, or a number as it is written. Never "a string or nothing": a value that is dropped in silence makes two
+    /// tenants, or two entities, one.
     fn text(&self, member: Member) -> Result<Option<Cow<'a, str>>, Undecodable> {
         let Some(json) = self.members.json(member) else { return Ok(None) };
-        scalar(json).map(Some).ok_or_else(|| self.invalid(member, "is neither a text nor a number"))
+        let text = scalar(json).ok_or_else(|| self.invalid(member, NOT_SCALAR))?;
+        self.without_nul(member, text).map(Some)
+    }
+
+    /// What receivers and databases keep as C strings would end at a NUL, and so be another id there.
+    fn without_nul(&self, member: Member, text: Cow<'a, str>) -> Result<Cow<'a, str>, Undecodable> {
+        if text.contains('\0') { Err(self.invalid(member, HAS_NUL)) } else { Ok(text) }
     }
 
     /// As [`Self::text`], of at most [`TEXT_BYTES_MAX`].
     fn short_text(&self, member: Member) -> Result<Option<Cow<'a, str>>, Undecodable> {
         match self.text(member)? {
-            Some(text) if text.len() > TEXT_BYTES_MAX => Err(self.too_long(member)),
+            Some(text) if text.len() > TEXT_BYTES_MAX => Err(self.invalid(member, "is longer than 1024 bytes")),
             text => Ok(text),
         }
-    }
-
-    fn too_long(&self, member: Member) -> Undecodable {
-        self.invalid(member, "is longer than 1024 bytes")
     }
 
     /// `seq`: an integer, which some writers put into a string.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::Undecodable;
-use super::format::{Reading, scalar};
+use super::format::{HAS_NUL, NOT_SCALAR, Reading, scalar};
 use crate::event::{EventKey, Message};
 
 /// Longest value kept in a key as it is, in bytes; a longer one is replaced by its hash.
@@ -75,9 +75,11 @@ fn field_value(text: &str, field: &str) -> Result<Option<String>, Undecodable> {
     if found.get() == "null" {
         return Ok(None);
     }
+    let invalid = |problem: &str| Undecodable::IdField { field: field.to_owned(), problem: problem.to_owned() };
     match scalar(found) {
+        Some(id) if id.contains('\0') => Err(invalid(HAS_NUL)),
         Some(id) => Ok(Some(bounded(&id).into_owned()).filter(|id| !id.is_empty())),
-        None => Err(Undecodable::IdField { field: field.to_owned(), problem: "is neither a text nor a number".into() }),
+        None => Err(invalid(NOT_SCALAR)),
     }
 }
 

@@ -109,6 +109,70 @@ fn an_undecodable_message_says_what_is_missing() {
     );
 }
 
+/// A body of each recognised format with one member more.
+fn recognised_with(member: &str) -> [String; 4] {
+    [
+        format!(r#"{{"event":"fraiseql.order.created","entity_type":"order","operation":"created",{member}}}"#),
+        format!(r#"{{"id":"1","event_type":"INSERT","entity_type":"Order","entity_id":"2",{member}}}"#),
+        format!(r#"{{"seq":1,"object_type":"Order","op":"insert",{member}}}"#),
+        format!(r#"{{"object_type":"Order","modification_type":"INSERT",{member}}}"#),
+    ]
+}
+
+#[test]
+fn a_tenant_that_is_a_number_is_its_text_in_every_format() {
+    let check = |json: &str, expected: Option<&str>| {
+        for body in recognised_with(&format!(r#""tenant_id":{json}"#)) {
+            assert_eq!(decoded(&message(&body), None).unwrap().tenant_id.as_deref(), expected, "{body}");
+        }
+    };
+    check("1", Some("1"));
+    check("-7", Some("-7"));
+    check("12345678901234567890123", Some("12345678901234567890123"));
+    check("1.50", Some("1.50"));
+    check(r#""acme""#, Some("acme"));
+    check(r#""a\u00e9\ud83d\ude00""#, Some("aé😀"));
+    check("null", None);
+}
+
+#[test]
+fn a_text_that_is_none_is_undecodable_and_never_dropped() {
+    let check = |member: &str, json: &str, problem: &str| {
+        for body in recognised_with(&format!(r#""{member}":{json}"#)) {
+            let error = decoded(&message(&body), None).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("but its `{member}` {problem}")), "{body}: {error}");
+        }
+    };
+    for member in ["tenant_id", "user_id", "actor_type", "acting_for", "trace_id"] {
+        for json in ["{}", r#"{"id":1}"#, "[]", r#"["a"]"#, "true", "false", r#""\ud800""#, r#""a\udc00b""#] {
+            check(member, json, "is neither a text nor a number");
+        }
+        check(member, r#""a\u0000b""#, "contains a NUL character");
+    }
+}
+
+#[test]
+fn no_id_contains_a_nul() {
+    let check = |body: &str, id_field: Option<&str>, member: &str| {
+        let error = decoded(&message(body), id_field).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("`{member}` contains a NUL character")), "{body}: {error}");
+    };
+    let page = r#"{"event":"fraiseql.order.created","entity_type":"order","operation":"created","#;
+    check(&format!(r#"{page}"entity_id":"1\u0000"}}"#), None, "entity_id");
+    check(&format!(r#"{page}"timestamp":"\u0000"}}"#), None, "timestamp");
+    check(r#"{"id":"\u0000","event_type":"INSERT","entity_type":"Order","entity_id":"2"}"#, None, "id");
+    check(r#"{"seq":1,"object_type":"Or\u0000der","op":"insert"}"#, None, "object_type");
+    check(r#"{"my":{"key":"a\u0000"}}"#, Some("/my/key"), "/my/key");
+}
+
+#[test]
+fn an_actor_that_is_a_number_is_kept() {
+    let body = r#"{"object_type":"Order","modification_type":"INSERT","user_id":42,"trace_id":7}"#;
+    let event = decoded(&message(body), None).unwrap();
+    assert_eq!(attribute(&event, "actor").as_deref(), Some("42"));
+    assert_eq!(attribute(&event, "trace_id").as_deref(), Some("7"));
+}
+
 #[test]
 fn no_text_of_an_event_is_longer_than_its_bound() {
     let check = |body: &dyn Fn(&str) -> String, expected: &str| {
