@@ -26,8 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, clang and wasi-libc, Go, nats-server, redis-server, PostgreSQL, python3,
-    /// and libraries that verify webhooks.
+    /// Install what is missing: wasm targets, rustfmt, clippy, a C compiler, clang and wasi-libc, Go, nats-server, redis-server, PostgreSQL, PgBouncer, nginx,
+    /// python3, and libraries that verify webhooks.
     Setup,
     /// Build the example plugins into target/plugins.
     Plugins {

@@ -47,8 +47,8 @@ enum Part {
     JsTools,
     /// The libraries of npm and PyPI that verify webhooks.
     Verifiers,
-    /// A server that the tests start: its program, and Debian's package, which brings a service of the same name.
-    Server(&'static str, &'static str),
+    /// A server that the tests start: its program, Debian's package, and the service that it brings.
+    Server(&'static str, &'static str, &'static str),
 }
 
 const BUILD: [Part; 3] =
@@ -69,14 +69,18 @@ const LANGUAGES: [Part; 12] = [
     Part::Clang(c::File::Builtins),
 ];
 
-const CHECKS: [Part; 8] = [
+const CHECKS: [Part; 10] = [
     Part::Component("rustfmt", "cargo-fmt"),
     Part::Component("clippy", "cargo-clippy"),
-    Part::Server("nats-server", "nats-server"),
-    Part::Server("redis-server", "redis-server"),
-    Part::Server("postgres", POSTGRES),
+    Part::Server("nats-server", "nats-server", "nats-server"),
+    Part::Server("redis-server", "redis-server", "redis-server"),
+    Part::Server("postgres", POSTGRES, POSTGRES),
+    // Between the host and PostgreSQL, as in most installations.
+    Part::Server("pgbouncer", "pgbouncer", "pgbouncer"),
+    // A receiver that closes connections and refuses streams as receivers do.
+    Part::Server("nginx", "nginx-light", "nginx"),
     // Its `promtool` judges metrics and alerts.
-    Part::Server("promtool", "prometheus"),
+    Part::Server("promtool", "prometheus", "prometheus"),
     Part::Verifiers,
     // Steps the clock of one process.
     Part::Program("faketime", "faketime"),
@@ -126,14 +130,14 @@ impl Part {
             Self::JsTools => "componentize-qjs",
             Self::Verifiers => "standardwebhooks",
             Self::Clang(file) => file.name(),
-            Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, _) => name,
+            Self::Target(name) | Self::Component(name, _) | Self::Program(name, _) | Self::Server(name, ..) => name,
         }
     }
 
     /// Debian's package, where it is one that brings it.
     fn package(self) -> Option<&'static str> {
         match self {
-            Self::Program(_, package) | Self::Server(_, package) => Some(package),
+            Self::Program(_, package) | Self::Server(_, package, _) => Some(package),
             Self::Clang(file) => Some(file.package()),
             Self::Venv => Some("python3-venv"),
             Self::Target(_) | Self::Component(..) | Self::Go | Self::Python | Self::JsTools | Self::Verifiers => None,
@@ -142,7 +146,7 @@ impl Part {
 
     /// What its package would have the machine start.
     fn service(self) -> Option<&'static str> {
-        if let Self::Server(_, package) = self { Some(package) } else { None }
+        if let Self::Server(_, _, service) = self { Some(service) } else { None }
     }
 }
 
@@ -163,7 +167,7 @@ fn is_there(part: Part, sysroot: &Path, paths: &Paths) -> bool {
         Part::Component(_, program) => {
             sysroot.join("bin").join(program).is_file() || !is_rustups(sysroot) && find_program(program).is_some()
         }
-        Part::Program(program, _) | Part::Server(program, _) => find_program(program).is_some(),
+        Part::Program(program, _) | Part::Server(program, ..) => find_program(program).is_some(),
     }
 }
 
@@ -280,7 +284,7 @@ mod tests {
     #[test]
     fn only_servers_have_services_to_be_kept_down() {
         let services: Vec<_> = CHECKS.iter().filter_map(|part| part.service()).collect();
-        assert_eq!(services, ["nats-server", "redis-server", "postgresql", "prometheus"]);
+        assert_eq!(services, ["nats-server", "redis-server", "postgresql", "pgbouncer", "nginx", "prometheus"]);
         let is_packed = |part: &Part| !matches!(part, Part::Component(..) | Part::Verifiers);
         assert!(CHECKS.iter().all(|part| is_packed(part) == part.package().is_some()));
     }
