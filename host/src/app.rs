@@ -193,8 +193,12 @@ impl Host {
             Outgoing::new(Handle::current(), &Network::default(), &settings.plugins.listed, &settings.egress)?;
         let services = Services { state: Arc::clone(&state), outgoing: Arc::new(outgoing) };
         let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
-        let engine =
-            Engine::new(workers.total(), &cache_dir(&settings.store.path), Compiler::child(), Arc::clone(&clock))?;
+        let engine = Engine::new(
+            workers.total(),
+            &cache_dir(&settings.store.path),
+            Compiler::child(settings.plugins.compile_cpu),
+            Arc::clone(&clock),
+        )?;
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());

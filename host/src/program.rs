@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,6 +30,7 @@ use crate::plugin::{Engine, Kind, Manifest, Plugin, admitted, inspect, manifest_
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
 use crate::recorded::trial::{self, Trial};
+use crate::settings::host::COMPILE_CPU;
 use crate::settings::{Settings, SourceSettings, StoreSettings};
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -197,7 +199,7 @@ impl Parts for Program {
     }
 
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
-        let (engine, _cache) = self.engine().map_err(Failure::new)?;
+        let (engine, _cache) = self.engine(settings.plugins.compile_cpu).map_err(Failure::new)?;
         let scanned = scan(&engine, &settings.plugins, &endpoint_names(settings), |_, _| true);
         let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
         Ok(scanned
@@ -216,11 +218,11 @@ impl Parts for Program {
 
 impl Program {
     /// An engine to look at plugins with. It compiles into a folder that goes when the command ends: a look changes nothing.
-    fn engine(&self) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
+    fn engine(&self, compile_cpu: Duration) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
         let cache = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
         let cache = cache.map_err(|error| format!("a temporary folder can't be made: {error}"))?;
-        let engine =
-            Engine::new(1, cache.path(), Compiler::child(), self.clock()).map_err(|error| error.to_string())?;
+        let compiler = Compiler::child(compile_cpu);
+        let engine = Engine::new(1, cache.path(), compiler, self.clock()).map_err(|error| error.to_string())?;
         Ok((engine, cache))
     }
 
@@ -228,20 +230,20 @@ impl Program {
         let manifest = manifest_beside(file).map_err(|error| error.to_string())?;
         let manifest = Manifest { endpoints: trial::endpoints(manifest.endpoints), ..manifest };
         let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
-        let (engine, cache) = self.engine()?;
+        let (engine, cache) = self.engine(COMPILE_CPU)?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let plugin = Plugin::load(&engine, &name, &wasm, manifest).map_err(|error| error.to_string())?;
         Trial::new(plugin, cache).map_err(|error| error.to_string())
     }
 
     fn admitted(&self, file: &Path, settings: &Settings) -> Result<Plugin, String> {
-        let (engine, _cache) = self.engine()?;
+        let (engine, _cache) = self.engine(settings.plugins.compile_cpu)?;
         admitted(&engine, &settings.plugins, &endpoint_names(settings), file).map_err(|error| error.to_string())
     }
 
     fn inspected(&self, file: &Path) -> Result<crate::plugin::Inspection, String> {
         let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
-        let (engine, _cache) = self.engine()?;
+        let (engine, _cache) = self.engine(COMPILE_CPU)?;
         Ok(inspect(&engine, &wasm))
     }
 }

@@ -118,6 +118,8 @@ pub struct PluginsSettings {
     pub backlog: BacklogSettings,
     /// Further worker threads for plugins that make requests; there are none where no plugin may.
     pub http_workers: usize,
+    /// CPU time that the compilation of one plugin may take, all its threads together.
+    pub compile_cpu: Duration,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
 }

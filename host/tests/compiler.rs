@@ -55,7 +55,12 @@ fn a_bomb_ends_at_the_deadline() {
     let limits = CompileLimits { deadline: Duration::from_secs(1), ..CompileLimits::default() };
     check(HOST, limits, &component(&body), &["took longer than 1 s,", "smaller functions"]);
     let limits = CompileLimits { cpu_max: Duration::from_secs(1), ..CompileLimits::default() };
-    check(HOST, limits, &component(&body), &["took longer than 1 s of CPU,", "smaller functions"]);
+    check(
+        HOST,
+        limits,
+        &component(&body),
+        &["took longer than 1 s of CPU,", "smaller functions", "or raise `[plugins] compile_cpu`"],
+    );
 }
 
 #[test]

@@ -126,6 +126,7 @@ impl WholePath {
                 limits: SomeLimits::default(),
                 backlog: BacklogSettings::default(),
                 http_workers: 1,
+                compile_cpu: Duration::from_secs(120),
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),

@@ -36,11 +36,12 @@ pub(crate) fn run(paths: &Paths, full: bool) -> Result<()> {
     cargo().args(["build", "--locked", "--workspace", "--bins"]).success()?;
     heading(if full { "test: the workspace, the long tests too" } else { "test: the workspace" });
     if find_program("cargo-nextest").is_some() {
-        cargo().args(["nextest", "run", "--locked", "--workspace"]).success()?;
+        // One failure hides no other.
+        cargo().args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]).success()?;
         heading("test: the examples in the documentation");
         cargo().args(["test", "--locked", "--workspace", "--doc"]).success()?;
     } else {
-        cargo().args(["test", "--locked", "--workspace"]).success()?;
+        cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]).success()?;
     }
     heading("test: everything passed");
     if !full {

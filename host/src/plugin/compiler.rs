@@ -16,6 +16,7 @@ use wasmtime::component::Component;
 
 use super::limits::detail;
 use super::loader::{Kind, LoadError, component_bytes};
+use crate::settings::host::COMPILE_CPU;
 
 pub use child::run as run_child;
 
@@ -34,10 +35,10 @@ pub struct CompileLimits {
 }
 
 impl Default for CompileLimits {
-    /// 2 GiB, 120 s of CPU and 10 min: Python's plugins, the largest seen, take eight seconds of a build for use, forty of
-    /// one without optimisation, and a quarter of the memory.
+    /// 2 GiB, [`COMPILE_CPU`] and 10 min: Python's plugins, the largest seen, take eight seconds of a build for use, forty
+    /// of one without optimisation, and a quarter of the memory.
     fn default() -> Self {
-        Self { memory_bytes_max: 2 << 30, cpu_max: Duration::from_secs(120), deadline: Duration::from_mins(10) }
+        Self { memory_bytes_max: 2 << 30, cpu_max: COMPILE_CPU, deadline: Duration::from_mins(10) }
     }
 }
 
@@ -64,12 +65,12 @@ enum Refusal {
 }
 
 impl Compiler {
-    /// A process of this very program for each compilation.
-    pub fn child() -> Self {
+    /// A process of this very program for each compilation, which may take `cpu_max` of CPU time.
+    pub fn child(cpu_max: Duration) -> Self {
         // The program as it was started: its file may have been replaced by a newer version meanwhile.
         let running = PathBuf::from("/proc/self/exe");
         let program = if running.exists() { running } else { std::env::current_exe().unwrap_or(running) };
-        Self::Child(program, CompileLimits::default())
+        Self::Child(program, CompileLimits { cpu_max, ..CompileLimits::default() })
     }
 
     /// The code of a plugin's bytes, for `engine`.

@@ -84,7 +84,7 @@ pub enum LoadError {
     },
     /// The compiler took longer than it may.
     #[error(
-        "compiling this file took longer than {} s{of}, which is all that it may: build it with smaller functions, or with fewer dependencies",
+        "compiling this file took longer than {} s{of}, which is all that it may: build it with smaller functions, or with fewer dependencies{advice}",
         deadline.as_secs()
     )]
     CompilerDeadline {
@@ -92,6 +92,8 @@ pub enum LoadError {
         deadline: Duration,
         /// Of what: nothing is said of the wall clock's.
         of: &'static str,
+        /// What else helps.
+        advice: &'static str,
     },
     /// No process to compile in.
     #[error(

@@ -47,6 +47,10 @@ pub const WORKERS_MAX: u64 = 1024;
 pub const HTTP_WORKERS: u64 = 16;
 /// The most of `[plugins] http_workers`.
 pub const HTTP_WORKERS_MAX: u64 = 256;
+/// The default of `[plugins] compile_cpu`: the largest plugins seen take 8 s.
+pub const COMPILE_CPU: Duration = Duration::from_secs(120);
+/// The least and the most of `[plugins] compile_cpu`; the kernel counts it in whole seconds.
+pub const COMPILE_CPU_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 
 /// The default of `[retention] max_bytes`.
 pub const RETENTION_SIZE: ByteSize = ByteSize::gib(10);
@@ -107,6 +111,8 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let limits = granted_limits(&section);
     let backlog = backlog(&section, &BacklogSettings::default());
     let http_workers = section.integer("http_workers", HTTP_WORKERS, 1..=HTTP_WORKERS_MAX);
+    let compile_cpu =
+        section.or_default_if("compile_cpu", COMPILE_CPU, within(COMPILE_CPU_BOUNDS.0, COMPILE_CPU_BOUNDS.1));
     section.finish();
     let listed = ceilings(root, endpoints, &backlog.unwrap_or_default());
     Ok(PluginsSettings {
@@ -116,6 +122,7 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
         limits: limits?,
         backlog: backlog?,
         http_workers: usize::try_from(http_workers?).unwrap_or_default(),
+        compile_cpu: compile_cpu?,
         listed: listed?,
     })
 }

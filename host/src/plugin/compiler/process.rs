@@ -19,6 +19,9 @@ const WORDS_BYTES_MAX: u64 = 4 << 10;
 /// What Rust's runtime says when memory is refused, on its way to an abort.
 const ALLOCATION_FAILED: &str = "memory allocation of";
 
+/// What the operator can do about a large plugin on a slow machine.
+const RAISE_CPU: &str = ", or raise `[plugins] compile_cpu`";
+
 /// What a process left behind.
 struct Ended {
     status: ExitStatus,
@@ -36,7 +39,7 @@ pub(super) fn compile(program: &Path, limits: CompileLimits, wasm: &[u8]) -> Res
     let status = child.wait().map_err(unavailable)?;
     match ended.map_err(unavailable)? {
         Some((output, words)) => understand(limits, Ended { status, output, words }),
-        None => Err(LoadError::CompilerDeadline { deadline: limits.deadline, of: "" }),
+        None => Err(LoadError::CompilerDeadline { deadline: limits.deadline, of: "", advice: "" }),
     }
 }
 
@@ -98,7 +101,9 @@ fn understand(limits: CompileLimits, ended: Ended) -> Result<Vec<u8>, LoadError>
         (Some(0), _) => Ok(output),
         (Some(code), _) if code == i32::from(REFUSED) => Err(serde_json::from_slice::<Refusal>(&output)
             .map_or_else(|error| LoadError::CompilerPanicked { detail: error.to_string() }, LoadError::from)),
-        (_, Some(libc::SIGXCPU)) => Err(LoadError::CompilerDeadline { deadline: limits.cpu_max, of: " of CPU" }),
+        (_, Some(libc::SIGXCPU)) => {
+            Err(LoadError::CompilerDeadline { deadline: limits.cpu_max, of: " of CPU", advice: RAISE_CPU })
+        }
         _ if words.contains(ALLOCATION_FAILED) => Err(LoadError::CompilerMemory { bytes_max: limits.memory_bytes_max }),
         _ => {
             let words = words.trim();

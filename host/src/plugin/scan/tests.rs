@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::*;
 use crate::plugin::fixture::{engine, guest};
@@ -23,6 +24,7 @@ impl Folder {
             admit: Admit::Any,
             workers: 1,
             http_workers: 1,
+            compile_cpu: Duration::from_secs(120),
             limits: SomeLimits::default(),
             backlog: crate::settings::BacklogSettings::default(),
             listed: Vec::new(),
