@@ -22,6 +22,8 @@ pub mod languages;
 pub mod many;
 pub mod isolation;
 pub mod scale;
+pub mod against;
+pub mod interval;
 pub mod aims;
 pub mod report;
 pub mod svg;

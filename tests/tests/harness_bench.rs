@@ -16,7 +16,7 @@ const EVENTS: usize = 500;
 async fn the_plain_subscriber_delivers_every_event_signed() -> Result<()> {
     let receiver = Receiver::start()?;
     let folder = tempfile::tempdir()?;
-    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    let bench = Bench { folder: folder.path(), receiver: &receiver, program: None };
     for scenario in [Scenario::BareCore, Scenario::BareJetstream] {
         let measured = bench.run(scenario, Setting::MAIN, EVENTS).await?;
         assert_eq!(measured.repeated, 0, "{scenario:?}");
@@ -29,7 +29,7 @@ async fn the_plain_subscriber_delivers_every_event_signed() -> Result<()> {
 async fn a_latency_counts_from_the_time_that_was_meant() -> Result<()> {
     let receiver = Receiver::start()?;
     let folder = tempfile::tempdir()?;
-    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    let bench = Bench { folder: folder.path(), receiver: &receiver, program: None };
     let briefly = std::time::Duration::from_millis(500);
     let measured = latency::measure(&bench, Load::new(Scenario::BareCore, 200), briefly, 3).await?;
     assert_eq!(measured.micros.len(), 100);
@@ -42,7 +42,7 @@ async fn a_latency_counts_from_the_time_that_was_meant() -> Result<()> {
 async fn a_slow_disk_is_slow_for_the_host() -> Result<()> {
     let receiver = Receiver::start()?;
     let folder = tempfile::tempdir()?;
-    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    let bench = Bench { folder: folder.path(), receiver: &receiver, program: None };
     let load = Load::new(Scenario::HostJetstream, 50);
     let measure = |load| latency::measure(&bench, load, std::time::Duration::from_secs(1), 3);
     let (quick, slow) = (measure(load).await?, measure(load.on_slow_disk()).await?);

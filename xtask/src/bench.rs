@@ -1,5 +1,7 @@
 //! Builds with optimisation and measures.
 
+mod revision;
+
 use anyhow::Result;
 
 use crate::command::{Run, heading};
@@ -37,11 +39,18 @@ pub(crate) struct Flags {
     /// host/docs/plugins.md.
     #[arg(long)]
     languages: bool,
+    /// Instead, build the host of this revision too, and measure the two in turns: each row's ratio with its 95 % interval.
+    /// Fails where something got slower.
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["quick", "scale", "isolation", "languages"])]
+    against: Option<String>,
+    /// How many pairs of runs: 15 take about twenty minutes.
+    #[arg(long, value_name = "NUMBER", requires = "against", value_parser = clap::value_parser!(u16).range(2..))]
+    pairs: Option<u16>,
 }
 
 /// Runs `bench` of the tests' package on the host as it is released.
 pub(crate) fn run(paths: &Paths, flags: &Flags) -> Result<()> {
-    let Flags { quick, scale, huge, isolation, languages } = *flags;
+    let &Flags { quick, scale, huge, isolation, languages, ref against, pairs } = flags;
     setup::run(Needs::Everything, paths)?;
     plugins::run(paths, false)?;
     // Without them the host is still worth measuring: the bench says what it skips.
@@ -55,6 +64,7 @@ pub(crate) fn run(paths: &Paths, flags: &Flags) -> Result<()> {
     Run::cargo(&paths.root, "the compiler's message is above")
         .args(["build", "--locked", "--release", "--workspace", "--bins"])
         .success()?;
+    let other = against.as_ref().map(|revision| revision::build(paths, revision)).transpose()?;
     heading("bench");
     let flags = [
         (quick, "--quick"),
@@ -71,5 +81,7 @@ pub(crate) fn run(paths: &Paths, flags: &Flags) -> Result<()> {
         .iter()
         .fold(bench, |bench, (name, time)| bench.arg("--built").arg(format!("{name}={}", time.as_millis())));
     let docs = [(languages, DOCUMENT), (scale && !quick, PICTURES)].into_iter().find(|(given, _)| *given);
+    let bench = other.into_iter().fold(bench, |bench, other| bench.arg("--against").arg(other.argument()));
+    let bench = pairs.into_iter().fold(bench, |bench, pairs| bench.args(["--pairs", &pairs.to_string()]));
     docs.into_iter().fold(bench, |bench, (_, docs)| bench.arg("--docs").arg(paths.root.join(docs))).success()
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::publisher::HttpPublisher;
-use crate::test_host::{PluginFile, READY_DEADLINE, TestHost};
+use crate::test_host::{HostFolderBuilder, PluginFile, READY_DEADLINE, TestHost};
 
 /// Between two looks; far below what is measured.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -26,20 +26,27 @@ pub struct Starts {
 pub async fn measure(folder: &Path, count: usize) -> Result<Starts> {
     let mut starts = Starts::default();
     for _ in 0..count {
-        let source = HttpPublisher::new()?;
-        let mut host = TestHost::builder()
-            .within(folder)
-            .http(source.port, "")
-            .endpoint_at("orders", "http://127.0.0.1:9/hook", "")
-            .plugin(PluginFile::example("orders")?)
-            .build()?;
-        starts.cold.push(time_to_ready(&mut host).await?);
-        host.stop().await?;
-        starts.warm.push(time_to_ready(&mut host).await?);
-        host.stop().await?;
-        host.forget_logs();
+        let (cold, warm) = measure_one(TestHost::builder().within(folder)).await?;
+        starts.cold.push(cold);
+        starts.warm.push(warm);
     }
     Ok(starts)
+}
+
+/// One start without a cache, and one with it.
+pub(super) async fn measure_one(builder: HostFolderBuilder) -> Result<(Duration, Duration)> {
+    let source = HttpPublisher::new()?;
+    let mut host = builder
+        .http(source.port, "")
+        .endpoint_at("orders", "http://127.0.0.1:9/hook", "")
+        .plugin(PluginFile::example("orders")?)
+        .build()?;
+    let cold = time_to_ready(&mut host).await?;
+    host.stop().await?;
+    let warm = time_to_ready(&mut host).await?;
+    host.stop().await?;
+    host.forget_logs();
+    Ok((cold, warm))
 }
 
 /// Starts `host` and leaves it running.

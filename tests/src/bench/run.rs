@@ -73,6 +73,8 @@ pub struct Bench<'a> {
     pub folder: &'a Path,
     /// The receiver of every webhook.
     pub receiver: &'a Receiver,
+    /// The host that is measured; this build's own where none.
+    pub program: Option<&'a Path>,
 }
 
 /// One repetition's events and their setting.
@@ -113,7 +115,8 @@ impl Bench<'_> {
     ) -> Result<TestHost> {
         let url = self.receiver.url();
         let extra = format!("concurrency = {IN_FLIGHT}");
-        let builder = source(TestHost::builder().within(self.folder));
+        let builder = TestHost::builder().within(self.folder);
+        let builder = source(self.program.into_iter().fold(builder, HostFolderBuilder::program));
         let builder = builder.store_settings(&format!("synchronous = {:?}", setting.synchronous));
         if setting.webhooks > 1 {
             let endpoints = ["crm", "warehouse", "billing"].into_iter();

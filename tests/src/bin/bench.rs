@@ -12,13 +12,14 @@ use wirehook_tests::bench::report::{self, Report};
 use wirehook_tests::bench::run::Bench;
 use wirehook_tests::bench::scenario::{Scenario, Setting};
 use wirehook_tests::bench::{
-    Plan, call, disk, idle, isolation, languages, latency, many, micro, quantile, ready, scale, variant,
+    Plan, against, call, disk, idle, isolation, languages, latency, many, micro, quantile, ready, scale, variant,
 };
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { quick, json, scale, huge, languages, isolation, built, docs, only, rate, slow_disk } =
-        Arguments::parse();
+    let arguments = Arguments::parse();
+    let Arguments { quick, json, scale, huge, languages, isolation, built, docs, only, rate, slow_disk, .. } =
+        arguments;
     let plan = if quick { Plan::QUICK } else { Plan::FULL };
     if isolation {
         println!("{}", isolation::measure(&isolation::Plan::FULL).await?.report());
@@ -29,7 +30,16 @@ async fn main() -> Result<()> {
         return by_language(folder.path(), plan, &built, docs.as_deref()).await;
     }
     let receiver = Receiver::start()?;
-    let bench = Bench { folder: folder.path(), receiver: &receiver };
+    if let Some((revision, program)) = &arguments.against {
+        let pairs = arguments.pairs;
+        let comparison =
+            against::measure(folder.path(), &receiver, (revision.as_str(), program.as_path()), pairs).await?;
+        println!("{comparison}");
+        json.map_or(Ok(()), |path| report::append(&path, comparison.to_json()))?;
+        anyhow::ensure!(comparison.slower().is_empty(), "something got slower");
+        return Ok(());
+    }
+    let bench = Bench { folder: folder.path(), receiver: &receiver, program: None };
     if let Some(scenario) = only {
         let load = rate.map(|rate| Load::new(scenario, rate));
         let load = load.map(|load| if slow_disk { load.on_slow_disk() } else { load });
@@ -168,6 +178,12 @@ struct Arguments {
     /// With a disk whose syncs take 4 ms longer.
     #[arg(long, requires = "rate")]
     slow_disk: bool,
+    /// Instead, this build beside another host's binary, in turns.
+    #[arg(long, value_name = "REVISION=FILE", value_parser = other_host, group = "instead")]
+    against: Option<(String, PathBuf)>,
+    /// How many pairs.
+    #[arg(long, value_name = "NUMBER", requires = "against", default_value_t = against::PAIRS)]
+    pairs: usize,
     /// How long the build of an example took.
     #[arg(long, value_name = "NAME=MILLISECONDS", value_parser = built, requires = "languages")]
     built: Vec<(String, Duration)>,
@@ -182,6 +198,11 @@ struct Arguments {
 fn scenario(key: &str) -> Result<Scenario, String> {
     let keys = || Scenario::ALL.map(Scenario::key).join(", ");
     Scenario::ALL.into_iter().find(|scenario| scenario.key() == key).ok_or_else(|| format!("there are {}", keys()))
+}
+
+fn other_host(text: &str) -> Result<(String, PathBuf), String> {
+    let (revision, path) = text.split_once('=').ok_or("it is REVISION=FILE")?;
+    Ok((revision.to_owned(), path.into()))
 }
 
 fn built(text: &str) -> Result<(String, Duration), String> {

@@ -83,6 +83,7 @@ pub struct HostFolderBuilder {
     parent: Option<PathBuf>,
     store_settings: String,
     open_files: Option<OpenFiles>,
+    program: Option<PathBuf>,
 }
 
 /// The limit on open files that a host starts with.
@@ -186,6 +187,12 @@ impl HostFolderBuilder {
         self
     }
 
+    /// Runs this program instead of the host's binary of the running profile: another revision's.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Makes the folder within `parent` instead of the system's folder for temporary files.
     pub fn within(mut self, parent: &Path) -> Self {
         self.parent = Some(parent.to_owned());
@@ -200,8 +207,14 @@ impl HostFolderBuilder {
     fn build_folder(self) -> Result<HostFolder> {
         let parent = self.parent.unwrap_or_else(std::env::temp_dir);
         let root = tempfile::Builder::new().prefix("wirehook-").tempdir_in(parent)?;
-        let folder =
-            HostFolder { admin_port: port::free()?, variables: self.variables, open_files: self.open_files, root };
+        let program = self.program.map_or_else(artifacts::host_binary, Ok)?;
+        let folder = HostFolder {
+            admin_port: port::free()?,
+            variables: self.variables,
+            open_files: self.open_files,
+            program,
+            root,
+        };
         std::fs::create_dir(folder.plugins())?;
         let mut settings = String::new();
         write!(settings, "[store]\npath = {STORE:?}\n{}", self.store_settings)?;
@@ -224,12 +237,13 @@ pub struct HostFolder {
     admin_port: u16,
     variables: BTreeMap<String, String>,
     open_files: Option<OpenFiles>,
+    program: PathBuf,
 }
 
 impl HostFolder {
     /// A command of the host's binary, with this folder's settings and variables.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(artifacts::host_binary()?);
+        let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.root.path());
         command.env("WIREHOOK_CONFIG", self.settings_path()).env(SECRET_VARIABLE, SECRET).env("NO_COLOR", "1");
         command.envs(&self.variables);
