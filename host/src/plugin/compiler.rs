@@ -9,6 +9,8 @@ mod process;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,7 @@ use wasmtime::component::Component;
 
 use super::limits::detail;
 use super::loader::{Kind, LoadError, component_bytes};
+use crate::clock::Clock;
 use crate::settings::host::COMPILE_CPU;
 
 pub use child::run as run_child;
@@ -42,6 +45,32 @@ impl Default for CompileLimits {
     }
 }
 
+/// Ends compilations that nobody wants any more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(super) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How far to go for a plugin's machine code.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Effort {
+    /// Until then.
+    pub(super) cancel: Cancel,
+    /// Not to compile a file over [`SMALL_BYTES_MAX`]: it would keep the others waiting.
+    pub(super) small_only: bool,
+}
+
+/// The largest file that is compiled at once, in bytes: a second or two. Python's are ten times as large.
+pub(super) const SMALL_BYTES_MAX: usize = 2 << 20;
+
 /// Where plugins are compiled.
 #[derive(Clone, Debug)]
 pub enum Compiler {
@@ -62,6 +91,16 @@ enum Refusal {
     Encode(String),
     Invalid(String),
     Panicked(String),
+    /// The machine refused what compiling takes.
+    Busy(String),
+}
+
+/// What the system says where it has no room for a thread or for memory just now.
+const BUSY: [&str; 2] = ["Resource temporarily unavailable", "Cannot allocate memory"];
+
+/// Whether that is the machine's word for having no room just now.
+pub(super) fn is_busy(words: &str) -> bool {
+    BUSY.iter().any(|busy| words.contains(busy))
 }
 
 impl Compiler {
@@ -74,9 +113,16 @@ impl Compiler {
     }
 
     /// The code of a plugin's bytes, for `engine`.
-    pub(super) fn compile(&self, engine: &wasmtime::Engine, kind: Kind, wasm: &[u8]) -> Result<Code, LoadError> {
+    pub(super) fn compile(
+        &self,
+        engine: &wasmtime::Engine,
+        clock: &dyn Clock,
+        cancel: &Cancel,
+        kind: Kind,
+        wasm: &[u8],
+    ) -> Result<Code, LoadError> {
         match self {
-            Self::Child(program, limits) => process::compile(program, *limits, wasm).map(Code),
+            Self::Child(program, limits) => process::compile(program, *limits, clock, cancel, wasm).map(Code),
             Self::InProcess => Ok(Code(compile(engine, kind, wasm)?)),
         }
     }
@@ -111,6 +157,7 @@ impl From<Refusal> for LoadError {
             Refusal::Encode(detail) => Self::Encode { detail },
             Refusal::Invalid(detail) => Self::Invalid { detail },
             Refusal::Panicked(detail) => Self::CompilerPanicked { detail },
+            Refusal::Busy(detail) => Self::Busy { detail },
         }
     }
 }
@@ -129,6 +176,8 @@ fn compile(engine: &wasmtime::Engine, kind: Kind, wasm: &[u8]) -> Result<Vec<u8>
     }));
     compiled.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Refusal::Panicked(detail(text.unwrap_or("it gave no reason"))))
+        let text = text.unwrap_or("it gave no reason");
+        let refusal = if is_busy(text) { Refusal::Busy } else { Refusal::Panicked };
+        Err(refusal(detail(text)))
     })
 }

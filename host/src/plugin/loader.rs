@@ -9,6 +9,7 @@ use wasmtime::component::Component;
 
 use super::Plugin;
 use super::capability::config::ConfigValues;
+use super::compiler::{Effort, SMALL_BYTES_MAX, is_busy};
 use super::encode::encode;
 use super::engine::Engine;
 use super::grant::Grant;
@@ -106,6 +107,28 @@ pub enum LoadError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Somebody ended the process that compiles.
+    #[error(
+        "the process that compiles was ended from outside (signal {signal}), as the kernel does where memory runs out; give the service more memory"
+    )]
+    CompilerKilled {
+        /// The signal.
+        signal: i32,
+    },
+    /// The machine has no room for a thread or for memory just now.
+    #[error(
+        "the machine has no room for compiling or loading it just now: {detail}; raise the limits on processes and memory of the service"
+    )]
+    Busy {
+        /// What the system said.
+        detail: String,
+    },
+    /// Nobody wants it any more.
+    #[error("the compilation was cancelled, because the file has changed or the host stops")]
+    Cancelled,
+    /// It has to be compiled, and takes long: not now.
+    #[error("it waits until it is its turn to be compiled")]
+    Postponed,
     /// No handler at all.
     #[error(
         "the plugin lacks the export `{HANDLER}`; it exports {exports}. It must have `{SIGNATURE}`: use the SDK's export macro, or `world subscriber` of wirehook:plugin"
@@ -171,6 +194,23 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether it is not the file's fault and may pass by itself.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::CompilerUnavailable { .. } | Self::CompilerKilled { .. } | Self::Busy { .. } => true,
+            // The limit on CPU tells how much work a file makes; the wall clock's, how much the machine had to do.
+            Self::CompilerDeadline { of, .. } => of.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is to be compiled when there is time.
+    pub(super) fn is_postponed(&self) -> bool {
+        matches!(self, Self::Postponed)
+    }
+}
+
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,15 +224,30 @@ pub enum Kind {
 impl Plugin {
     /// Makes a plugin of a file's bytes. Compiles, or takes compiled code from the engine's cache.
     pub fn load(engine: &Arc<Engine>, name: &str, wasm: &[u8], manifest: Manifest) -> Result<Self, LoadError> {
+        Self::load_with(engine, name, wasm, manifest, &Effort::default())
+    }
+
+    /// As [`Self::load`], with no more than some effort.
+    pub(super) fn load_with(
+        engine: &Arc<Engine>,
+        name: &str,
+        wasm: &[u8],
+        manifest: Manifest,
+        effort: &Effort,
+    ) -> Result<Self, LoadError> {
         let kind = kind(wasm)?;
         let digest = digest(wasm);
         let component = match engine.cache().load(engine.wasmtime(), &digest) {
             Some(component) => component,
+            None if effort.small_only && wasm.len() > SMALL_BYTES_MAX => return Err(LoadError::Postponed),
             None => {
-                let code = engine.compiler().compile(engine.wasmtime(), kind, wasm)?;
+                let clock = engine.clock();
+                let code = engine.compiler().compile(engine.wasmtime(), &**clock, &effort.cancel, kind, wasm)?;
                 engine.cache().store(&digest, &code);
-                code.component(engine.wasmtime())
-                    .map_err(|error| LoadError::Invalid { detail: detail(&format!("{error:#}")) })?
+                code.component(engine.wasmtime()).map_err(|error| {
+                    let detail = detail(&format!("{error:#}"));
+                    if is_busy(&detail) { LoadError::Busy { detail } } else { LoadError::Invalid { detail } }
+                })?
             }
         };
         check_memory(&component, manifest.limits)?;

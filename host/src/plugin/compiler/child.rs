@@ -11,6 +11,8 @@ use super::{Refusal, compile};
 const COMPILED: u8 = 0;
 /// Its standard output is a [`Refusal`].
 pub(super) const REFUSED: u8 = 3;
+/// It could not begin, for a reason that is not the plugin's and is on standard error.
+pub(super) const UNAVAILABLE: u8 = 4;
 
 /// Compiles what is on standard input within `memory_bytes_max` bytes and `cpu_seconds_max` seconds of CPU. What it refuses
 /// is no failure of its own.
@@ -18,13 +20,27 @@ pub fn run(memory_bytes_max: u64, cpu_seconds_max: u64) -> ExitCode {
     let limited = limit(memory_bytes_max, cpu_seconds_max).map_err(|error| {
         format!("its limits could not be set: {error}; a service has to allow it setrlimit and prctl")
     });
-    match limited.and_then(|()| answer().map_err(|error| error.to_string())) {
+    let begun = limited.and_then(|()| end_with_the_reader().map_err(|error| format!("it has no thread: {error}")));
+    match begun.and_then(|()| answer().map_err(|error| error.to_string())) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            ExitCode::from(UNAVAILABLE)
         }
     }
+}
+
+/// Has this process end when nobody reads its standard output any more, whatever it does just then. The kernel's own signal
+/// at a parent's death comes only where the parent dies after it was asked for.
+fn end_with_the_reader() -> io::Result<()> {
+    let watch = || {
+        // That it may be written to is not asked for: what is told unasked is that the other end is closed.
+        let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+        // SAFETY: the pointer is to one entry, which outlives the call.
+        while unsafe { libc::poll(&raw mut output, 1, -1) } <= 0 {}
+        std::process::exit(1);
+    };
+    std::thread::Builder::new().name("reader".to_owned()).spawn(watch).map(drop)
 }
 
 fn answer() -> io::Result<u8> {
