@@ -25,6 +25,7 @@ mod deliveries;
 mod demo;
 mod dev;
 mod endpoints;
+mod events;
 mod filter;
 mod output;
 mod pause;
@@ -110,6 +111,9 @@ enum Command {
     /// Look at what will not be tried again by itself; redrive, export or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLE)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Look at recorded events; give them the run of a plugin that they never had
+    #[command(subcommand, after_help = events::EXAMPLE)]
+    Events(events::EventsCommand),
     /// Say where something is: from the bus over every plugin to the last attempt
     #[command(after_help = trace::EXAMPLE)]
     Trace(trace::TraceArgs),
@@ -235,6 +239,7 @@ impl Session<'_> {
             Command::Deliveries(command) => deliveries::deliveries(self, command).await,
             Command::Endpoints(command) => endpoints::endpoints(self, command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(self, command).await,
+            Command::Events(command) => events::events(self, command).await,
             Command::Trace(args) => trace::trace(self, args).await,
             Command::Purge(args) => purge::purge(self, args).await,
             Command::Plugin(command) => plugin::plugin(self, command).await,

@@ -13,21 +13,23 @@ use crate::clock::{Clock, Timestamp};
 use crate::delivery::DeliveryId;
 use crate::endpoint::TestReport;
 use crate::store::{
-    Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
-    DeliverySeq, DeliveryState, DeliverySummary, DeliveryVerb, EndpointBacklog, EndpointChange, EndpointChanged,
-    Forgotten, Found, Pace, ParkedFate, Pause, PauseKind, Purge, Purged, Redriven, Sought, Store, StoreError,
-    StoreStatus,
+    Backfilled, BacklogBounds, Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange,
+    DeliveryDetail, DeliveryFilter, DeliverySeq, DeliveryState, DeliverySummary, DeliveryVerb, EndpointBacklog,
+    EndpointChange, EndpointChanged, EventFilter, EventSummary, Forgotten, Found, Pace, ParkedFate, Pause, PauseKind,
+    Purge, Purged, Redriven, Sought, Store, StoreError, StoreStatus,
 };
 
 pub mod access;
 pub mod client;
 pub mod endpoints;
+mod events;
 mod look;
 mod pause;
 pub mod protocol;
 pub mod server;
 pub mod socket;
 
+pub use self::events::BackfillStep;
 pub use self::look::{HostStatus, PluginLook, SourceLook};
 use endpoints::{EndpointLine, Lanes};
 
@@ -75,6 +77,10 @@ pub enum Request {
     },
     /// One step of a change of deliveries.
     ChangeDeliveries(DeliveryChange),
+    /// Recorded events, newest first.
+    ListEvents(EventFilter),
+    /// One step of giving recorded events the run that they never had.
+    Backfill(BackfillStep),
     /// Where something is.
     Trace(Sought),
     /// Deletes every trace of an entity.
@@ -156,6 +162,10 @@ pub enum Reply {
     EndpointTested(Box<TestReport>),
     /// To [`Request::ChangeDeliveries`].
     Changed(Changed),
+    /// One of a list.
+    Event(Box<EventSummary>),
+    /// To [`Request::Backfill`].
+    Backfilled(Backfilled),
     /// To [`Request::Trace`]: one of what was found.
     Found(Box<Found>),
     /// To [`Request::Purge`].
@@ -274,6 +284,12 @@ pub trait OpsHooks: Send + Sync + 'static {
         async { None }.boxed()
     }
 
+    /// On what terms a run of that plugin is taken: whether it has a place in an order, and what may wait; `None` when there is
+    /// no host.
+    fn run_terms(&self, _plugin: &str) -> Option<(bool, BacklogBounds)> {
+        None
+    }
+
     /// Whether the host has a plugin or source of that name; `None` when there is no host.
     fn knows(&self, _kind: PauseKind, _name: &str) -> Option<bool> {
         None
@@ -358,6 +374,10 @@ async fn answer(
             vec![Reply::Discarded { count: discarded.count, last: discarded.last }]
         }
         Request::ChangeDeliveries(change) => change_deliveries(store, hooks, clock, change).await?,
+        Request::ListEvents(filter) => {
+            store.list_events(filter).await?.into_iter().map(|one| Reply::Event(Box::new(one))).collect()
+        }
+        Request::Backfill(step) => events::backfill(store, hooks, clock, step).await?,
         Request::Trace(sought) => {
             store.trace(sought).await?.into_iter().map(|one| Reply::Found(Box::new(one))).collect()
         }

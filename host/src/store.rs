@@ -29,8 +29,8 @@ pub(crate) mod fake;
 
 pub use self::begun::Begun;
 pub use self::history::{
-    Candidate, Changed, DeliveryChange, DeliveryTrace, DeliveryVerb, Discarded, EventTrace, Forgotten, Found, History,
-    LetterMark, Pace, ParkedFate, Purge, Purged, RunTrace, Sought,
+    Backfill, Backfilled, Candidate, Changed, DeliveryChange, DeliveryTrace, DeliveryVerb, Discarded, EventFilter,
+    EventSummary, EventTrace, Forgotten, Found, History, LetterMark, Pace, ParkedFate, Purge, Purged, RunTrace, Sought,
 };
 pub use self::lists::{
     AttemptDetail, DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryDetail,
@@ -137,7 +137,7 @@ pub struct DeliveryTerms {
 }
 
 /// What may wait in one queue, the newcomer included. What would go beyond is a dead letter `backlog_full`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BacklogBounds {
     /// Runs or deliveries.
     pub count: u64,
@@ -525,6 +525,10 @@ pub trait Store: History + Send + Sync + 'static {
     /// Remembers a plugin that was loaded, and puts its parked runs back to pending, due since `now`. Returns how many those
     /// were.
     fn remember_plugin(&self, plugin: KnownPlugin, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Ends as filtered every run of `plugin` that nobody has claimed and whose event is of no subject of its: runs that were
+    /// kept for it before it was ever loaded, when nobody could tell. Returns how many those were.
+    fn narrow_runs(&self, plugin: KnownPlugin, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Parks every run of `plugin` that is pending or retrying and not claimed. Returns how many those were.
     fn park_runs(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<u64, StoreError>>;

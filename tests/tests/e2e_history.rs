@@ -361,3 +361,85 @@ async fn a_forgotten_plugin_s_runs_are_dead_letters_and_go_through_it_should_it_
     ensure!(host.dead_letters().await?.is_empty());
     host.expect_all_accounted().await
 }
+
+#[tokio::test]
+async fn recorded_events_get_the_run_that_they_never_had_and_no_second_one() -> Result<()> {
+    let Scene { source, endpoint, mut host } = scene(Script::ok(), "").await?;
+    source.publish_orders(0..3).await?;
+    endpoint.wait_for("the first orders", DEADLINE, |log| log.ids() == 3).await?;
+    host.folder.remove_plugin("orders")?;
+    host.logs().wait_for("the plugin's file is missing", DEADLINE).await?;
+    host.command(&["plugin", "forget", "orders", "--yes"]).await?.expect_code(0)?;
+    // Nobody is subscribed to these, and one is of a subject that nobody will be.
+    source.publish_orders(3..8).await?;
+    let other = events::page_event("invoice", "created", 0, &serde_json::json!({}));
+    ensure!(source.post(other.body).await?.0 == 202);
+    host.wait_metric("wirehook_events_unrouted_total", "", 6.0, DEADLINE).await?;
+    let unrouted: Vec<Value> = host.json(&["events", "list", "--unrouted"]).await?.objects()?;
+    ensure!(unrouted.len() == 6 && unrouted.iter().all(|event| event["runs"] == 0), "{unrouted:?}");
+    let orders_only: Vec<Value> = host.json(&["events", "list", "--subject", "fraiseql.order.*"]).await?.objects()?;
+    ensure!(orders_only.len() == 8, "{orders_only:?}");
+    let position = unrouted[0]["seq"].to_string();
+    host.command(&["events", "show", &position]).await?.expect_code(0)?;
+
+    let backfill = ["events", "backfill", "--plugin", "orders", "--since", "1h"];
+    let with = |more: &[&'static str]| [&backfill[..], more].concat();
+    host.command(&with(&["--yes"])).await?.expect_code(1)?.expect_said(&["no plugin `orders` was ever loaded"])?;
+    host.folder.put_plugin(&orders()?)?;
+    wait_loaded(&host).await?;
+    host.command(&["events", "backfill", "--plugin", "orders", "--yes"]).await?.expect_code(2)?;
+    let would = host.json(&with(&["--dry-run"])).await?.object()?;
+    ensure!(would["runs"] == 5 && endpoint.look(|log| log.ids()) == 3, "{would}");
+    host.command(&backfill).await?.expect_code(2)?.expect_said(&["5 events would get a run of `orders`"])?;
+    let two = host.json(&with(&["--limit", "2", "--yes"])).await?.object()?;
+    ensure!(two["runs"] == 2, "{two}");
+    endpoint.wait_for("the first two", DEADLINE, |log| log.ids() == 5).await?;
+    // The rest while no host runs; and once more, which comes to nothing.
+    host.stop().await?;
+    let rest = host.json(&with(&["--yes"])).await?.object()?;
+    ensure!(rest["runs"] == 3, "{rest}");
+    let again = host.json(&with(&["--yes"])).await?.object()?;
+    ensure!(again["runs"] == 0, "{again}");
+    host.expect_all_accounted().await?;
+    host.start().await?;
+    endpoint.wait_for("every order", DEADLINE, |log| log.ids() == 8).await?;
+    let again = host.json(&["events", "backfill", "--plugin", "orders", "--all", "--yes"]).await?.object()?;
+    ensure!(again["runs"] == 0, "{again}");
+    host.stop().await?;
+    ensure!(endpoint.look(|log| log.all().len()) == 8, "each once, and the invoice never");
+    host.expect_all_accounted().await
+}
+
+async fn wait_loaded(host: &TestHost) -> Result<()> {
+    wirehook_tests::wait::until("the plugin to be loaded", DEADLINE, async || {
+        let status = host.json(&["status"]).await?.object()?;
+        let plugins = status["host"]["plugins"].as_array().context("plugins")?;
+        Ok(plugins.iter().any(|plugin| plugin["state"] == "serving").then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_backfill_ends_where_the_backlog_is_full() -> Result<()> {
+    let source = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let builder = TestHost::builder().plugin_settings("[plugins.backlog]\ncount = 2").http(source.port, "");
+    let mut host = builder.endpoint("orders", &endpoint, "").build()?;
+    host.start().await?;
+    source.publish_orders(0..5).await?;
+    host.wait_metric("wirehook_events_unrouted_total", "", 5.0, DEADLINE).await?;
+    host.folder.put_plugin(&orders()?)?;
+    wait_loaded(&host).await?;
+    host.stop().await?;
+    let backfill = ["events", "backfill", "--plugin", "orders", "--all", "--yes"];
+    let full = host.command(&backfill).await?.expect_code(1)?.expect_said(&["the backlog of `orders` is full"])?;
+    ensure!(full.stdout.contains("2 events got a run"), "{}", full.stdout);
+    for ids in [2, 4, 5] {
+        host.start().await?;
+        endpoint.wait_for("what there was room for", DEADLINE, |log| log.ids() == ids).await?;
+        host.stop().await?;
+        host.command(&backfill).await?;
+    }
+    ensure!(host.dead_letters().await?.is_empty(), "nothing may die of a backfill");
+    host.expect_all_accounted().await
+}

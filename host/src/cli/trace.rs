@@ -33,6 +33,13 @@ pub(super) struct TraceArgs {
     id: String,
 }
 
+impl TraceArgs {
+    /// Looks for what is named so.
+    pub(super) fn of(id: String) -> Self {
+        Self { id }
+    }
+}
+
 fn sought(text: &str) -> Sought {
     let number = |rest: &str| rest.parse::<i64>().ok();
     let kind = text.split_once(':');

@@ -10,12 +10,13 @@ use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Acceptance, Accepted, Arrival, AttemptRecord, Backlog, Changed, Claim, Claimed, ClaimedDelivery, ClaimedRun,
-    Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryDetail, DeliveryFilter,
-    DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord,
-    EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, NewDelivery, Pace, ParkedFate, Pause, PauseKind,
-    Place, Purge, Purged, Redriven, Retention, RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage,
-    StateValue, Store, StoreError, StoreStatus, Waiting, Written,
+    Acceptance, Accepted, Arrival, AttemptRecord, Backfill, Backfilled, Backlog, Changed, Claim, Claimed,
+    ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange,
+    DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged,
+    EndpointHealth, EndpointRecord, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten, Found, History,
+    KnownPlugin, NewDelivery, Pace, ParkedFate, Pause, PauseKind, Place, Purge, Purged, Redriven, Retention,
+    RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
+    Waiting, Written,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -356,6 +357,9 @@ impl Store for FakeStore {
             0
         })
     }
+    fn narrow_runs(&self, _: KnownPlugin, _: Timestamp) -> Answer<'_, u64> {
+        self.answer("narrow_runs", |_| 0)
+    }
     fn park_runs(&self, plugin: Arc<str>) -> Answer<'_, u64> {
         self.answer("park_runs", |seen| {
             seen.parked.push(plugin);
@@ -472,6 +476,12 @@ impl History for FakeStore {
             seen.plugins.retain(|known| known.name != plugin);
             Forgotten { known: seen.plugins.len() < before, ..Forgotten::default() }
         })
+    }
+    fn list_events(&self, _: EventFilter) -> Answer<'_, Vec<EventSummary>> {
+        self.answer("list_events", |_| Vec::new())
+    }
+    fn backfill(&self, _: Backfill, _: Timestamp) -> Answer<'_, Backfilled> {
+        self.answer("backfill", |_| Backfilled::default())
     }
     fn index_some(&self) -> Answer<'_, bool> {
         self.answer("index_some", |_| false)

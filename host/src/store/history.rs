@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptDetail, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryFilter, DeliverySeq, DeliverySummary,
-    EventSeq, Redriven, StoreError,
+    AttemptDetail, BacklogBounds, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryFilter, DeliverySeq,
+    DeliverySummary, EventSeq, Redriven, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
@@ -58,6 +58,13 @@ pub trait History {
         fate: ParkedFate,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Forgotten, StoreError>>;
+
+    /// Recorded events, newest first.
+    fn list_events(&self, filter: EventFilter) -> BoxFuture<'_, Result<Vec<EventSummary>, StoreError>>;
+
+    /// One step of giving recorded events the run of a plugin that they never had, from the oldest on. An event that has or
+    /// had a run of it, whatever became of that, is passed over.
+    fn backfill(&self, backfill: Backfill, now: Timestamp) -> BoxFuture<'_, Result<Backfilled, StoreError>>;
 
     /// Makes some more names quick to find. Returns whether more remain.
     fn index_some(&self) -> BoxFuture<'_, Result<bool, StoreError>>;
@@ -313,6 +320,76 @@ pub struct Purged {
     pub mentioned_in: u64,
     /// Whether all of it was deleted; where it was not, the counts are of the part that was.
     pub done: bool,
+}
+
+/// Which recorded events are meant; all of it together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// Accepted at that moment or later.
+    pub since: Option<Timestamp>,
+    /// Accepted before that moment.
+    pub until: Option<Timestamp>,
+    /// Of subjects that this pattern matches.
+    pub subject: Option<String>,
+    /// From this source.
+    pub source: Option<String>,
+    /// Only those that have no run of any plugin.
+    pub unrouted: bool,
+    /// Those before this position.
+    pub before: Option<EventSeq>,
+    /// Those after this position.
+    pub after: Option<EventSeq>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+/// A recorded event, without its body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventSummary {
+    /// Its position.
+    pub seq: EventSeq,
+    /// When it was durable here.
+    pub accepted_at: Timestamp,
+    /// Its key.
+    pub key: String,
+    /// The source that it came from.
+    pub source: String,
+    /// Its subject.
+    pub subject: String,
+    /// The entity's id.
+    pub entity_id: Option<String>,
+    /// The tenant's id.
+    pub tenant_id: Option<String>,
+    /// How many plugins have or had a run of it.
+    pub runs: u64,
+}
+
+/// One step of giving recorded events the run of a plugin that they never had.
+#[derive(Clone, Debug)]
+pub struct Backfill {
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// The subjects that it is subscribed to: an event of another gets no run.
+    pub subjects: Vec<String>,
+    /// Which events, of those; its limit is the step's, `after` where the step before ended.
+    pub filter: EventFilter,
+    /// Whether the runs have a place in the order of their entities.
+    pub ordered: bool,
+    /// What may wait for the plugin: no run is made beyond it.
+    pub backlog: BacklogBounds,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfilled {
+    /// Events that got their run, or would.
+    pub runs: u64,
+    /// Where the next step goes on; none when nothing is left to do.
+    pub last: Option<EventSeq>,
+    /// Why no more runs were made, where the plugin's backlog has no room for them.
+    pub full: Option<String>,
 }
 
 /// What becomes of the parked runs of a plugin that is forgotten.

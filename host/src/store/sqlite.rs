@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file, one thread that writes, commits shared by whatever waits.
 
 mod accept;
+mod backfill;
 mod backlog;
 mod bulk;
 mod checkpoint;
@@ -16,6 +17,7 @@ mod forget;
 mod history;
 mod lock;
 mod lookup;
+mod narrow;
 mod open;
 mod order;
 mod patience;
@@ -69,6 +71,7 @@ use super::{
 };
 use crate::clock::{SystemClock, Timestamp};
 use crate::delivery::DeliveryId;
+use crate::event::subject::SubjectPattern;
 
 /// What a command holds in memory where nothing in it grows, in bytes.
 const SMALL: usize = 256;
@@ -236,6 +239,25 @@ impl SqliteStore {
         Ok(answer.await.map_err(|_| StoreError::Closed)??.accepted)
     }
 
+    /// Parks the open runs of a plugin, and ends those of them that it is not subscribed to.
+    async fn narrow_all(&self, plugin: KnownPlugin, now: Timestamp) -> Result<u64, StoreError> {
+        let name = Arc::clone(&plugin.name);
+        self.move_all(move |group| group.park_some(&name)).await?;
+        let subjects: Arc<[SubjectPattern]> = plugin.subjects.iter().filter_map(|it| it.parse().ok()).collect();
+        let (mut after, mut filtered) = (0, 0);
+        loop {
+            let (name, subjects) = (Arc::clone(&plugin.name), Arc::clone(&subjects));
+            let looked =
+                self.readers.read(move |connection| narrow::strangers(connection, &name, &subjects, after)).await?;
+            let Some(last) = looked.last else { return Ok(filtered) };
+            after = last;
+            if !looked.events.is_empty() {
+                let name = Arc::clone(&plugin.name);
+                filtered += self.write(SMALL, move |group| group.filter_parked(&name, &looked.events, now)).await?;
+            }
+        }
+    }
+
     /// Moves runs chunk by chunk until none is left, so that the writer is never held for long.
     async fn move_all(
         &self,
@@ -354,6 +376,10 @@ impl Store for SqliteStore {
             self.move_all(move |group| group.unpark_some(&name, now)).await
         }
         .boxed()
+    }
+
+    fn narrow_runs(&self, plugin: KnownPlugin, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.narrow_all(plugin, now).boxed()
     }
 
     fn park_runs(&self, plugin: Arc<str>) -> BoxFuture<'_, Result<u64, StoreError>> {

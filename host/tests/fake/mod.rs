@@ -12,10 +12,10 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::DeliveryId;
 use wirehook::store::{
-    Accepted, Arrival, AttemptRecord, Backlog, Changed, Claimed, ClaimedDelivery, ClaimedRun, Completed,
+    Accepted, Arrival, AttemptRecord, Backfill, Backfilled, Backlog, Changed, Claimed, ClaimedDelivery, ClaimedRun, Completed,
     DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryChange, DeliveryDetail,
     DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth,
-    EndpointRecord, EndpointState, EndpointSummary, EventSeq, Forgotten, Found, History, KnownPlugin, Pace, ParkedFate,
+    EndpointRecord, EndpointState, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten, Found, History, KnownPlugin, Pace, ParkedFate,
     Pause, PauseKind, Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion, Sought, SourceCursor, StateUsage,
     StateValue, Store, StoreError, StoreStatus, Waiting,
 };
@@ -153,6 +153,9 @@ impl Store for FakeStore {
     }
     fn remember_plugin(&self, _: KnownPlugin, _: Timestamp) -> Answer<'_, u64> {
         no()
+    }
+    fn narrow_runs(&self, _: KnownPlugin, _: Timestamp) -> Answer<'_, u64> {
+        async { Ok(0) }.boxed()
     }
     fn park_runs(&self, _: Arc<str>) -> Answer<'_, u64> {
         async { Ok(0) }.boxed()
@@ -298,6 +301,12 @@ impl History for FakeStore {
             Ok(forgotten)
         }
         .boxed()
+    }
+    fn list_events(&self, _: EventFilter) -> Answer<'_, Vec<EventSummary>> {
+        no()
+    }
+    fn backfill(&self, _: Backfill, _: Timestamp) -> Answer<'_, Backfilled> {
+        no()
     }
     fn index_some(&self) -> Answer<'_, bool> {
         no()

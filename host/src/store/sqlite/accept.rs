@@ -148,7 +148,7 @@ impl Group<'_> {
 
     /// Returns how many rows that was: none for a plugin named twice. One that its backlog has no room for is written dead,
     /// and added to `full`.
-    fn insert_run(
+    pub(super) fn insert_run(
         &mut self,
         seq: EventSeq,
         run: &NewRun,

@@ -11,12 +11,12 @@ use super::group::Group;
 use super::lookup::Names;
 use super::queries::{self, EXPORT_BYTES_MAX, EXPORT_LETTERS_MAX};
 use super::select::ENTITY_EVENTS_MAX;
-use super::{SMALL, SqliteStore, bulk, forget, lookup, purge, sweep, trace};
+use super::{SMALL, SqliteStore, backfill, bulk, forget, lookup, purge, sweep, trace};
 use crate::clock::Timestamp;
 use crate::store::{
-    Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange, DeliveryFilter, DeliverySeq,
-    DeliverySummary, Discarded, Forgotten, Found, History, Pace, ParkedFate, Purge, Purged, Redriven, Sought,
-    StoreError,
+    Backfill, Backfilled, Changed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange,
+    DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EventFilter, EventSeq, EventSummary, Forgotten, Found,
+    History, Pace, ParkedFate, Purge, Purged, Redriven, Sought, StoreError,
 };
 
 impl SqliteStore {
@@ -35,6 +35,22 @@ impl SqliteStore {
             found.extend(part.rows);
             let Some(next) = part.next else { break };
             before = Some(DeliverySeq(next));
+        }
+        Ok(found)
+    }
+
+    /// As [`Self::list_deliveries_in_parts`].
+    async fn list_events_in_parts(&self, filter: EventFilter) -> Result<Vec<EventSummary>, StoreError> {
+        let limit = queries::list_limit(filter.limit);
+        let mut found = Vec::new();
+        let mut before = filter.before;
+        while found.len() < limit {
+            let part = EventFilter { before, ..filter.clone() };
+            let left = limit - found.len();
+            let part = self.readers.read(move |connection| backfill::list_events(connection, &part, left)).await?;
+            found.extend(part.rows);
+            let Some(next) = part.next else { break };
+            before = Some(EventSeq(next));
         }
         Ok(found)
     }
@@ -242,6 +258,23 @@ impl History for SqliteStore {
             let name = Arc::clone(&plugin);
             let runs = self.move_all(move |group| group.end_parked(&name, fate, now)).await?;
             self.write(SMALL, move |group| group.forget_plugin(&plugin, runs)).await
+        }
+        .boxed()
+    }
+
+    fn list_events(&self, filter: EventFilter) -> BoxFuture<'_, Result<Vec<EventSummary>, StoreError>> {
+        self.list_events_in_parts(filter).boxed()
+    }
+
+    fn backfill(&self, backfill: Backfill, now: Timestamp) -> BoxFuture<'_, Result<Backfilled, StoreError>> {
+        async move {
+            let backfill = Arc::new(backfill);
+            let sought = Arc::clone(&backfill);
+            let missing = self.readers.read(move |connection| backfill::missing(connection, &sought)).await?;
+            if backfill.dry_run || missing.is_empty() {
+                return Ok(missing.counted());
+            }
+            self.write(SMALL, move |group| group.backfill(&backfill, &missing, now)).await
         }
         .boxed()
     }

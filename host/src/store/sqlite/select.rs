@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::lookup::{self, Names, Wanted};
 use crate::clock::Timestamp;
 use crate::delivery::DeliveryId;
-use crate::store::{DeadLetterFilter, DeliveryFilter, DeliveryState};
+use crate::store::{DeadLetterFilter, DeliveryFilter, DeliveryState, EventFilter};
 
 /// Rows looked at in one read.
 pub(super) const SLICE_ROWS: usize = 50_000;
@@ -32,6 +32,8 @@ pub(super) struct Log {
 
 pub(super) const DELIVERIES: Log = Log { table: "delivery", position: "seq", time: "created_at" };
 pub(super) const LETTERS: Log = Log { table: "dead_letter", position: "id", time: "died_at" };
+
+pub(super) const EVENTS: Log = Log { table: "event", position: "seq", time: "accepted_at" };
 
 /// What a filter comes to.
 pub(super) struct Selection {
@@ -208,6 +210,18 @@ pub(super) fn letters(connection: &Connection, filter: &DeadLetterFilter) -> rus
     if let Some(entity) = &filter.entity_id {
         let events = events_of_entity(connection, entity, None)?;
         selection.add("x.event_seq IN (SELECT value FROM json_each(?))", [as_json(&events)]);
+    }
+    Ok(selection)
+}
+
+/// What a filter of events comes to, but for its subject: that is for the reader to see.
+pub(super) fn events(connection: &Connection, filter: &EventFilter) -> rusqlite::Result<Selection> {
+    let mut selection = Selection::new(connection, EVENTS, filter.since, filter.until)?;
+    let from = filter.after.map_or(0, |after| after.0.saturating_add(1));
+    selection.narrow(from, filter.before.map_or(i64::MAX, |before| before.0.saturating_sub(1)));
+    selection.equal([("source", filter.source.as_deref())]);
+    if filter.unrouted {
+        selection.add("x.run_count = 0", []);
     }
     Ok(selection)
 }

@@ -19,7 +19,7 @@ use super::open::{self, SqliteOptions};
 use super::queue::{Item, Job, Queued};
 use crate::clock::Clock;
 use crate::store::begun::BegunFile;
-use crate::store::{Changed, EventSeq, Forgotten, Purged, StoreError};
+use crate::store::{Backfilled, Changed, EventSeq, Forgotten, Purged, StoreError};
 
 /// The most commands that share a commit.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -56,7 +56,7 @@ macro_rules! claimless {
         })+
     };
 }
-claimless!((), u64, bool, Vec<Queue>, Option<Place>, Changed, Purged, Forgotten);
+claimless!((), u64, bool, Vec<Queue>, Option<Place>, Backfilled, Changed, Purged, Forgotten);
 
 /// A command and its waiter.
 pub(super) struct Task<T, F> {
