@@ -122,6 +122,7 @@ struct Host {
     inbox: Arc<Inbox>,
     pool: Arc<Pool>,
     dispatcher: Arc<Dispatcher>,
+    registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     sources: Sources,
@@ -217,6 +218,7 @@ impl Host {
             builds: Arc::new(builds),
         };
         let registry = Arc::new(Registry::new(parts).with_paused(paused));
+        // What is there is known, and its events are kept, before a source takes any; it is compiled beside all else.
         registry.scan().await?;
 
         let secret_files = endpoints.secret_files(&settings.endpoints);
@@ -291,7 +293,7 @@ impl Host {
             services.spawn(count_source(state.clone(), Arc::clone(&metrics), service_drain.clone()));
         }
         let parts = Arc::new(Parts {
-            registry,
+            registry: Arc::clone(&registry),
             endpoints: Arc::clone(&endpoints),
             dispatcher: Arc::clone(&dispatcher),
             states: sources.states.clone(),
@@ -323,7 +325,12 @@ impl Host {
         let (runs, attempts) = match watcher {
             None => (runs, attempts),
             Some(watcher) => {
-                services.spawn(news::tell_ready(sources.states.clone(), watcher.clone(), service_drain));
+                services.spawn(news::tell_ready(
+                    sources.states.clone(),
+                    Arc::clone(&registry),
+                    watcher.clone(),
+                    service_drain,
+                ));
                 let (passed, attempts_passed) = mpsc::channel(ATTEMPTED_QUEUE_MAX);
                 path.spawn(news::tell_attempts(attempts, passed, watcher.clone()));
                 let (passed, runs_passed) = mpsc::channel(RAN_QUEUE_MAX);
@@ -339,6 +346,7 @@ impl Host {
             inbox,
             pool,
             dispatcher,
+            registry,
             metrics,
             clock,
             sources,
@@ -377,6 +385,7 @@ impl Host {
             let quiet = now.saturating_sub(accepted.1) >= SOURCE_IDLE_AFTER;
             let sources_done =
                 self.sources.states.iter().map(SourceState::status).all(|it| it.is_done() || (it.connected && quiet));
+            let sources_done = sources_done && self.registry.starting().is_none();
             if sources_done && self.pool.is_idle() && self.dispatcher.is_idle() {
                 match self.store.is_idle(self.dispatcher.active()).await {
                     // Looked at in this order: what left the memory before is in the store by now.
@@ -407,6 +416,8 @@ impl Host {
     }
 
     async fn finish(&mut self) {
+        // What compiles is for calls that will not be made.
+        self.registry.stop().await;
         while self.sources.tasks.join_next().await.is_some() {}
         let runs = self.pool.stop();
         let threads = std::mem::take(&mut self.workers);

@@ -120,12 +120,14 @@ impl Inbox {
             return Err(AcceptError::Full { bound: bound.to_string() });
         }
         let turn = self.turn.lock().await;
-        let arrivals = self.arrivals(source, &messages).await;
+        let (arrivals, routes) = self.arrivals(source, &messages).await;
         let cursor = cursor.map(|value| SourceCursor { source: Arc::clone(source), value });
         let (announce, announced) = oneshot::channel();
         let mut accepted = self.store.accept_announced(arrivals.clone(), cursor, announce, self.clock.now());
         // Polled once within the turn, whatever this task has done already: that gives the batch its place in the store.
         let first = futures::poll!(tokio::task::unconstrained(&mut accepted));
+        // Held until here: whoever replaces routes waits until nothing is on its way by the old ones.
+        drop(routes);
         drop(turn);
         let accepted = async {
             match first {
@@ -163,13 +165,13 @@ impl Inbox {
         }
     }
 
-    /// Waits for room, then decodes and routes.
-    async fn arrivals(&self, source: &Arc<str>, messages: &[Message]) -> Vec<Arrival> {
+    /// Waits for room, then decodes and routes. Returns the routes that it went by, too.
+    async fn arrivals(&self, source: &Arc<str>, messages: &[Message]) -> (Vec<Arrival>, Arc<Routes>) {
         if !self.pressure.room().await {
             self.shed();
         }
         let routes = self.routes.get();
-        messages.iter().map(|message| self.arrival(source, message, &routes)).collect()
+        (messages.iter().map(|message| self.arrival(source, message, &routes)).collect(), routes)
     }
 
     /// The queues that have held up intake for [`crate::handover::PATIENCE`] leave their work to the store from now on.

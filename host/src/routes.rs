@@ -1,6 +1,7 @@
 //! Which plugins are subscribed to a subject. Kept in the store too, so that a plugin whose file is missing misses nothing.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::event::subject::SubjectPattern;
 use crate::store::{BacklogBounds, KnownPlugin};
@@ -64,9 +65,30 @@ impl SharedRoutes {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts `routes` in force.
-    pub fn set(&self, routes: Routes) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    /// Puts `routes` in force. Returns those before.
+    pub fn set(&self, routes: Routes) -> Replaced {
+        let mut shared = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Replaced(std::mem::replace(&mut *shared, Arc::new(routes)))
+    }
+}
+
+/// Routes that are not in force any more, and that somebody may still be about to use.
+#[derive(Debug)]
+pub struct Replaced(Arc<Routes>);
+
+/// How often it is looked whether somebody still uses routes, and how often at most: a batch is routed in milliseconds.
+const LET_GO_INTERVAL: Duration = Duration::from_millis(1);
+const LET_GO_LOOKS_MAX: usize = 1_000;
+
+impl Replaced {
+    /// Returns once nobody uses them any more.
+    pub async fn let_go(self) {
+        for _ in 0..LET_GO_LOOKS_MAX {
+            if Arc::strong_count(&self.0) == 1 {
+                return;
+            }
+            tokio::time::sleep(LET_GO_INTERVAL).await;
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl WholePath {
             Workers::computing(WORKERS),
         );
         let routes = Arc::new(SharedRoutes::default());
-        let registry = Registry::new(RegistryParts {
+        let registry = Arc::new(Registry::new(RegistryParts {
             engine: Arc::clone(&plugins.engine),
             settings: PluginsSettings {
                 dir: plugins.folder.clone(),
@@ -137,8 +137,8 @@ impl WholePath {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             builds: Arc::new(Builds::open(&plugins.folder.with_extension("builds"))?),
-        });
-        registry.scan().await?;
+        }));
+        registry.scan_to_the_end().await?;
 
         let (ran, runs) = mpsc::channel(RAN_QUEUE_MAX);
         let threads = pool.start(&ran)?;

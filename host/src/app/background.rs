@@ -23,13 +23,13 @@ use crate::ops::endpoints::Lanes;
 use crate::ops::{HostStatus, OpsHooks};
 use crate::plugin::limits::{Held, hold};
 use crate::plugin::pool::Pool;
-use crate::plugin::registry::{Fault, Look, Registry, Status};
+use crate::plugin::registry::{Fault, Registry, Starting, Status};
 use crate::settings::{BacklogSettings, PluginsSettings, RetentionSettings};
 use crate::source::SourceState;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    Backlog, DeliveryFilter, DeliverySeq, EndpointBacklog, EndpointChange, EndpointChanged, Forgotten, ParkedFate,
-    PauseKind, Redriven, Retention, Store, StoreError,
+    Backlog, BacklogBounds, DeliveryFilter, DeliverySeq, EndpointBacklog, EndpointChange, EndpointChanged, Forgotten,
+    ParkedFate, PauseKind, Redriven, Retention, Store, StoreError,
 };
 use crate::watch::FolderWatch;
 
@@ -119,10 +119,8 @@ pub(super) async fn keep_health(dispatcher: Arc<Dispatcher>, drain: Drain) {
     }
 }
 
-/// How long until a file that was being written is looked at again.
-const LOOK_AGAIN_DELAY: Duration = Duration::from_millis(350);
-
-/// Looks into the plugins folder whenever it changed. A folder that is not there is looked for again and again.
+/// Looks into the plugins folder whenever it changed, and when the registry has a reason to. A folder that is not there is
+/// looked for again and again.
 pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: Drain) {
     let mut missing = false;
     loop {
@@ -133,33 +131,32 @@ pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: 
                     tracing::warn!(dir = %dir.display(), %error, "the plugins folder can't be watched; trying again");
                 }
                 missing = true;
-                if !wait(WATCH_RETRY_DELAY, &drain).await {
-                    return;
+                tokio::select! {
+                    () = drain.begun() => return,
+                    () = tokio::time::sleep(WATCH_RETRY_DELAY) => {}
+                    // It may be there and only the watch be refused: what is in it is looked at all the same.
+                    () = registry.due() => look_into(&registry).await,
                 }
                 continue;
             }
         };
+        missing = false;
         // What came between the last look and the first watch.
-        let mut changed = true;
-        while std::mem::take(&mut changed) {
-            loop {
-                let again = match registry.scan().await {
-                    Ok(Look::Settled) => break,
-                    Ok(Look::Unsettled) => LOOK_AGAIN_DELAY,
-                    Err(error) => {
-                        tracing::error!(%error, "the plugins folder changed and the store could not be told; trying again");
-                        WATCH_RETRY_DELAY
-                    }
-                };
-                if !wait(again, &drain).await {
-                    return;
-                }
-            }
+        let mut watched = true;
+        while watched {
+            look_into(&registry).await;
             tokio::select! {
                 () = drain.begun() => return,
-                still_there = folder.changed() => changed = still_there,
+                still_there = folder.changed() => watched = still_there,
+                () = registry.due() => {}
             }
         }
+    }
+}
+
+async fn look_into(registry: &Arc<Registry>) {
+    if let Err(error) = registry.scan().await {
+        tracing::error!(%error, "the plugins folder changed and the store could not be told; trying again");
     }
 }
 
@@ -338,20 +335,28 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Plugins are ready once each file that was there at the start was tried. From then on one that won't load parks its own
+    /// runs, and is no reason to send traffic elsewhere.
+    fn plugins(&self) -> Part {
+        let starting = self.registry.starting();
+        let statuses = self.registry.statuses();
+        let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
+        let refused = statuses.into_iter().filter_map(not_loaded);
+        let said = self.registry.folder_fault().into_iter().chain(starting.as_ref().map(starts)).chain(refused);
+        Part {
+            name: "plugins".to_owned(),
+            ready: starting.is_none(),
+            state: plugins_in_short(&self.registry),
+            detail: said.chain(lessened).collect::<Vec<_>>().join("; "),
+        }
+    }
+}
+
 impl Readiness for Parts {
     fn parts(&self) -> Vec<Part> {
         let mut parts = vec![self.store()];
-        // Answering at all means that the plugins folder was read: a plugin that won't load parks its own runs and is no
-        // reason to send traffic elsewhere.
-        let statuses = self.registry.statuses();
-        let lessened: Vec<_> = statuses.iter().filter_map(|(name, status)| lessened(name, status)).collect();
-        let said: Vec<_> = statuses.into_iter().filter_map(not_loaded).chain(lessened).collect();
-        parts.push(Part {
-            name: "plugins".to_owned(),
-            ready: true,
-            state: plugins_in_short(&self.registry),
-            detail: said.join("; "),
-        });
+        parts.push(self.plugins());
         // An endpoint that gets nothing keeps its own webhooks waiting and nobody else's.
         parts.push(Part {
             name: "endpoints".to_owned(),
@@ -393,10 +398,21 @@ fn lessened(name: &str, status: &Status) -> Option<String> {
     (!all.is_empty()).then(|| format!("{name} asks for {}", all.join("; ")))
 }
 
+/// How far a start is with its plugins.
+fn starts(Starting { tried, all, untried }: &Starting) -> String {
+    let far = |(name, compiled): &(Arc<str>, Option<Duration>)| match compiled {
+        Some(compiled) => format!("compiling {name} for {} s", compiled.as_secs()),
+        None => format!("{name} waits for its turn"),
+    };
+    let untried: Vec<_> = untried.iter().map(far).collect();
+    format!("{tried} of {all} plugins tried, their events wait for them: {}", untried.join(", "))
+}
+
 fn not_loaded((name, status): (Arc<str>, Status)) -> Option<String> {
+    let why = status.why();
     match (status.fault?, status.serving) {
-        (Fault::Refused(why), None) => Some(format!("{name} won't load: {why}")),
-        (Fault::Refused(why), Some(_)) => Some(format!("{name} goes on as it was, its new files won't load: {why}")),
+        (Fault::Refused(_), None) => Some(format!("{name} won't load: {}", why?)),
+        (Fault::Refused(_), Some(_)) => Some(format!("{name} goes on as it was, its new files won't load: {}", why?)),
         (Fault::Missing, _) => Some(format!("{name}: its file is missing")),
     }
 }
@@ -482,6 +498,10 @@ impl OpsHooks for Hooks {
             Some(forgotten.map_err(|error| error.to_string()))
         }
         .boxed()
+    }
+
+    fn run_terms(&self, plugin: &str) -> Option<(bool, BacklogBounds)> {
+        Some(self.parts.registry.terms(plugin))
     }
 
     fn knows(&self, kind: PauseKind, name: &str) -> Option<bool> {

@@ -46,10 +46,7 @@ pub(super) fn plugins(registry: &Registry, metrics: &Metrics) -> Vec<PluginLook>
         let PluginMetrics { duration, .. } = metrics.plugin(&name);
         PluginLook {
             state: plugin_state(&status, registry.is_paused(&name)).to_owned(),
-            error: match &status.fault {
-                Some(Fault::Refused(why)) => Some(why.clone()),
-                Some(Fault::Missing) | None => None,
-            },
+            error: status.why(),
             digest: status.serving.map(|plugin| plugin.digest.to_string()),
             calls: duration.get_sample_count(),
             duration_p50_s: quantile(&duration, 0.5),
@@ -81,6 +78,7 @@ pub(super) fn endpoints_in_short(dispatcher: &Dispatcher) -> String {
 fn plugin_state(status: &Status, paused: bool) -> &'static str {
     match (&status.serving, &status.fault) {
         (_, Some(Fault::Missing)) => "missing",
+        (None, None) => "compiling",
         (None, _) => "refused",
         (Some(_), _) if paused => "paused",
         (Some(_), Some(Fault::Refused(_))) => "last_good",

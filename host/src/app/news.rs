@@ -8,12 +8,13 @@ use tokio::sync::mpsc;
 use crate::dispatcher::lane::Attempted;
 use crate::drain::Drain;
 use crate::plugin::pool::Ran;
+use crate::plugin::registry::Registry;
 use crate::source::{SourceState, SourceStatus};
 
 /// What a running host tells the one that watches it.
 #[derive(Debug)]
 pub enum News {
-    /// Every source was connected at least once, or has ended.
+    /// Every source was connected at least once, or has ended, and every plugin was loaded, or is refused.
     Ready,
     /// A plugin was called. What came of it is on its way to the store.
     Called(Box<Called>),
@@ -69,9 +70,15 @@ pub(super) async fn tell_calls(mut runs: mpsc::Receiver<Ran>, passed: mpsc::Send
     }
 }
 
-/// Tells once that every source is ready, and waits for the drain: a service that ends before is taken for broken.
-pub(super) async fn tell_ready(states: Vec<SourceState>, watcher: mpsc::Sender<News>, drain: Drain) {
+/// Tells once that every source is ready and every plugin was tried, and waits for the drain: a service that ends before is taken for broken.
+pub(super) async fn tell_ready(
+    states: Vec<SourceState>,
+    registry: Arc<Registry>,
+    watcher: mpsc::Sender<News>,
+    drain: Drain,
+) {
     let ready = async {
+        registry.started().await;
         for state in &states {
             // An error means that the source is gone, and the host with it.
             let _ = state.on_change().wait_for(SourceStatus::is_ready).await;

@@ -50,9 +50,9 @@ pub struct SourceLook {
 pub struct PluginLook {
     /// Its name.
     pub name: String,
-    /// `serving`, `last_good` (its new files won't load), `paused`, `refused` or `missing`.
+    /// `serving`, `last_good` (its new files won't load), `paused`, `compiling` (for the first time), `refused` or `missing`.
     pub state: String,
-    /// What is wrong with its files.
+    /// What is wrong with its files, and when they are tried again where it may pass.
     pub error: Option<String>,
     /// The hex SHA-256 of the file at work.
     pub digest: Option<String>,

@@ -153,6 +153,17 @@ impl Manifest {
     }
 }
 
+/// The subjects in a sidecar, whatever else is wrong with it; every subject where they can't be read, for then nobody can tell
+/// what the plugin waits for.
+pub(super) fn subjects_of(text: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Subjects {
+        subjects: Option<Spanned<Vec<Spanned<String>>>>,
+    }
+    let read = toml::from_str::<Subjects>(text).ok().and_then(|sidecar| read_subjects(sidecar.subjects?).ok());
+    read.unwrap_or_else(|| Manifest::default().subjects)
+}
+
 /// What a plugin gets: what it asks for, where the operator's `ceiling` allows it and the endpoint is `configured`. A
 /// plugin that names no endpoint gets the only one it could use. Of each limit it gets the lesser of what it asks for and
 /// what is granted: by the ceiling, else by `default_limits`, else by the limit's own row.

@@ -1,34 +1,44 @@
 //! Which plugins are known, and which of them can be called: keeps the pool, the routes and the store agreed.
 
 mod crashers;
+mod entry;
+mod loading;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::metrics::Metrics;
 use crate::plugin::builds::{Builds, History, RolledBack};
-use crate::plugin::limits::hold;
+use crate::plugin::compiler::Effort;
 use crate::plugin::pool::Pool;
 use crate::plugin::rollback::{Standing, killed_by_build};
-use crate::plugin::scan::{Kept, Making, scan_with};
-use crate::plugin::{Engine, Folder, Plugin, PluginError, Scanned, Stamp};
-use crate::routes::{Routes, SharedRoutes};
+use crate::plugin::{Engine, Plugin, PluginError};
+use crate::routes::{Replaced, Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
 use crate::store::{BacklogBounds, DeadLetterFilter, EventSeq, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
 use crate::sync::lock;
+
+use self::entry::Entry;
+pub use self::loading::Starting;
+use self::loading::{Read, SMALL_LOADERS, large_loaders};
 
 /// The plugins of one host.
 pub struct Registry {
     parts: RegistryParts,
     plugins: Mutex<BTreeMap<Arc<str>, Entry>>,
     histories: Mutex<BTreeMap<Arc<str>, History>>,
-    /// Builds that are not called any more, by plugin and digest.
-    crashers: Mutex<Option<Crashers>>,
+    /// Builds that were found to take the host down, or not to, by plugin and digest.
+    crashers: Mutex<Crashers>,
+    /// The plugins with dead letters `host_crash` at the start.
+    crashed: OnceCell<BTreeSet<String>>,
     /// Those that an operator has told to wait.
     paused: Mutex<BTreeSet<Arc<str>>>,
     /// One change of what is at work at a time.
@@ -37,10 +47,29 @@ pub struct Registry {
     half_told: AtomicBool,
     /// Runs that are in memory no more and that the store still takes for claimed.
     unreleased: Mutex<Vec<(EventSeq, Arc<str>)>>,
+    /// Reads of plugins' files under way.
+    tasks: Mutex<JoinSet<()>>,
+    /// What they came to and nobody has taken yet.
+    read: Mutex<Vec<Read>>,
+    /// Lanes of reading: for what is compiled already or small, and for the rest.
+    small: Semaphore,
+    large: Semaphore,
+    next_job: AtomicU64,
+    /// The plugins of the first look that were not tried yet; none before it.
+    untried: watch::Sender<Option<BTreeSet<Arc<str>>>>,
+    /// How many there were at the first look.
+    at_start: AtomicUsize,
+    /// When the folder is looked into though it has not changed.
+    scan_at: Mutex<Option<Duration>>,
+    folder_fault: Mutex<Option<String>>,
+    wake: Notify,
+    /// Of what is compiled for no job: ends with the registry.
+    effort: Effort,
+    stopping: AtomicBool,
 }
 
-/// Builds by plugin and digest.
-type Crashers = BTreeSet<(Arc<str>, Arc<str>)>;
+/// Whether builds take the host down, by plugin and digest.
+type Crashers = BTreeMap<(Arc<str>, Arc<str>), bool>;
 
 /// What a registry stands on.
 pub struct RegistryParts {
@@ -66,13 +95,37 @@ pub struct RegistryParts {
     pub builds: Arc<Builds>,
 }
 
-/// What is known of one plugin.
+/// How one plugin is.
 #[derive(Clone)]
 pub struct Status {
-    /// The build that is called; none: its runs are parked.
+    /// The build that is called; none: its runs are parked, or wait until its files were tried.
     pub serving: Option<Arc<Plugin>>,
     /// Why that is not what its files say, if it is not.
     pub fault: Option<Fault>,
+    /// Its files are being read and compiled.
+    pub progress: Option<Progress>,
+    /// How long until its files are tried again by themselves: what is wrong may pass.
+    pub again_in: Option<Duration>,
+}
+
+impl Status {
+    /// Why its files don't load, and when they are tried again where that may pass by itself.
+    pub fn why(&self) -> Option<String> {
+        let Some(Fault::Refused(why)) = &self.fault else { return None };
+        Some(match self.again_in {
+            Some(again_in) => format!("{why}; this may pass, it is tried again in {} s", again_in.as_secs() + 1),
+            None => why.clone(),
+        })
+    }
+}
+
+/// How far the reading of a plugin's files is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// For how long it has been compiled, or has waited for its turn.
+    pub waited: Duration,
+    /// Whether it is compiled now.
+    pub compiles: bool,
 }
 
 /// What is wrong with a plugin's files.
@@ -83,21 +136,6 @@ pub enum Fault {
     /// They are gone.
     Missing,
 }
-
-/// A plugin, and the files it was last read from.
-struct Entry {
-    status: Status,
-    /// None: to be read again at the next look.
-    stamp: Option<Stamp>,
-    /// Looks at which the file was not whole, one after the other.
-    looks_cut: u32,
-    /// A new build serves, in place of this one, and the log has not said so yet.
-    untold: Option<Option<Arc<Plugin>>>,
-}
-
-/// A file that is not whole at so many looks, a third of a second apart at least, is broken: before, somebody may be
-/// writing it.
-const LOOKS_CUT_MAX: u32 = 15;
 
 /// How often what a rolled back build killed is looked for.
 const REDRIVES: u32 = 4;
@@ -113,15 +151,6 @@ pub enum ForgetError {
     Store(#[from] StoreError),
 }
 
-/// What a look into the folder came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Look {
-    /// All that is there was taken or refused.
-    Settled,
-    /// Some file was being written; look again soon.
-    Unsettled,
-}
-
 impl Registry {
     /// A registry that has not looked into the folder yet.
     pub fn new(parts: RegistryParts) -> Self {
@@ -130,10 +159,23 @@ impl Registry {
             parts,
             plugins: Mutex::default(),
             crashers: Mutex::default(),
+            crashed: OnceCell::new(),
             paused: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             half_told: AtomicBool::new(false),
             unreleased: Mutex::default(),
+            tasks: Mutex::default(),
+            read: Mutex::default(),
+            small: Semaphore::new(SMALL_LOADERS),
+            large: Semaphore::new(large_loaders()),
+            next_job: AtomicU64::new(0),
+            untried: watch::Sender::new(None),
+            at_start: AtomicUsize::new(0),
+            scan_at: Mutex::default(),
+            folder_fault: Mutex::default(),
+            wake: Notify::new(),
+            effort: Effort::default(),
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -146,17 +188,6 @@ impl Registry {
         Self { paused: Mutex::new(paused), ..self }
     }
 
-    /// Looks into the folder, and puts to work what is new or changed there. A file that won't load leaves the build
-    /// before it at work; one that is gone parks the plugin's runs.
-    pub async fn scan(&self) -> Result<Look, StoreError> {
-        let _turn = self.turn.lock().await;
-        let look = self.load().await;
-        self.load_last_good().await;
-        self.refuse_crashers().await?;
-        self.put_to_work().await?;
-        Ok(look)
-    }
-
     /// Has the plugins of `paused` wait, and all others work: their events are accepted, their runs parked.
     pub async fn pause(&self, paused: BTreeSet<Arc<str>>) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
@@ -167,7 +198,7 @@ impl Registry {
         for plugin in before.difference(&paused) {
             tracing::info!(%plugin, "the plugin is resumed");
         }
-        self.put_to_work().await
+        self.put_to_work(None).await
     }
 
     /// Whether an operator has told it to wait.
@@ -175,15 +206,17 @@ impl Registry {
         lock(&self.paused).contains(plugin)
     }
 
-    /// Has the pool, the routes and the store know what serves.
-    async fn put_to_work(&self) -> Result<(), StoreError> {
+    /// Has the pool, the routes and the store know what serves: all of it, or what has `changed`.
+    async fn put_to_work(&self, changed: Option<&BTreeSet<Arc<str>>>) -> Result<(), StoreError> {
+        // What was left half done before is done with the rest.
+        let changed = changed.filter(|_| !self.half_told.load(Ordering::Relaxed));
         self.half_told.store(true, Ordering::Relaxed);
         let remembered = self.parts.store.known_plugins().await?;
-        let mut known = remembered.clone();
-        for plugin in self.serving() {
-            known.retain(|other| other.name != plugin.name);
+        let serving: Vec<_> = self.serving().into_iter().filter(|plugin| is_in(changed, &plugin.name)).collect();
+        let is_new = |plugin: &&Arc<Plugin>| remembered.iter().all(|known| known.name != plugin.name);
+        self.narrow(&remembered, serving.iter().filter(is_new).map(|plugin| as_known(plugin)).collect()).await?;
+        for plugin in serving {
             let fresh = as_known(&plugin);
-            known.push(fresh.clone());
             if self.is_paused(&plugin.name) {
                 // Its subjects are those of the file that is there. That puts its runs back to work, and they are parked
                 // again before anybody could take them.
@@ -195,22 +228,63 @@ impl Registry {
             let standing = self.remember_build(&plugin);
             self.parts.pool.install_with(plugin, standing);
         }
-        self.mark_missing(&known);
+        self.mark_missing(&remembered);
         for (name, _) in self.statuses() {
             self.parts.metrics.plugin(&name).paused.set(i64::from(self.is_paused(&name)));
         }
         // Subscribed before it is remembered: remembering is what puts back to work the runs parked until now.
-        let routes = Routes::new(&known, |name| self.is_serving(name));
-        self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
+        self.set_routes(remembered);
         lock(&self.plugins).values_mut().for_each(Entry::tell);
         self.half_told.store(false, Ordering::Relaxed);
-        self.settle_in_turn().await
+        self.settle_in_turn(changed).await
+    }
+
+    /// Ends the runs of plugins that are `new` which they are not subscribed to: they were kept while nobody could tell.
+    async fn narrow(&self, remembered: &[KnownPlugin], new: Vec<KnownPlugin>) -> Result<(), StoreError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let before = self.set_routes(remembered.to_vec());
+        // What was routed before is with the store by then, ahead of what it is asked now.
+        before.let_go().await;
+        for plugin in new {
+            let (name, now) = (Arc::clone(&plugin.name), self.parts.clock.now());
+            let runs = self.parts.store.narrow_runs(plugin, now).await?;
+            if runs > 0 {
+                tracing::info!(plugin = %name, runs, "runs that were kept for the plugin, and that it is not subscribed to, are filtered");
+            }
+        }
+        Ok(())
+    }
+
+    /// Routes events to the plugins that serve, to those `remembered`, and to those whose files are there and were never loaded.
+    fn set_routes(&self, remembered: Vec<KnownPlugin>) -> Replaced {
+        let mut known = remembered;
+        for (name, entry) in &*lock(&self.plugins) {
+            let fresh = match (&entry.serving, &entry.awaited) {
+                (Some(plugin), _) => as_known(plugin),
+                (None, Some(subjects)) if entry.is_there() && known.iter().all(|other| other.name != *name) => {
+                    KnownPlugin { name: Arc::clone(name), subjects: subjects.clone(), digest: "".into() }
+                }
+                (None, _) => continue,
+            };
+            known.retain(|other| other.name != *name);
+            known.push(fresh);
+        }
+        let routes = Routes::new(&known, |name| self.takes_runs(name));
+        self.parts.routes.set(routes.on_terms(|name| self.terms(name)))
+    }
+
+    /// Whether its runs are pending rather than parked: it serves, or its files are still to be tried for the first time.
+    fn takes_runs(&self, name: &str) -> bool {
+        let takes = |entry: &Entry| entry.serving.is_some() || entry.is_untried();
+        !self.is_paused(name) && lock(&self.plugins).get(name).is_some_and(takes)
     }
 
     /// Whether a plugin has anything to keep in order, and what may wait for it. What a plugin that does not serve will
     /// send, nobody knows yet.
-    fn terms(&self, name: &str) -> (bool, BacklogBounds) {
-        let serving = lock(&self.plugins).get(name).and_then(|entry| entry.status.serving.clone());
+    pub fn terms(&self, name: &str) -> (bool, BacklogBounds) {
+        let serving = lock(&self.plugins).get(name).and_then(|entry| entry.serving.clone());
         let reaches = |plugin: Arc<Plugin>| plugin.manifest.endpoints.iter().any(|it| self.parts.ordered.contains(it));
         let ordered = serving.map_or(!self.parts.ordered.is_empty(), reaches);
         (ordered, self.parts.settings.backlog_of(name).bounds)
@@ -246,49 +320,22 @@ impl Registry {
         history.clone()
     }
 
-    /// Puts the last good build to work where the plugin's files are bad and nothing serves, as after a start.
-    async fn load_last_good(&self) {
-        for (name, status) in self.statuses() {
-            let (None, Some(Fault::Refused(_))) = (&status.serving, &status.fault) else { continue };
-            if lock(&self.crashers).iter().flatten().any(|(crasher, _)| *crasher == name) {
-                continue;
-            }
-            let Some(build) = self.change_history(&name, |_| {}).serving else { continue };
-            match self.load_kept(&name, build).await {
-                Ok(plugin) => {
-                    tracing::warn!(plugin = %name, plugin_digest = %plugin.digest, "the plugin's last good build is at work");
-                    if let Some(entry) = lock(&self.plugins).get_mut(&name) {
-                        entry.status.serving = Some(plugin);
-                    }
-                }
-                Err(error) => tracing::error!(plugin = %name, error, "the plugin's last good build can't be used"),
-            }
-        }
-    }
-
-    async fn load_kept(&self, name: &Arc<str>, build: String) -> Result<Arc<Plugin>, String> {
-        let (engine, settings, endpoints) =
-            (Arc::clone(&self.parts.engine), self.parts.settings.clone(), self.parts.endpoints.clone());
-        let (builds, name) = (Arc::clone(&self.parts.builds), Arc::clone(name));
-        let load = move || {
-            let pair = builds.load(&name, &build).map_err(|error| error.to_string())?;
-            let making = Making { engine: &engine, settings: &settings, endpoints: &endpoints };
-            let path = settings.dir.join(format!("{name}.wasm"));
-            making.make(&name, &path, &pair).map(Arc::new).map_err(|error| error.to_string())
-        };
-        tokio::task::spawn_blocking(load).await.map_err(|panicked| panicked.to_string())?
-    }
-
     /// Takes `condemned` from work: the build before it is put back, and the runs that it killed are put back to work.
     /// Made durable first, so that a host that is killed meanwhile begins with the build before.
     pub async fn roll_back(&self, condemned: &Plugin) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
         let name = &condemned.name;
-        let history = self.change_history(name, |_| {});
-        let (Some(before), true) = (history.before, history.serving.as_deref() == Some(&*condemned.build)) else {
-            return Ok(());
+        let rolls_back = || {
+            let history = self.change_history(name, |_| {});
+            history.before.filter(|_| history.serving.as_deref() == Some(&*condemned.build))
         };
-        let plugin = match self.load_kept(name, before.clone()).await {
+        let Some(before) = rolls_back() else { return Ok(()) };
+        // It may have to be compiled: nobody waits for that.
+        let plugin = self.load_kept(name, before.clone()).await;
+        let _turn = self.turn.lock().await;
+        if rolls_back().as_ref() != Some(&before) {
+            return Ok(());
+        }
+        let plugin = match plugin {
             Ok(plugin) => plugin,
             Err(error) => {
                 tracing::error!(plugin = %name, plugin_digest = %condemned.digest, error, "the new build fails, and the one before it can't be put back");
@@ -315,10 +362,10 @@ impl Registry {
         );
         self.parts.metrics.plugin(name).rollbacks.inc();
         if let Some(entry) = lock(&self.plugins).get_mut(name) {
-            entry.status =
-                Status { serving: Some(plugin), fault: Some(Fault::Refused(PluginError::RolledBack.to_string())) };
+            entry.serving = Some(plugin);
+            entry.fault = Some(Fault::Refused(PluginError::RolledBack.to_string()));
         }
-        self.put_to_work().await
+        self.put_to_work(None).await
     }
 
     /// Puts back to work the runs that a build killed before it was rolled back. Done several times: a call of it may have
@@ -355,20 +402,29 @@ impl Registry {
     pub async fn settle(&self) -> Result<(), StoreError> {
         // A plugin that comes back between a look at it and its removal from work would stay removed.
         let _turn = self.turn.lock().await;
-        if self.half_told.load(Ordering::Relaxed) { self.put_to_work().await } else { self.settle_in_turn().await }
+        if self.half_told.load(Ordering::Relaxed) {
+            self.put_to_work(None).await
+        } else {
+            self.settle_in_turn(None).await
+        }
     }
 
     /// All plugins at once, so that the store commits them together: one sync of the disk, and not one for each plugin.
-    async fn settle_in_turn(&self) -> Result<(), StoreError> {
+    async fn settle_in_turn(&self, changed: Option<&BTreeSet<Arc<str>>>) -> Result<(), StoreError> {
         // A plugin that is back claims what could not be given up when it went.
         self.give_back(Vec::new()).await?;
-        let each = self.statuses().into_iter().map(|(name, status)| self.settle_one(name, status));
+        let each = self.statuses().into_iter().filter(|(name, _)| is_in(changed, name));
+        let each = each.map(|(name, status)| self.settle_one(name, status));
         // To the end each: one that is dropped midway forgets the claims it was giving up.
         join_all(each).await.into_iter().collect()
     }
 
     async fn settle_one(&self, name: Arc<str>, status: Status) -> Result<(), StoreError> {
         let Some(plugin) = status.serving.filter(|_| !self.is_paused(&name)) else {
+            if self.takes_runs(&name) {
+                // Parking a long backlog at each start, only to put it back to work, would take minutes.
+                return Ok(());
+            }
             self.give_back(self.parts.pool.remove(&name)).await?;
             self.parts.store.park_runs(name).await?;
             return Ok(());
@@ -405,7 +461,7 @@ impl Registry {
     /// Its file is there, or the store fails; then what was done before is done again with the next try.
     pub async fn forget(&self, name: &Arc<str>, fate: ParkedFate) -> Result<Forgotten, ForgetError> {
         let _turn = self.turn.lock().await;
-        let present = lock(&self.plugins).get(name).is_some_and(|entry| entry.status.fault != Some(Fault::Missing));
+        let present = lock(&self.plugins).get(name).is_some_and(|entry| entry.fault != Some(Fault::Missing));
         if present {
             return Err(ForgetError::Present(Arc::clone(name)));
         }
@@ -413,8 +469,7 @@ impl Registry {
         // What is accepted from here on is not for it.
         let mut known = self.parts.store.known_plugins().await?;
         known.retain(|plugin| plugin.name != *name);
-        let routes = Routes::new(&known, |name| self.is_serving(name));
-        self.parts.routes.set(routes.on_terms(|name| self.terms(name)));
+        self.set_routes(known);
         let forgotten = self.parts.store.forget_plugin(Arc::clone(name), fate, self.parts.clock.now()).await?;
         lock(&self.plugins).remove(name);
         lock(&self.paused).remove(name);
@@ -426,64 +481,21 @@ impl Registry {
 
     /// Every plugin known or found, by name.
     pub fn statuses(&self) -> Vec<(Arc<str>, Status)> {
-        lock(&self.plugins).iter().map(|(name, entry)| (Arc::clone(name), entry.status.clone())).collect()
-    }
-
-    fn is_serving(&self, name: &str) -> bool {
-        !self.is_paused(name) && lock(&self.plugins).get(name).is_some_and(|entry| entry.status.serving.is_some())
+        let now = self.parts.clock.monotonic();
+        lock(&self.plugins).iter().map(|(name, entry)| (Arc::clone(name), entry.status(now))).collect()
     }
 
     fn serving(&self) -> Vec<Arc<Plugin>> {
-        lock(&self.plugins).values().filter_map(|entry| entry.status.serving.clone()).collect()
+        lock(&self.plugins).values().filter_map(|entry| entry.serving.clone()).collect()
     }
 
-    /// Reads what is new or changed, on a thread that may be busy for a while: compiling takes seconds.
-    async fn load(&self) -> Look {
-        let (engine, settings, endpoints) =
-            (Arc::clone(&self.parts.engine), self.parts.settings.clone(), self.parts.endpoints.clone());
-        let seen: BTreeMap<Arc<str>, Stamp> =
-            lock(&self.plugins).iter().filter_map(|(name, entry)| Some((Arc::clone(name), entry.stamp?))).collect();
-        let builds = Arc::clone(&self.parts.builds);
-        let rolled_back = self.rolled_back();
-        let scan = move || {
-            let making = Making { engine: &engine, settings: &settings, endpoints: &endpoints };
-            let kept = Kept { builds: &builds, rolled_back: &rolled_back };
-            scan_with(&making, |name, stamp| seen.get(name) != Some(&stamp), Some(&kept))
-        };
-        match tokio::task::spawn_blocking(scan).await {
-            Ok(Ok(folder)) => return self.take_all(folder),
-            Ok(Err(error)) => tracing::error!(%error, "the plugins folder can't be read"),
-            Err(panicked) => tracing::error!(error = %panicked, "loading the plugins panicked; please report this"),
-        }
-        Look::Settled
-    }
-
-    /// The builds taken from work, of plugins known by now.
-    fn rolled_back(&self) -> BTreeMap<Arc<str>, String> {
-        let histories = lock(&self.histories);
-        let rolled_back = |(name, history): (&Arc<str>, &History)| {
-            Some((Arc::clone(name), history.rolled_back.as_ref()?.build.clone()))
-        };
-        histories.iter().filter_map(rolled_back).collect()
-    }
-
-    fn take_all(&self, Folder { names, scanned }: Folder) -> Look {
-        let mut plugins = lock(&self.plugins);
-        // A file that would not load and is gone has nothing more to say.
-        plugins.retain(|name, entry| entry.status.serving.is_some() || names.contains(name));
-        for (name, entry) in plugins.iter_mut().filter(|(name, _)| !names.contains(*name)) {
-            entry.go_missing(name);
-        }
-        let looks = scanned.into_iter().map(|scanned| {
-            let name = Arc::clone(&scanned.name);
-            let entry = plugins.entry(name).or_insert_with(Entry::unknown);
-            entry.take(scanned)
-        });
-        looks.fold(Look::Settled, |all, look| if look == Look::Unsettled { look } else { all })
-    }
-
+    /// What is not loaded, not in the folder and not known has nothing more to say; what is known and not in the folder is
+    /// missing.
     fn mark_missing(&self, known: &[KnownPlugin]) {
         let mut plugins = lock(&self.plugins);
+        plugins.retain(|name, entry| {
+            entry.fault != Some(Fault::Missing) || known.iter().any(|plugin| plugin.name == *name)
+        });
         for plugin in known {
             plugins.entry(Arc::clone(&plugin.name)).or_insert_with(|| {
                 let mut entry = Entry::unknown();
@@ -494,85 +506,9 @@ impl Registry {
     }
 }
 
-impl Entry {
-    fn unknown() -> Self {
-        Self { status: Status { serving: None, fault: None }, stamp: None, looks_cut: 0, untold: None }
-    }
-
-    fn go_missing(&mut self, name: &str) {
-        if self.status.fault.replace(Fault::Missing) != Some(Fault::Missing) {
-            tracing::warn!(plugin = %name, "the plugin's file is missing; its runs are parked");
-        }
-        self.status.serving = None;
-        self.stamp = None;
-    }
-
-    /// Takes what was read of its files, unless they are being written.
-    fn take(&mut self, Scanned { name, outcome, stamp, changing, .. }: Scanned) -> Look {
-        if changing {
-            return Look::Unsettled;
-        }
-        let cut = matches!(outcome, Err(PluginError::NotWhole));
-        self.looks_cut = if cut { self.looks_cut.saturating_add(1) } else { 0 };
-        if cut && self.looks_cut < LOOKS_CUT_MAX {
-            if self.looks_cut == 1 {
-                tracing::info!(plugin = %name, "the plugin's file is being written; waiting for the rest of it");
-            }
-            return Look::Unsettled;
-        }
-        match outcome {
-            Ok(plugin) => self.serve(plugin),
-            Err(PluginError::Missing(_)) if self.status.serving.is_some() => return self.gone(&name),
-            Err(error) => self.refuse(&name, &error.to_string()),
-        }
-        self.stamp = Some(stamp);
-        Look::Settled
-    }
-
-    fn gone(&mut self, name: &str) -> Look {
-        self.go_missing(name);
-        Look::Settled
-    }
-
-    /// To be told once it is at work.
-    fn serve(&mut self, plugin: Arc<Plugin>) {
-        self.untold = Some(self.status.serving.take());
-        self.status = Status { serving: Some(plugin), fault: None };
-    }
-
-    fn tell(&mut self) {
-        let (Some(before), Some(plugin)) = (self.untold.take(), &self.status.serving) else { return };
-        let (name, digest) = (&plugin.name, &plugin.digest);
-        match before {
-            None => tracing::info!(plugin = %name, plugin_digest = %digest, "the plugin is loaded"),
-            Some(before) => tracing::info!(
-                plugin = %name, plugin_digest = %digest, plugin_digest_before = %before.digest,
-                "a new build of the plugin is at work"
-            ),
-        }
-        for held in hold(&plugin.manifest.asked, &plugin.manifest.granted).iter().filter(|held| held.is_lessened()) {
-            let row = held.limit.row();
-            tracing::warn!(
-                plugin = %name, plugin_digest = %digest, limit = row.name,
-                asked = %row.plain(held.asked.unwrap_or_default()), granted = %row.plain(held.granted),
-                "the plugin asks for more than it is granted, and has what is granted"
-            );
-        }
-    }
-
-    fn refuse(&mut self, name: &str, error: &str) {
-        let fault = Some(Fault::Refused(error.to_owned()));
-        if std::mem::replace(&mut self.status.fault, fault.clone()) == fault {
-            return;
-        }
-        match &self.status.serving {
-            None => tracing::error!(plugin = %name, error, "the plugin won't load; its runs are parked"),
-            Some(before) => tracing::error!(
-                plugin = %name, plugin_digest = %before.digest, error,
-                "the plugin's new files won't load; the build before them goes on"
-            ),
-        }
-    }
+/// Whether `name` is one of those that are meant; all are where none are named.
+fn is_in(names: Option<&BTreeSet<Arc<str>>>, name: &Arc<str>) -> bool {
+    names.is_none_or(|names| names.contains(name))
 }
 
 fn as_known(plugin: &Plugin) -> KnownPlugin {

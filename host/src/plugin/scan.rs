@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::builds::{Builds, Pair};
+use super::compiler::Effort;
 use super::loader::FILE_BYTES_MAX;
-use super::manifest::SIDECAR_BYTES_MAX;
+use super::manifest::{SIDECAR_BYTES_MAX, subjects_of};
 use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
 use crate::settings::{Admit, PluginCeiling, PluginsSettings};
 use crate::sync::lock;
@@ -106,6 +107,9 @@ pub enum ScanError {
         /// How many there are.
         count: usize,
     },
+    /// The machine could not look into it just now.
+    #[error("the plugins folder could not be looked into just now: {0}")]
+    Busy(String),
 }
 
 /// Why one file is not a plugin that runs.
@@ -165,9 +169,28 @@ pub enum PluginError {
         "this build took the host down with {0} events (dead letters `host_crash`); put another build there, or discard those dead letters and restart"
     )]
     HostCrashes(usize),
+    /// The machine has no thread to read it on.
+    #[error("there is no thread to load it on just now; raise the limit on processes of the service")]
+    NoThread,
+    /// Reading it panicked.
+    #[error("loading it panicked: {0}; please report this with the file")]
+    Panicked(String),
     /// It does not load.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl PluginError {
+    /// Whether it is not the files' fault and may pass by itself.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            // What is no regular file stays so until somebody changes it; all else may be a full table, a volume that is away.
+            Self::Unreadable { source, .. } => source.kind() != io::ErrorKind::InvalidInput,
+            Self::NoThread => true,
+            Self::Load(error) => error.is_passing(),
+            _ => false,
+        }
+    }
 }
 
 /// Loads every `*.wasm` of the folder (not of folders within) and reports what the settings list and the folder lacks.
@@ -178,7 +201,7 @@ pub fn scan(
     endpoints: &[Arc<str>],
     wanted: impl Fn(&str, Stamp) -> bool,
 ) -> Result<Folder, ScanError> {
-    scan_with(&Making { engine, settings, endpoints }, wanted, None)
+    scan_with(&Making { engine, settings, endpoints, effort: &Effort::default() }, wanted, None)
 }
 
 /// Loads one file with its sidecar, wherever it lies, as it would be loaded in the plugins folder.
@@ -191,32 +214,81 @@ pub fn admitted(
     endpoints: &[Arc<str>],
     path: &Path,
 ) -> Result<Plugin, PluginError> {
-    load(&Making { engine, settings, endpoints }, &stem(path), path, None)
+    load(&Making { engine, settings, endpoints, effort: &Effort::default() }, &stem(path), path, None)
 }
 
-/// As [`scan`]; what loads is kept, and what was taken from work is not loaded.
-pub(super) fn scan_with(
-    making: &Making<'_>,
-    wanted: impl Fn(&str, Stamp) -> bool,
-    kept: Option<&Kept<'_>>,
-) -> Result<Folder, ScanError> {
-    let settings = making.settings;
+/// One plugin of the folder, or one that the settings list, before it is read.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// The file's stem.
+    pub(super) name: Arc<str>,
+    pub(super) stamp: Stamp,
+    /// The file's size.
+    pub(super) bytes: u64,
+    /// What its events are kept for while it has never been loaded; none where it would not be admitted.
+    pub(super) awaited: Option<Vec<String>>,
+    path: PathBuf,
+    exists: bool,
+}
+
+impl Seen {
+    /// That it was not read, because of `error`.
+    pub(super) fn failed(&self, error: PluginError) -> Scanned {
+        let (name, path) = (Arc::clone(&self.name), self.path.clone());
+        Scanned { name, path, stamp: self.stamp, changing: false, outcome: Err(error) }
+    }
+}
+
+/// What is in the folder and in the settings, without reading more than sidecars.
+pub(super) fn survey(settings: &PluginsSettings) -> Result<Vec<Seen>, ScanError> {
     let mut files = wasm_files(&settings.dir)?;
     for listed in &settings.listed {
         let path = settings.dir.join(format!("{}.wasm", listed.name));
         files.entry(path).or_insert(false);
     }
-    let name = |path: &Path| Arc::from(super::limits::detail(&stem(path)));
-    let names = files.keys().map(|path| name(path)).collect();
-    let stamped = files.into_iter().map(|(path, exists)| (Stamp::of(&path), path, exists));
-    let wanted: Vec<_> = stamped.filter(|(stamp, path, _)| wanted(&stem(path), *stamp)).collect();
-    let one = |(stamp, path, exists): (Stamp, PathBuf, bool)| {
-        let outcome =
-            if exists { load(making, &stem(&path), &path, kept) } else { Err(PluginError::Missing(path.clone())) };
-        let changing = Stamp::of(&path) != stamp;
-        Scanned { name: name(&path), outcome: outcome.map(Arc::new), path, stamp, changing }
+    let seen = |(path, exists): (PathBuf, bool)| Seen {
+        name: Arc::from(super::limits::detail(&stem(&path))),
+        stamp: Stamp::of(&path),
+        bytes: fs::metadata(&path).map_or(0, |metadata| metadata.len()),
+        awaited: awaited(settings, &path),
+        path,
+        exists,
     };
-    let mut scanned = side_by_side(wanted, one);
+    Ok(files.into_iter().map(seen).collect())
+}
+
+/// The subjects that a plugin's sidecar names, whatever else is wrong with it; all of them where that can't be read. None for
+/// what is no plugin here: a name that none can have, or one that is not admitted.
+fn awaited(settings: &PluginsSettings, path: &Path) -> Option<Vec<String>> {
+    let name = stem(path);
+    let is_admitted = settings.admit == Admit::Any || settings.listed.iter().any(|listed| *listed.name == *name);
+    if !is_name(&name) || !is_admitted {
+        return None;
+    }
+    let sidecar = path.with_extension("toml");
+    let text = check_inside(&sidecar).and_then(|()| sidecar_text(&sidecar)).ok().flatten();
+    Some(text.map_or_else(|| Manifest::default().subjects, |text| subjects_of(&text)))
+}
+
+/// Reads and makes one plugin.
+pub(super) fn load_one(making: &Making<'_>, seen: &Seen, kept: Option<&Kept<'_>>) -> Scanned {
+    let Seen { name, stamp, path, exists, .. } = seen.clone();
+    let outcome =
+        if exists { load(making, &stem(&path), &path, kept) } else { Err(PluginError::Missing(path.clone())) };
+    let changing = Stamp::of(&path) != stamp;
+    Scanned { name, outcome: outcome.map(Arc::new), path, stamp, changing }
+}
+
+/// As [`scan`]; what loads is kept, and what was taken from work is not loaded.
+fn scan_with(
+    making: &Making<'_>,
+    wanted: impl Fn(&str, Stamp) -> bool,
+    kept: Option<&Kept<'_>>,
+) -> Result<Folder, ScanError> {
+    let seen = survey(making.settings)?;
+    let names = seen.iter().map(|seen| Arc::clone(&seen.name)).collect();
+    let wanted = seen.into_iter().filter(|seen| wanted(&stem(&seen.path), seen.stamp)).collect();
+    let mut scanned = side_by_side(wanted, |seen: Seen| load_one(making, &seen, kept));
     scanned.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(Folder { names, scanned })
 }
@@ -228,9 +300,12 @@ fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -
     let next = || lock(&items).next();
     let worker = || std::iter::from_fn(next).map(&work).collect::<Vec<_>>();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        let done = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        done.flatten().collect()
+        // This thread works too: where the machine has no other, it does all of it.
+        let others = (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok());
+        let others: Vec<_> = others.collect();
+        let mut done = worker();
+        done.extend(others.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        done
     })
 }
 
@@ -262,6 +337,7 @@ pub(super) struct Making<'a> {
     pub(super) settings: &'a PluginsSettings,
     /// The configured ones.
     pub(super) endpoints: &'a [Arc<str>],
+    pub(super) effort: &'a Effort,
 }
 
 /// What a host remembers of builds, and a mere look into the folder does not need.
@@ -317,7 +393,7 @@ impl Making<'_> {
         let ask =
             pair.sidecar.as_deref().map_or_else(|| Ok(Manifest::default()), |text| Manifest::parse(&sidecar, text))?;
         let manifest = effective(ask, ceiling, &self.settings.limits, self.endpoints)?;
-        let plugin = Plugin::load(self.engine, name, &pair.wasm, manifest)?;
+        let plugin = Plugin::load_with(self.engine, name, &pair.wasm, manifest, self.effort)?;
         Ok(Plugin { build: pair.build().into(), ..plugin })
     }
 }

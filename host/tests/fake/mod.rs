@@ -12,12 +12,12 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::DeliveryId;
 use wirehook::store::{
-    Accepted, Arrival, AttemptRecord, Backfill, Backfilled, Backlog, Changed, Claimed, ClaimedDelivery, ClaimedRun, Completed,
-    DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryChange, DeliveryDetail,
+    Accepted, Arrival, AttemptRecord, Backfill, Backfilled, Backlog, Changed, Claimed, ClaimedDelivery, ClaimedRun,
+    Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryChange, DeliveryDetail,
     DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth,
-    EndpointRecord, EndpointState, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten, Found, History, KnownPlugin, Pace, ParkedFate,
-    Pause, PauseKind, Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion, Sought, SourceCursor, StateUsage,
-    StateValue, Store, StoreError, StoreStatus, Waiting,
+    EndpointRecord, EndpointState, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten, Found, History,
+    KnownPlugin, Pace, ParkedFate, Pause, PauseKind, Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion,
+    Sought, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
 };
 
 #[derive(Default)]

@@ -80,7 +80,7 @@ fn plugin_state(look: Option<&PluginLook>, store: &StoreStatus, name: &str) -> C
     match look.map(|look| look.state.as_str()) {
         Some("serving") => ("serving".to_owned(), Look::Good),
         Some("last_good") => ("last good build".to_owned(), Look::Uneasy),
-        Some("paused") => ("paused".to_owned(), Look::Uneasy),
+        Some(state @ ("paused" | "compiling")) => (state.to_owned(), Look::Uneasy),
         Some(state) => (printable(state), Look::Bad),
         None if paused_since(store, PauseKind::Plugin, name).is_some() => ("paused".to_owned(), Look::Uneasy),
         None => plain("-"),

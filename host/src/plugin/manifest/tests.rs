@@ -192,3 +192,13 @@ fn of_each_limit_the_lesser_holds() {
     let unlisted = effective(ask, None, &for_all, &names(&["a"])).unwrap().limits;
     assert_eq!(unlisted.events_per_instance_max, 20);
 }
+
+#[test]
+fn subjects_are_read_from_a_sidecar_that_is_wrong_elsewhere() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(subjects_of(text), expected, "{text}");
+    check("subjects = [\"fraiseql.order.*\"]\nendpoints = 7\n[limits]\nmemory = \"9 TiB\"", &["fraiseql.order.*"]);
+    check("subjects = [\"fraiseql.order.*\", \"fraiseql..x\"]", &[">"]);
+    check("subjects = \"fraiseql.order.*\"", &[">"]);
+    check("subjects = [", &[">"]);
+    check("endpoints = [\"orders\"]", &[">"]);
+}

@@ -1,5 +1,9 @@
 //! Plugins that change while the host runs: nothing is lost, and a bad file disturbs nobody.
 
+mod cold_start;
+mod never_loaded;
+mod passing;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +48,34 @@ fn build(number: usize) -> Result<PluginFile> {
     plugin.wasm.extend([0, u8::try_from(content.len())?]);
     plugin.wasm.extend(content.as_bytes());
     Ok(plugin)
+}
+
+/// The compilers that a host has running.
+fn compilers(host: u32) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc")? {
+        let path = process?.path();
+        // A process may end between two looks at it.
+        let (Ok(stat), Ok(line)) =
+            (std::fs::read_to_string(path.join("stat")), std::fs::read_to_string(path.join("cmdline")))
+        else {
+            continue;
+        };
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        if parent == Some(host.to_string().as_str()) && line.contains("compile-plugin") {
+            let pid = path.file_name().and_then(|name| name.to_str()).context("a process's folder")?;
+            found.push(pid.parse()?);
+        }
+    }
+    Ok(found)
+}
+
+/// Waits until the running host has no plugin of that name any more.
+async fn wait_until_gone(host: &TestHost, name: &str) -> Result<()> {
+    wait::until(&format!("{name} to be gone"), DEADLINE, async || {
+        Ok(cold_start::state_of(host, name).await.is_err().then_some(()))
+    })
+    .await
 }
 
 impl Scene {
