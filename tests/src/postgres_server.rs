@@ -1,6 +1,7 @@
 //! A real PostgreSQL server, which a test may kill and start again.
 
 mod data;
+pub mod pgbouncer;
 mod process;
 
 use std::net::{Ipv4Addr, TcpListener};

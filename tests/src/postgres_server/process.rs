@@ -115,6 +115,6 @@ fn executable(program: &str) -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut debian: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
     debian.sort();
-    let folders = std::env::split_paths(&path).chain(debian.into_iter().rev());
+    let folders = std::env::split_paths(&path).chain(debian.into_iter().rev()).chain(["/usr/sbin".into()]);
     folders.map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap_or_else(|| program.into())
 }
