@@ -21,6 +21,7 @@ pub mod load;
 pub mod error;
 pub mod show;
 pub mod bus_url;
+pub(crate) mod postgres_url;
 pub mod observers;
 mod text;
 mod section;

@@ -4,6 +4,7 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::postgres_url::with_one_host;
 use crate::secret::Secret;
 
 /// A URL without its credentials, and the credentials.
@@ -45,7 +46,7 @@ impl BusUrl {
         if text.matches("://").count() > 1 {
             return Err(BusUrlError::Several);
         }
-        let mut url = Url::parse(text)?;
+        let mut url = Url::parse(&with_one_host(text))?;
         let is_postgres = matches!(url.scheme(), "postgres" | "postgresql");
         // PostgreSQL's may name its host in the query.
         if url.host_str().is_none_or(str::is_empty) && !is_postgres {
@@ -108,6 +109,7 @@ mod tests {
         check("postgres://u:pw@h/db?sslmode=require", "postgres://u@h/db?sslmode=require", None, Some("pw"), None);
         check("postgres://u@h/db?password=pw&a=b", "postgres://u@h/db?a=b", None, Some("pw"), None);
         check("postgres:///db?host=/run&password=pw", "postgres:///db?host=%2Frun", None, Some("pw"), None);
+        check("postgres://u:pw@a:1,b:2/db", "postgres://u@a/db?host=a,b&port=1,2", None, Some("pw"), None);
         check("postgresql://u@h/db?password=pw", "postgresql://u@h/db", None, Some("pw"), None);
     }
 

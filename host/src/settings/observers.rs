@@ -259,6 +259,13 @@ mod tests {
             _ => false,
         });
         check("backend = \"postgresql\"", &database, |kind| matches!(kind, SourceKind::Postgres { .. }));
+        let several = [("DATABASE_URL", "postgres://app:hunter2@a:1,b:2/shop")];
+        check("backend = \"postgres\"", &several, |kind| match kind {
+            SourceKind::Postgres { connection, .. } => {
+                connection.url.as_str() == "postgres://app@a/shop?host=a,b&port=1,2"
+            }
+            _ => false,
+        });
         let variable = [("FRAISEQL_NATS_URL", "tls://hunter2@bus:4222")];
         check("backend = \"nats\"\nnats_url = \"nats://localhost\"", &variable, |kind| match kind {
             SourceKind::Nats { connection, .. } => {
@@ -289,6 +296,9 @@ mod tests {
         check("[observers]\nbackend = \"nats\"\nnats_url = 7", &["`nats_url`", "an integer"]);
         check("observers = 1", &["is an integer, not a table"]);
         check("[observers", &["fraiseql.toml:1"]);
+        let several = [("DATABASE_URL", "postgres://u:hunter2@a:1,b:x/shop")];
+        let Err(said) = read_text("[observers]\nbackend = \"postgres\"", &several) else { panic!() };
+        assert!(said.contains("invalid value for option `port`") && !said.contains("hunter2"), "{said}");
         let database = [("DATABASE_URL", "postgres://u:hunter2@db/shop?sslrootcert=ca.pem")];
         let Err(said) = read_text("[observers]\nbackend = \"postgres\"", &database) else { panic!() };
         assert!(said.contains("$DATABASE_URL for [observers] has `sslrootcert`"), "{said}");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::{PostgresConnection, SourceKind, Start, TableName, address};
+use super::{PostgresConnection, SourceKind, Start, TableName, TlsSettings, address};
 use crate::settings::kinds::Setting;
+use crate::settings::postgres_url::{configs, with_one_host};
 use crate::settings::section::{Reported, Section};
 
 /// The default of `table`.
@@ -70,7 +71,7 @@ fn connection(section: &Section<'_>) -> Result<PostgresConnection, Reported> {
     let tls = address::tls(section);
     let connection = PostgresConnection { url: url?.0, password: password?, tls: tls? };
     let is_open = connection.url.query_pairs().any(|(key, value)| key == "sslmode" && value == "disable");
-    if is_open && connection.tls != super::TlsSettings::default() {
+    if is_open && connection.tls != TlsSettings::default() {
         let offset = section.get("tls").map_or(section.offset, |value| value.span().start);
         return Err(section.refuse("tls", offset, "stands beside sslmode=disable", "write sslmode=require in `url`"));
     }
@@ -149,16 +150,17 @@ const PARAMETERS: &[&str] = &[
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 impl Setting for PostgresUrl {
-    const EXPECTED: &'static str = "write \"postgres://user@host:5432/database\", or \"postgres:///database?host=/run/postgresql\" \
+    const EXPECTED: &'static str = "write \"postgres://user@host:5432/database\", with a comma between several hosts, or \"postgres:///database?host=/run/postgresql\" \
          for a socket; the password is a key of its own";
     const PRIVATE: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
         let names_host = |url: &Url| url.query_pairs().any(|(key, value)| key == "host" && !value.is_empty());
         let is_hostless = |url: &Url| url.host_str().is_none_or(str::is_empty) && names_host(url);
-        let with_host = match Url::parse(text) {
+        let text = with_one_host(text);
+        let with_host = match Url::parse(&text) {
             Ok(url) if is_hostless(&url) => text.replacen(":///", "://localhost/", 1),
-            _ => text.to_owned(),
+            _ => text.into_owned(),
         };
         let url = address::read(&with_host, &["postgres", "postgresql"], true)?;
         for (key, value) in url.query_pairs() {
@@ -175,6 +177,8 @@ impl Setting for PostgresUrl {
                 _ => {}
             }
         }
+        // Whatever is refused when it is connected to, is refused here.
+        configs(&url, &TlsSettings::default())?;
         Ok(Self(url))
     }
 
@@ -198,6 +202,12 @@ mod tests {
         same("postgres://app@db.example.com:5433/shop?sslmode=verify-full");
         same("postgresql://localhost/shop?connect_timeout=10&options=-csearch_path%3Dcore");
         check("postgres:///shop?host=/run/postgresql", Ok("postgres://localhost/shop?host=/run/postgresql"));
+        let several = "postgres://app@a/shop?host=a,b&port=1,2&target_session_attrs=read-write";
+        check("postgres://app@a:1,b:2/shop?target_session_attrs=read-write", Ok(several));
+        check("postgres://app@a:1,b:x/shop", Err("invalid value for option `port`"));
+        check("postgres://app@a,b/shop?port=1,2,3", Err("names 2 servers and 3 ports"));
+        check("postgres://app@a/shop?keepalives=maybe", Err("can't be used"));
+        check("postgres://app@a,b/shop?target_session_attrs=standby", Err("none of any, read-write, primary"));
         check("postgres:///shop", Err("without a host"));
         check("mysql://localhost/shop", Err("not a URL of scheme"));
         check("postgres://app:secret@localhost/shop", Err("credentials"));
