@@ -1,12 +1,14 @@
 //! The one cryptography provider of every TLS connection, and the TLS of connections to buses.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
-use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::settings::TlsSettings;
@@ -72,6 +74,63 @@ pub fn client_config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
         }
         _ => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// The TLS library's own error, where it is behind `error`.
+pub(crate) fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // The system's error passes over what it holds when it is asked for its source.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+/// What to change where a handshake with a bus's server failed, as a clause. Never to do without verification.
+pub(crate) fn advice(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidCertificate(error) => certificate_advice(error),
+        rustls::Error::AlertReceived(AlertDescription::CertificateExpired | AlertDescription::CertificateRevoked) => {
+            Some("the server refuses the certificate of `tls.cert`, which has expired or was revoked: renew it")
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::HandshakeFailure,
+        ) => Some("set `tls.cert` and `tls.key` to a certificate that the server takes"),
+        _ => None,
+    }
+}
+
+fn certificate_advice(error: &CertificateError) -> Option<&'static str> {
+    Some(match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate has expired: renew it there and have the server load it; if it is valid, this \
+             machine's clock is wrong"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet: check this machine's clock, and when the certificate begins"
+        }
+        CertificateError::Revoked => "the server's certificate was revoked: install another one there",
+        CertificateError::UnknownIssuer => "set `tls.ca` to the authority that the server's certificate comes from",
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "`url` has to name the server as its certificate does"
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the server's certificate is not made for servers: issue one with the extended key usage serverAuth"
+        }
+        error if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the server shows an authority's own certificate: issue it one that is no authority's (CA:FALSE), and name \
+             the authority as `tls.ca`"
+        }
+        _ => return None,
+    })
 }
 
 /// The certificates of a PEM file; at least one.

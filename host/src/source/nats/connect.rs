@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerError};
-use rustls::{AlertDescription, CertificateError};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use url::Url;
@@ -153,19 +152,7 @@ fn tls_error(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
 
 fn tls_advice(error: &rustls::Error) -> Option<&'static str> {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            Some("set `tls.ca` to the authority that the server's certificate comes from")
-        }
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => Some("`url` has to name the server as its certificate does"),
-        rustls::Error::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnknownCA
-            | AlertDescription::HandshakeFailure,
-        ) => Some("set `tls.cert` and `tls.key` to a certificate that the server takes"),
         rustls::Error::InvalidMessage(_) => Some("the server seems to speak no TLS; then `url` is to be nats://…"),
-        _ => None,
+        error => crate::tls::advice(error),
     }
 }

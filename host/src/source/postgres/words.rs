@@ -19,12 +19,13 @@ pub(super) fn connect_error(error: &Error) -> String {
         return server_said(said);
     }
     let text = chain(error);
+    if let Some(advice) = crate::tls::cause(error).and_then(crate::tls::advice) {
+        return format!("{text}; {advice}");
+    }
     let hint = if text.contains("password missing") {
         "; the server asks for a password: set `password`"
     } else if text.contains("server does not support TLS") {
         "; turn on `ssl` at the server, or write sslmode=disable in `url`"
-    } else if text.contains("certificate") {
-        "; name its authority as `tls.ca`, and the server as its certificate does in `url`, or write sslmode=disable there"
     } else {
         ""
     };
@@ -44,14 +45,14 @@ fn chain(error: &Error) -> String {
 
 fn server_said(said: &DbError) -> String {
     let mut text = format!("the server says: {} (SQLSTATE {})", said.message(), said.code().code());
-    for more in [said.detail(), said.hint(), hint(said.code())].into_iter().flatten() {
+    for more in [said.detail(), said.hint(), hint(said.code(), said.message())].into_iter().flatten() {
         text = format!("{text}; {more}");
     }
     text
 }
 
 /// What to change.
-fn hint(code: &SqlState) -> Option<&'static str> {
+fn hint(code: &SqlState, words: &str) -> Option<&'static str> {
     Some(match *code {
         SqlState::INVALID_PASSWORD => "set the role's `password`, and the role in `url`",
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
@@ -61,7 +62,17 @@ fn hint(code: &SqlState) -> Option<&'static str> {
         SqlState::TOO_MANY_CONNECTIONS => "raise max_connections at the server, or let others go",
         SqlState::CANNOT_CONNECT_NOW => "it is starting, stopping or recovering, and is tried again",
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => "it is stopping, or its operator ended the connection",
+        // PgBouncer's words come with this code and no other.
+        SqlState::PROTOCOL_VIOLATION if words.contains("statement pooling") => {
+            "pool by transaction or by session: write pool_mode = transaction at the pooler"
+        }
+        SqlState::PROTOCOL_VIOLATION if words.contains("parameter") => {
+            "it is a pooler's: leave `options` out of `url`, or have the pooler pass it (PgBouncer: ignore_startup_parameters)"
+        }
         SqlState::PROTOCOL_VIOLATION => "is it a pooler? connect to the server itself, or pool by session",
+        SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => {
+            "a pooler in between gives each transaction another session; connect to the server itself, or pool by session"
+        }
         SqlState::READ_ONLY_SQL_TRANSACTION => "a standby can't LISTEN: name the primary in `url`",
         SqlState::QUERY_CANCELED => "it took too long, or its operator cancelled it",
         SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME => "set `table`, and the database in `url`",
