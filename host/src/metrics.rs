@@ -51,6 +51,7 @@ pub struct Metrics {
     events_lost: IntCounterVec,
     source_connected: IntGaugeVec,
     source_paused: IntGaugeVec,
+    source_interruptions: IntCounterVec,
     source_reconnects: IntCounterVec,
     runs: IntCounterVec,
     runs_waiting: IntGaugeVec,
@@ -90,6 +91,8 @@ pub struct SourceMetrics {
     pub connected: IntGauge,
     /// `wirehook_source_paused{source}`: 1 while an operator has it paused.
     pub paused: IntGauge,
+    /// `wirehook_source_interruptions_total{source}`: times that the connection to a bus that keeps nothing was lost.
+    pub interruptions: IntCounter,
     /// `wirehook_source_reconnects_total{source}`
     pub reconnects: IntCounter,
 }
@@ -175,6 +178,12 @@ impl Metrics {
                 &registry,
                 "source_paused",
                 "1 while an operator has the source paused.",
+                &["source"],
+            )?,
+            source_interruptions: counters(
+                &registry,
+                "source_interruptions_total",
+                "Times a bus that keeps nothing was lost, and its events.",
                 &["source"],
             )?,
             source_reconnects: counters(
@@ -264,6 +273,7 @@ impl Metrics {
             lost: self.events_lost.with_label_values(&[name]),
             connected: self.source_connected.with_label_values(&[name]),
             paused: self.source_paused.with_label_values(&[name]),
+            interruptions: self.source_interruptions.with_label_values(&[name]),
             reconnects: self.source_reconnects.with_label_values(&[name]),
         }
     }
@@ -464,6 +474,7 @@ mod tests {
         check(r#"wirehook_events_lost_total{source="bus"} 0"#);
         check(r#"wirehook_source_connected{source="bus"} 1"#);
         check(r#"wirehook_source_paused{source="bus"} 0"#);
+        check(r#"wirehook_source_interruptions_total{source="bus"} 0"#);
         check(r#"wirehook_source_reconnects_total{source="bus"} 0"#);
         check(r#"wirehook_runs_total{outcome="produced",plugin="orders"} 1"#);
         check(r#"wirehook_runs_waiting{plugin="orders",state="parked"} 4"#);

@@ -53,6 +53,11 @@ impl FreezeProxy {
         connections.frozen.len()
     }
 
+    /// The same for the connection that was opened as this one, counted from 1.
+    pub fn freeze_one(&self, number: usize) {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).frozen.insert(number);
+    }
+
     /// Frozen connections forward again; what they swallowed is gone.
     pub fn thaw(&self) {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).frozen.clear();

@@ -61,6 +61,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The port, also while it is down.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it keeps its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()

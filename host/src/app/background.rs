@@ -289,6 +289,7 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
         counts.connected.set(i64::from(status.connected));
         counts.paused.set(i64::from(status.paused));
         counts.lost.inc_by(status.messages_lost.saturating_sub(counts.lost.get()));
+        counts.interruptions.inc_by(status.interruptions.saturating_sub(counts.interruptions.get()));
         counts.reconnects.inc_by(status.reconnects.saturating_sub(counts.reconnects.get()));
         tokio::select! {
             () = drain.begun() => return,

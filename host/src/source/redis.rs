@@ -88,20 +88,19 @@ impl Receiver {
     async fn run(mut self) -> Result<(), SourceError> {
         let mut closed = false;
         while !self.drain.is_draining() {
-            let end = self.session().await;
-            self.state.disconnected();
-            match end {
+            match self.session().await {
                 SessionEnd::Drained => break,
                 SessionEnd::InboxClosed => {
                     closed = true;
                     break;
                 }
                 SessionEnd::Failed(failure) => {
-                    self.state.failed(&failure.advised(RULES));
+                    self.state.cut_off(&failure.advised(&connect::rules(RULES, &self.source.connection)));
                     self.backoff.wait(&self.drain).await;
                 }
             }
         }
+        self.state.disconnected();
         closed |= matches!(self.batches.finish().await, Err(AcceptError::Closed));
         if closed && !self.drain.is_draining() {
             return Err(SourceError::InboxClosed { name: self.source.name });

@@ -31,6 +31,7 @@ use self::held::{Held, HeldBatch};
 use self::pace::Pace;
 use self::standing::Standing;
 use super::batches::{Batches, Ended};
+use super::redis::connect::rules;
 use super::redis::failure::Failure;
 use super::{
     Accept, AcceptError, BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX, Backoff, Source, SourceError,
@@ -159,7 +160,7 @@ impl Consumer {
                 }
                 SessionEnd::Failed(failure) => {
                     self.link_lost |= matches!(failure, Failure::Connection(_));
-                    self.state.failed(&failure.advised(RULES));
+                    self.state.failed(&failure.advised(&rules(RULES, &self.source.connection)));
                     self.backoff.wait(&self.drain).await;
                 }
             }

@@ -27,6 +27,9 @@ pub struct SourceStatus {
     pub last_error: Option<Arc<str>>,
     /// How often it connected again.
     pub reconnects: u64,
+    /// How often its connection was lost where the bus keeps nothing: what is published until it is connected again is lost,
+    /// and nobody can count it.
+    pub interruptions: u64,
     /// Messages that the bus handed over and that were lost, where the bus can't hand them over again. A lower bound.
     pub messages_lost: u64,
     /// Where it listens, for those that listen.
@@ -95,6 +98,23 @@ impl SourceState {
 
     pub(super) fn disconnected(&self) {
         self.status.send_if_modified(|status| std::mem::replace(&mut status.connected, false));
+    }
+
+    /// The connection to a bus that keeps nothing is lost, or could not be made.
+    pub(super) fn cut_off(&self, error: &dyn fmt::Display) {
+        let was_connected = self.status.send_if_modified(|status| {
+            let was_connected = std::mem::replace(&mut status.connected, false);
+            status.interruptions += u64::from(was_connected);
+            was_connected
+        });
+        self.failed(error);
+        if was_connected {
+            tracing::error!(
+                source = %self.name, kind = self.kind, error = %error,
+                "the connection was lost: what was published since the server was heard last is lost, and what is published \
+                 until it is connected again, since the bus keeps nothing"
+            );
+        }
     }
 
     /// It has stopped because an operator wanted it to, or begins again.
@@ -184,6 +204,10 @@ mod tests {
         state.failed(&"the disk is full");
         state.recovered();
         assert_eq!(state.status().last_error, None);
+        state.cut_off(&"gone");
+        state.cut_off(&"still gone");
+        assert_eq!((state.status().interruptions, state.is_ready()), (1, false), "it can be lost once");
+        state.connected();
         state.lost(0, &"nothing");
         state.lost(3, &"the inbox is closed");
         assert_eq!(state.status().messages_lost, 3);

@@ -194,6 +194,50 @@ async fn refusals_are_told_and_joined_once_mended() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With the rights that the README names, and no more.
+#[tokio::test]
+async fn documented_rights_are_enough_and_leave_no_entry_in_the_log_of_refusals() -> anyhow::Result<()> {
+    let server = RedisServer::start().await?;
+    told(
+        &server,
+        "ACL SETUSER wire on >right -@all +subscribe +psubscribe +unsubscribe +punsubscribe +ping resetchannels &e.a",
+    )
+    .await?;
+    let stream = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xgroup +xlen ~events";
+    told(&server, &format!("ACL SETUSER reader on >right -@all {stream}")).await?;
+    for database in ["", "/3"] {
+        let inbox = FakeInbox::new(Mode::Accept);
+        let at = |user: &str| {
+            let mut connection = connection_as(&server, Some(user), "right");
+            connection.url = format!("{}{database}", server.url()).parse().unwrap();
+            connection
+        };
+        let of_stream = crate::redis_stream::stream_source(at("reader"), &["events"], wirehook::settings::Start::All);
+        let sources = [Running::start(redis_source(at("wire"), &["e.a"]), &inbox), Running::start(of_stream, &inbox)];
+        if !database.is_empty() {
+            for source in &sources {
+                let named = |error: &str| error.contains("NOPERM") && error.contains("`ACL SETUSER … +select ");
+                source.until("+select", |status| status.last_error.as_deref().is_some_and(named)).await;
+            }
+            told(&server, "ACL SETUSER wire +select").await?;
+            told(&server, "ACL SETUSER reader +select").await?;
+            told(&server, "ACL LOG RESET").await?;
+        }
+        for source in &sources {
+            source.connected().await;
+        }
+        let named = format!("{:?}", told(&server, "CLIENT LIST").await?);
+        assert_eq!(named.matches("name=wirehook-bus").count(), 3, "{named}");
+        server.publish("e.a", ["1"]).await?;
+        inbox.until("the message", |seen| seen.accepted.len() == 1).await;
+        for source in sources {
+            source.drained().await?;
+        }
+        assert_eq!(told(&server, "ACL LOG").await?, redis::Value::Array(Vec::new()), "{database:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_server_that_asks_for_a_password_says_so() -> anyhow::Result<()> {
     let server = RedisServer::start_with(&["--requirepass", "right"]).await?;

@@ -1,14 +1,18 @@
 //! One connection to a Redis server: TCP with keepalive, TLS where the URL says so, authenticated.
 
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value, ValueCodec, cmd};
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value, ValueCodec, cmd};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::codec::{Decoder, Framed};
@@ -18,6 +22,8 @@ use super::failure::Failure;
 use crate::settings::RedisConnection;
 use crate::tls::client_config;
 
+/// How long the server may send nothing while it owes an answer, beyond what it was asked to wait.
+pub(in crate::source) const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The port of a URL that names none.
 const PORT: u16 = 6379;
 /// How long connecting may take, TLS and authentication included.
@@ -49,20 +55,102 @@ pub(in crate::source) async fn connect(source: &str, connection: &RedisConnectio
     }
 }
 
+/// What an ACL has to allow for `rules` over this connection.
+pub(in crate::source) fn rules(rules: &str, connection: &RedisConnection) -> String {
+    match database(connection) {
+        Some(_) => format!("+select {rules}"),
+        None => rules.to_owned(),
+    }
+}
+
+/// The database that the URL names.
+fn database(connection: &RedisConnection) -> Option<&str> {
+    Some(connection.url.path().trim_start_matches('/')).filter(|database| !database.is_empty())
+}
+
 /// As [`connect`], for requests from several tasks at once, each answered within `response_deadline`.
 pub(in crate::source) async fn multiplexed(
     source: &str,
     connection: &RedisConnection,
     response_deadline: Duration,
 ) -> Result<MultiplexedConnection, Failure> {
-    let stream = connect(source, connection).await?.into_inner();
+    Ok(counted(source, connection, response_deadline).await?.0)
+}
+
+/// As [`multiplexed`], with a count of the bytes that have come.
+pub(in crate::source) async fn counted(
+    source: &str,
+    connection: &RedisConnection,
+    response_deadline: Duration,
+) -> Result<(MultiplexedConnection, Received), Failure> {
+    let received = Received::default();
+    let stream = Counted { stream: connect(source, connection).await?.into_inner(), received: received.clone() };
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_deadline));
     // There is nothing left to set up, so nothing is sent.
     let info = RedisConnectionInfo::default().set_skip_set_lib_name();
     let (multiplexed, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
     // Ends with its last handle.
     tokio::spawn(driver);
-    Ok(multiplexed)
+    Ok((multiplexed, received))
+}
+
+/// Bytes that have come over a connection.
+#[derive(Clone, Debug, Default)]
+pub(in crate::source) struct Received(Arc<AtomicU64>);
+
+impl Received {
+    /// Waits for an answer of any size for as long as some of it comes, and gives up after `silence` without a byte: the
+    /// server is gone then, whatever a proxy in between makes of that.
+    pub(in crate::source) async fn patiently<T>(
+        &self,
+        silence: Duration,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Failure> {
+        let mut answer = pin!(answer);
+        let mut before = self.0.load(Ordering::Relaxed);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(silence, &mut answer).await {
+                return Ok(answer?);
+            }
+            let now = self.0.load(Ordering::Relaxed);
+            if now == before {
+                return Err(Failure::Connection(format!("the server sent nothing for {silence:?}")));
+            }
+            before = now;
+        }
+    }
+}
+
+struct Counted {
+    stream: Box<dyn Io>,
+    received: Received,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.received.0.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// Sends one command and returns its reply; for connections that nothing else goes over meanwhile.
@@ -84,12 +172,13 @@ async fn greeted(source: &str, connection: &RedisConnection) -> Result<Wire, Fai
         }
         ask(&mut wire, auth.arg(password.expose())).await?;
     }
-    let database = connection.url.path().trim_start_matches('/');
-    if !database.is_empty() {
+    if let Some(database) = database(connection) {
         ask(&mut wire, cmd("SELECT").arg(database)).await?;
     }
-    // It only helps operators, who see it in `CLIENT LIST`.
-    match ask(&mut wire, cmd("CLIENT").arg("SETNAME").arg(format!("wirehook-{source}"))).await {
+    // It only helps operators, who see it in `CLIENT LIST`. `HELLO` is no command that an ACL forbids, unlike `CLIENT
+    // SETNAME`, which would put an entry into `ACL LOG` at every connection.
+    let name = format!("wirehook-{source}");
+    match ask(&mut wire, cmd("HELLO").arg(2).arg("SETNAME").arg(name)).await {
         // A server that wants a password says so at the first command.
         Err(refused @ Failure::Refused(_)) if refused.code() == Some("NOAUTH") => Err(refused),
         Ok(_) | Err(Failure::Refused(_)) => Ok(wire),
@@ -110,7 +199,11 @@ async fn stream(connection: &RedisConnection) -> Result<Box<dyn Io>, Failure> {
     let config = client_config(&connection.tls).map_err(|error| Failure::Connection(error.to_string()))?;
     let name = ServerName::try_from(host).map_err(|error| Failure::Connection(error.to_string()))?;
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-    let refused = |error| Failure::Connection(format!("TLS: {error}; `tls` says whom to trust and what to show"));
+    let refused = |error: io::Error| {
+        let advice = crate::tls::cause(&error).and_then(crate::tls::advice);
+        let advice = advice.unwrap_or("`tls` says whom to trust and what to show");
+        Failure::Connection(format!("TLS: {error}; {advice}"))
+    };
     Ok(Box::new(tls.map_err(refused)?))
 }
 

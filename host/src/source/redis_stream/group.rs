@@ -12,7 +12,7 @@ use super::RedisStreamSource;
 use super::entry::{self, Claimed, Entry, EntryId};
 use super::held::Place;
 use crate::source::BATCH_MESSAGES_MAX;
-use crate::source::redis::connect::multiplexed;
+use crate::source::redis::connect::{Received, SILENCE_MAX, counted, multiplexed};
 use crate::source::redis::failure::Failure;
 
 /// What is pending for so long with a consumer that says nothing of it is taken over by another.
@@ -32,6 +32,7 @@ const HAND_BACK_PAGES_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct Group {
     reader: MultiplexedConnection,
+    received: Received,
     pub(super) commands: Commands,
 }
 
@@ -58,10 +59,8 @@ impl Group {
         keys: &Arc<[Arc<str>]>,
         consumer: &str,
     ) -> Result<Self, Failure> {
-        Ok(Self {
-            reader: multiplexed(&source.name, &source.connection, BLOCK + READ_DEADLINE).await?,
-            commands: Commands::connect(source, keys, consumer).await?,
-        })
+        let (reader, received) = counted(&source.name, &source.connection, BLOCK + READ_DEADLINE).await?;
+        Ok(Self { reader, received, commands: Commands::connect(source, keys, consumer).await? })
     }
 
     /// Entries that no consumer has had, up to `count` of each stream; none where none came in [`BLOCK`].
@@ -70,14 +69,16 @@ impl Group {
         let keys = &self.commands.keys;
         let names: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
         command.arg("BLOCK").arg(millis(BLOCK)).arg("STREAMS").arg(names).arg(vec![">"; keys.len()]);
-        entries(command.query_async(&mut self.reader).await?, keys)
+        let reply = self.received.patiently(BLOCK + SILENCE_MAX, command.query_async(&mut self.reader)).await?;
+        entries(reply, keys)
     }
 
     /// Entries that this consumer has had and not acknowledged, behind `after`.
     pub(super) async fn read_own(mut self, stream: usize, after: EntryId, count: usize) -> Result<Vec<Entry>, Failure> {
         let mut command = self.commands.read(count);
         command.arg("STREAMS").arg(&*self.commands.keys[stream]).arg(after.to_string());
-        entries(command.query_async(&mut self.reader).await?, &self.commands.keys)
+        let reply = self.received.patiently(SILENCE_MAX, command.query_async(&mut self.reader)).await?;
+        entries(reply, &self.commands.keys)
     }
 }
 
