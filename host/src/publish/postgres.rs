@@ -4,16 +4,19 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, try_join_all};
 use serde_json::{Map, Value, json};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::{Publish, PublishError, Routed, Taken};
 use crate::event::decode::{self, Format};
 use crate::event::{Event, Message};
 use crate::settings::{PostgresConnection, TableName};
 use crate::source::postgres::connection::{Overflow, Session, quoted};
+use crate::source::postgres::transaction::Parameter;
 use crate::source::postgres::words::explain;
 
 /// How the server's operator sees it.
 const APPLICATION: &str = "wirehook-publish";
+const NOTIFY: &str = "SELECT pg_catalog.pg_notify($1, $2)";
 
 /// `NOTIFY`: whoever listens is notified once the statement has ended.
 pub(super) struct NotifyPublisher {
@@ -37,13 +40,12 @@ impl NotifyPublisher {
 impl Publish for NotifyPublisher {
     fn publish<'a>(&'a mut self, batch: &'a [Routed]) -> BoxFuture<'a, Result<Taken, PublishError>> {
         Box::pin(async move {
-            let notify = self.session.client.prepare("SELECT pg_catalog.pg_notify($1, $2)").await;
-            let notify = notify.map_err(|error| refused(&self.bus, batch.first(), &error, ""))?;
             // Each is a transaction of its own: within one, the server would drop what is there twice.
-            let (this, notify) = (&*self, &notify);
+            let this = &*self;
             let sent = batch.iter().map(|routed| async move {
                 let payload = String::from_utf8_lossy(&routed.event.payload);
-                let notified = this.session.client.execute(notify, &[&&*routed.destination, &&*payload]).await;
+                let parameters: [Parameter<'_>; 2] = [(&&*routed.destination, Type::TEXT), (&&*payload, Type::TEXT)];
+                let notified = this.session.client.execute_typed(NOTIFY, &parameters).await;
                 notified.map_err(|error| refused(&this.bus, Some(routed), &error, ""))
             });
             try_join_all(sent).await?;
@@ -58,11 +60,7 @@ impl OutboxPublisher {
         connection: &PostgresConnection,
         table: TableName,
     ) -> Result<Self, PublishError> {
-        let session = session(&bus, connection).await?;
-        // Sources only read, and say so to the server.
-        let told = session.client.batch_execute("SET default_transaction_read_only = off").await;
-        told.map_err(|error| refused(&bus, None, &error, ""))?;
-        Ok(Self { bus, session, table })
+        Ok(Self { session: session(&bus, connection).await?, bus, table })
     }
 
     async fn write(&self, routed: &Routed) -> Result<(), PublishError> {
@@ -73,7 +71,8 @@ impl OutboxPublisher {
             help: String::new(),
         })?;
         let insert = insert(&self.table, &row);
-        let written = self.session.client.execute(&insert, &[&Value::Object(row).to_string()]).await;
+        let row = Value::Object(row).to_string();
+        let written = self.session.client.execute_typed(&insert, &[(&row, Type::TEXT)]).await;
         written.map(drop).map_err(|error| self.not_written(Some(routed), &error))
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 mod lookup;
 mod payload;
 pub(crate) mod row;
+pub(crate) mod transaction;
 pub(crate) mod words;
 
 use std::collections::{HashMap, VecDeque};

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
@@ -29,10 +29,10 @@ use crate::settings::{PostgresConnection, TlsSettings};
 /// How long it may take until the server has let the client in.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the server may work on one statement.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an answer may take, the network included: longer than [`STATEMENT_TIMEOUT`], so that the server's own words
-/// come first.
-pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
+/// come first, and short enough that a connection which a proxy keeps open is given up within 30 s.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 /// Notifications that wait to be taken, of at most 8,000 bytes each.
 pub(crate) const NOTIFICATIONS_MAX: usize = 1024;
 
@@ -42,12 +42,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// The same for a peer that leaves bytes unacknowledged.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(45);
-
-/// What every session is told. A session only reads; what it reads has the same text whoever the user is and whatever
-/// the database's own settings are.
-const SESSION: &str = "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; \
-    SET intervalstyle = 'iso_8601'; SET bytea_output = 'hex'; SET extra_float_digits = 1; \
-    SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'";
 
 /// What happens to notifications when [`NOTIFICATIONS_MAX`] of them wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,12 +86,9 @@ impl Session {
             }
         };
         let connected = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;
-        let session = connected
+        connected
             .unwrap_or_else(|_| Err(format!("the server did not answer within {CONNECT_DEADLINE:?}")))
-            .map_err(|error| format!("can't connect to {}: {error}", connection.url))?;
-        let timeout = STATEMENT_TIMEOUT.as_millis();
-        answer(session.client.batch_execute(&format!("{SESSION}; SET statement_timeout = {timeout}"))).await?;
-        Ok(session)
+            .map_err(|error| format!("can't connect to {}: {error}", connection.url))
     }
 
     /// Why the connection is gone, once it is. To be awaited to its end once.
@@ -116,15 +107,31 @@ impl Session {
     }
 }
 
+/// The first value of what a simple query said.
+pub(super) fn first(said: &[SimpleQueryMessage]) -> Option<&str> {
+    said.iter().find_map(|said| match said {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    })
+}
+
 /// Waits for an answer, for [`ANSWER_DEADLINE`] at most.
 ///
 /// # Errors
 ///
 /// In words, with the server's own, and what to change.
 pub(crate) async fn answer<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, String> {
-    match tokio::time::timeout(ANSWER_DEADLINE, statement).await {
+    answer_within(ANSWER_DEADLINE, statement).await
+}
+
+/// As [`answer`], with a deadline of its own.
+pub(crate) async fn answer_within<T>(
+    deadline: Duration,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(deadline, statement).await {
         Ok(answer) => answer.map_err(|error| explain(&error)),
-        Err(_) => Err(format!("the server did not answer within {ANSWER_DEADLINE:?}")),
+        Err(_) => Err(format!("the server did not answer within {deadline:?}")),
     }
 }
 

@@ -4,16 +4,15 @@
 //! and those that are null are left out, so that a column which a release adds later changes no older row. Bookkeeping
 //! such as `nats_published_at` is never read.
 
-use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Statement};
 
-use super::connection::{answer, quoted};
+use super::connection::{STATEMENT_TIMEOUT, answer, quoted};
+use super::transaction::{Parameter, each, rows};
 use crate::settings::TableName;
 use crate::source::BATCH_MESSAGES_MAX;
 
@@ -62,7 +61,7 @@ pub(crate) struct RowReader {
     columns: Vec<String>,
     from: String,
     json: String,
-    by_key: Statement,
+    by_key: String,
     /// For how many rows the next read asks: fewer where they were too large to be taken at once, so that the server does
     /// not send what is thrown away.
     rows_asked: AtomicUsize,
@@ -94,7 +93,8 @@ impl RowReader {
     /// There is no such table, it is none of FraiseQL's, or the role may not read it, with what to GRANT; or the session
     /// failed.
     pub(crate) async fn find(client: &Client, table: &TableName, event_bytes_max: usize) -> Result<Self, RowError> {
-        let rows = answer(client.query(CATALOGUE, &[&table.table, &table.schema])).await.map_err(RowError::Session)?;
+        let named = [(&table.table as _, Type::TEXT), (&table.schema as _, Type::TEXT)];
+        let rows = rows(client, CATALOGUE, &named).await.map_err(RowError::Session)?;
         let Some(first) = rows.first() else {
             return Err(RowError::Table(format!(
                 "there is no table `{table}`; set `table`, in upper and lower case as it was made, and the database in `url`"
@@ -126,7 +126,6 @@ impl RowReader {
             "SELECT r.json FROM unnest($1::bigint[]) WITH ORDINALITY AS k(key, place) LEFT JOIN LATERAL (\
              SELECT {json} AS json FROM {from} AS o WHERE o.{KEY_COLUMN} = k.key OFFSET 0) AS r ON true ORDER BY k.place"
         );
-        let by_key = answer(client.prepare(&by_key)).await.map_err(RowError::Session)?;
         let columns = columns.into_iter().map(|column| column.name).collect();
         Ok(Self {
             table: table.to_string(),
@@ -174,19 +173,15 @@ impl RowReader {
     pub(crate) async fn read(&self, client: &Client, keys: &[i64]) -> Result<Vec<Option<Bytes>>, RowError> {
         let asked = self.rows_asked.load(Relaxed).min(keys.len());
         let keys = &keys[..asked];
-        let read = answer(async {
-            let mut rows = pin!(client.query_raw(&self.by_key, [&keys]).await?);
-            let (mut read, mut bytes) = (Vec::with_capacity(keys.len()), 0);
-            while bytes < READ_BYTES_MAX
-                && let Some(row) = rows.try_next().await?
-            {
-                let json: Option<&str> = row.try_get(0)?;
-                bytes += json.map_or(0, str::len);
-                read.push(json.map(|json| Bytes::copy_from_slice(json.as_bytes())));
-            }
-            Ok(read)
+        let (mut read, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+        let parameters: [Parameter<'_>; 1] = [(&keys, Type::INT8_ARRAY)];
+        let took = each(client, STATEMENT_TIMEOUT, &self.by_key, &parameters, None, |row| {
+            let json: Option<&str> = row.try_get(0)?;
+            bytes += json.map_or(0, str::len);
+            read.push(json.map(|json| Bytes::copy_from_slice(json.as_bytes())));
+            Ok(bytes < READ_BYTES_MAX)
         });
-        let read: Vec<Option<Bytes>> = read.await.map_err(RowError::Session)?;
+        answer(took).await.map_err(RowError::Session)?;
         match read.len() {
             len if len < asked => self.rows_asked.store(len.max(1), Relaxed),
             _ => self.rows_asked.store((self.rows_asked.load(Relaxed) * 2).min(BATCH_MESSAGES_MAX), Relaxed),

@@ -1,16 +1,21 @@
 //! Where a source begins that has never read the table.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::frontier::{Frontier, GAPS_MAX, Range};
 use super::rows::Rows;
 use crate::settings::Start;
-use crate::source::postgres::connection::answer;
 use crate::source::postgres::row::{KEY_COLUMN, RowReader};
+use crate::source::postgres::transaction::{Parameter, rows_within};
 
 /// How many keys below the first are searched for rows that are about to be committed. A transaction that has been open
 /// while more than that were drawn, and that commits after the source began, is taken as from before.
 const KEYS_BEFORE_MAX: i64 = 1_000_000;
+/// How long the server may look for the place, which may mean a whole table. The source is not connected meanwhile.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Most rows that are counted for the log.
 const COUNTED_MAX: i64 = 1_000_000;
 
@@ -36,7 +41,9 @@ pub(super) async fn frontier(client: &Client, rows: &Rows, start: Start) -> Resu
          UNION ALL (SELECT before + 1, key - 1 FROM step WHERE key > before + 1 ORDER BY key DESC LIMIT $3::bigint)",
         table = reader.from()
     );
-    let found = answer(client.query(&sql, &[&time, &KEYS_BEFORE_MAX, &(GAPS_MAX as i64)])).await?;
+    let gaps_max = GAPS_MAX as i64;
+    let parameters: [Parameter<'_>; 3] = [(&time, Type::TEXT), (&KEYS_BEFORE_MAX, Type::INT8), (&gaps_max, Type::INT8)];
+    let found = rows_within(client, TIMEOUT, &sql, &parameters).await?;
     let mut high = i64::MIN;
     let mut gaps = Vec::new();
     for row in found {
@@ -54,7 +61,10 @@ pub(super) async fn skipped(client: &Client, rows: &Rows, high: i64) -> Result<S
         "SELECT count(*) FROM (SELECT FROM {} AS o WHERE o.{KEY_COLUMN} <= $1::bigint LIMIT $2::bigint) AS counted",
         rows.reader().from()
     );
-    let counted: i64 = answer(client.query_one(&sql, &[&high, &(COUNTED_MAX + 1)])).await?.get(0);
+    let counted_max = COUNTED_MAX + 1;
+    let parameters: [Parameter<'_>; 2] = [(&high, Type::INT8), (&counted_max, Type::INT8)];
+    let counted = rows_within(client, TIMEOUT, &sql, &parameters).await?;
+    let counted: i64 = counted.first().map_or(0, |row| row.get(0));
     Ok(if counted > COUNTED_MAX { format!("more than {COUNTED_MAX}") } else { counted.to_string() })
 }
 

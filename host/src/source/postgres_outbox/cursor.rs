@@ -62,8 +62,8 @@ pub(super) enum CursorError {
 }
 
 impl Cursor {
-    /// The table as it is now is met; what follows from that is done.
-    pub(super) fn meet(&mut self, now: TableIdentity) -> Met {
+    /// The table as it is now is met; what follows from that is done. `first_key` is the one that its sequence began with.
+    pub(super) fn meet(&mut self, now: TableIdentity, first_key: Option<i64>) -> Met {
         let before = std::mem::replace(&mut self.table, now);
         let drawn = before.drawn.zip(now.drawn);
         let behind = drawn.is_some_and(|(before, now)| now < before);
@@ -74,10 +74,13 @@ impl Cursor {
         let same_table = before.oid == now.oid;
         let files_replaced = files_replaced && now.file != 0;
         let restarted = before.server_start != now.server_start;
+        // Every key that another table's sequence will give is above those that were read.
+        let high = self.frontier.high();
+        let goes_on = now.drawn.is_some_and(|drawn| high <= drawn) || first_key.is_some_and(|first| high < first);
         let met = match (same_table, behind) {
             (true, _) if !files_replaced && restarted && lost => Met::SteppedBack,
             (true, false) if !files_replaced => Met::Same,
-            (false, false) if drawn.is_some() => Met::Restored,
+            (false, _) if goes_on => Met::Restored,
             _ => Met::BegunAnew,
         };
         match met {
@@ -208,7 +211,7 @@ mod tests {
 
     fn met(now: TableIdentity) -> (Met, u64, i64) {
         let mut cursor = cursor(identity(), Frontier::new(90, [(Range { first: 40, last: 50 }, false)]));
-        let met = cursor.meet(now);
+        let met = cursor.meet(now, Some(1));
         assert_eq!(cursor.table, now);
         (met, cursor.generation, cursor.frontier.high())
     }
@@ -237,11 +240,27 @@ mod tests {
     }
 
     #[test]
+    fn another_table_whose_keys_go_on_is_read_on() {
+        let check = |drawn, first_key, expected| {
+            let mut cursor = cursor(identity(), Frontier::new(90, [(Range { first: 40, last: 50 }, false)]));
+            assert_eq!(cursor.meet(TableIdentity { oid: 9, drawn, ..identity() }, first_key), expected);
+            let gaps = usize::from(expected == Met::Restored);
+            assert_eq!(cursor.frontier.gaps().len(), gaps);
+        };
+        check(Some(90), Some(1), Met::Restored);
+        check(Some(90), Some(91), Met::Restored);
+        check(Some(89), Some(1), Met::BegunAnew);
+        check(None, Some(91), Met::Restored);
+        check(None, Some(90), Met::BegunAnew);
+        check(None, None, Met::BegunAnew);
+    }
+
+    #[test]
     fn a_server_that_lost_its_last_instants_draws_keys_again() {
         let now = TableIdentity { server_start: 8, drawn: Some(45), ..identity() };
         let last_look = TableIdentity { drawn: Some(44), ..identity() };
         let mut cursor = cursor(last_look, Frontier::new(90, [(Range { first: 40, last: 50 }, false)]));
-        assert_eq!(cursor.meet(now), Met::SteppedBack);
+        assert_eq!(cursor.meet(now, Some(1)), Met::SteppedBack);
         assert_eq!((cursor.generation, cursor.frontier.high()), (4, 45));
         assert_eq!(cursor.frontier.gaps().collect::<Vec<_>>(), [(Range { first: 40, last: 45 }, false)]);
     }

@@ -18,6 +18,7 @@ use super::cursor::{Cursor, Met, TableIdentity};
 use super::frontier::Frontier;
 use super::rows::Content;
 use super::sitting::Sitting;
+use super::table::Condition;
 use super::{PostgresOutboxSource, begin};
 use crate::drain::Drain;
 use crate::event::Message;
@@ -132,7 +133,7 @@ impl Reader {
 
     /// Finds the table and the place in it.
     async fn sit_down(&mut self, client: &Client) -> Result<Sitting, String> {
-        let (mut sitting, identity) = Sitting::new(client, &self.source.table, self.source.event_bytes_max).await?;
+        let (mut sitting, condition) = Sitting::new(client, &self.source.table, self.source.event_bytes_max).await?;
         let source = &self.source.name;
         for warning in sitting.warnings() {
             tracing::warn!(source = %source, table = %self.source.table, "{warning}");
@@ -140,9 +141,9 @@ impl Reader {
         match &mut self.cursor {
             Some(cursor) if cursor.name == self.source.table.to_string() => {
                 cursor.frontier.forget_looks();
-                self.meet(&mut sitting, identity);
+                self.meet(&mut sitting, condition);
             }
-            _ => self.begin(&sitting, client, identity).await?,
+            _ => self.begin(&sitting, client, condition.identity).await?,
         }
         Ok(sitting)
     }
@@ -166,9 +167,9 @@ impl Reader {
     }
 
     /// Meets the table again.
-    fn meet(&mut self, sitting: &mut Sitting, table: TableIdentity) {
+    fn meet(&mut self, sitting: &mut Sitting, table: Condition) {
         let Some(cursor) = &mut self.cursor else { return };
-        let met = cursor.meet(table);
+        let met = cursor.meet(table.identity, table.first_key);
         if met == Met::Same {
             return;
         }
@@ -192,10 +193,10 @@ impl Reader {
 
     /// Looks at what may have changed, and at who may own the gaps seen so far.
     async fn look(&mut self, sitting: &mut Sitting, client: &Client) -> Result<(), String> {
-        let identity = sitting.identity(client).await?;
-        self.meet(sitting, identity);
+        let condition = sitting.condition(client).await?;
+        self.meet(sitting, condition);
         if let Some(cursor) = &mut self.cursor {
-            sitting.look(client, &mut cursor.frontier, identity.drawn).await?;
+            sitting.look(client, &mut cursor.frontier, condition.identity.drawn).await?;
         }
         Ok(())
     }

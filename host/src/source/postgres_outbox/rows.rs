@@ -1,29 +1,43 @@
 //! Rows by their keys, within bounds of count and bytes, whatever is in them.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
 
 use super::frontier::Range;
-use crate::source::postgres::connection::{ANSWER_DEADLINE, answer};
+use crate::source::postgres::connection::{ANSWER_DEADLINE, STATEMENT_TIMEOUT};
 use crate::source::postgres::row::{KEY_COLUMN, READ_BYTES_MAX, RowReader};
+use crate::source::postgres::transaction::{Parameter, each, rows};
 use crate::source::postgres::words::explain;
 
 /// Most rows looked at one by one where one of them can't be read: each may take [`ANSWER_DEADLINE`].
 const ROWS_ALONE_MAX: usize = 4;
 
-/// Reads rows of one table in one session.
+/// Reads rows of one table.
 pub(super) struct Rows {
     reader: RowReader,
     /// One range, ascending.
-    ordered: Statement,
+    ordered: String,
     /// Several ranges, in any order.
-    scattered: Statement,
+    scattered: String,
+    /// What a server says for [`Self::check`] that reads the table that was found.
+    found: String,
+}
+
+/// Why rows were not read.
+enum ReadError {
+    Server(Error),
+    /// In words: what was read is of another table, or not of the primary.
+    Elsewhere(String),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
 }
 
 /// Some rows.
@@ -69,10 +83,17 @@ impl Chunk {
 }
 
 impl Rows {
-    pub(super) async fn new(client: &Client, reader: RowReader) -> Result<Self, String> {
-        let ordered = answer(client.prepare(&ordered(&reader, reader.json()))).await?;
-        let scattered = answer(client.prepare(&scattered(&reader, reader.json()))).await?;
-        Ok(Self { reader, ordered, scattered })
+    /// `oid` is the table's.
+    pub(super) fn new(reader: RowReader, oid: u32) -> Self {
+        let (ordered, scattered) = (ordered(&reader, reader.json()), scattered(&reader, reader.json()));
+        Self { reader, ordered, scattered, found: format!("{oid} false") }
+    }
+
+    /// Which table has the name, and whether this is a standby: asked while the read holds the table locked, so that nobody
+    /// takes its name away in between. A pooler may lead each transaction to another server.
+    fn check(&self) -> String {
+        let from = self.reader.from().replace('\'', "''");
+        format!("SELECT coalesce(to_regclass('{from}')::oid, 0) || ' ' || pg_is_in_recovery()")
     }
 
     pub(super) fn reader(&self) -> &RowReader {
@@ -84,47 +105,50 @@ impl Rows {
     pub(super) async fn read(&self, client: &Client, ranges: &[Range], rows_max: usize) -> Result<Chunk, String> {
         match tokio::time::timeout(ANSWER_DEADLINE, self.read_at_once(client, ranges, rows_max)).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) if is_of_a_row(&error) => self.read_one_by_one(client, ranges).await,
-            Ok(Err(error)) => Err(explain(&error)),
+            Ok(Err(ReadError::Server(error))) if is_of_a_row(&error) => self.read_one_by_one(client, ranges).await,
+            Ok(Err(error)) => Err(error.words()),
             Err(_) => Err(slow(ANSWER_DEADLINE)),
         }
     }
 
-    async fn read_at_once(&self, client: &Client, ranges: &[Range], rows_max: usize) -> Result<Chunk, Error> {
+    async fn read_at_once(&self, client: &Client, ranges: &[Range], rows_max: usize) -> Result<Chunk, ReadError> {
         let limit = rows_max as i64;
-        let mut chunk = Chunk::default();
-        let rows = match ranges {
-            [range] => client.query_raw(&self.ordered, [range.first, range.last, limit]).await?,
-            ranges => {
-                let (firsts, lasts) = bounds(ranges);
-                let parameters: [&(dyn ToSql + Sync); 3] = [&firsts, &lasts, &limit];
-                client.query_raw(&self.scattered, parameters).await?
-            }
-        };
-        let mut rows = pin!(rows);
-        // What is sent beyond that is thrown away: the caller asks for fewer the next time.
-        while chunk.bytes < READ_BYTES_MAX {
-            let Some(row) = rows.try_next().await? else {
-                chunk.complete = chunk.rows.len() < rows_max;
-                break;
-            };
+        let mut chunk = Chunk { complete: true, ..Chunk::default() };
+        let take = |row: tokio_postgres::Row| {
             let json: &str = row.try_get(1)?;
             chunk.add(row.try_get(0)?, Content::Json(Bytes::copy_from_slice(json.as_bytes())));
+            // What is sent beyond that is thrown away: the caller asks for fewer the next time.
+            chunk.complete = chunk.bytes < READ_BYTES_MAX;
+            Ok(chunk.complete)
+        };
+        let check = self.check();
+        let checked = match ranges {
+            [range] => {
+                let parameters = ordered_parameters(range, &limit);
+                each(client, STATEMENT_TIMEOUT, &self.ordered, &parameters, Some(&check), take).await?
+            }
+            ranges => {
+                let (firsts, lasts) = bounds(ranges);
+                let parameters = scattered_parameters(&firsts, &lasts, &limit);
+                each(client, STATEMENT_TIMEOUT, &self.scattered, &parameters, Some(&check), take).await?
+            }
+        };
+        chunk.complete &= chunk.rows.len() < rows_max;
+        match checked {
+            Some(checked) if checked == self.found => Ok(chunk),
+            checked => Err(ReadError::Elsewhere(elsewhere(self.reader.from(), checked.as_deref()))),
         }
-        Ok(chunk)
     }
 
     /// The first few rows, each with its own fate.
     async fn read_one_by_one(&self, client: &Client, ranges: &[Range]) -> Result<Chunk, String> {
         let limit = ROWS_ALONE_MAX as i64;
         let keys = match ranges {
-            [range] => {
-                let sql = ordered(&self.reader, "NULL");
-                answer(client.query(&sql, &[&range.first, &range.last, &limit])).await?
-            }
+            [range] => rows(client, &ordered(&self.reader, "NULL"), &ordered_parameters(range, &limit)).await?,
             ranges => {
                 let (firsts, lasts) = bounds(ranges);
-                answer(client.query(&scattered(&self.reader, "NULL"), &[&firsts, &lasts, &limit])).await?
+                let parameters = scattered_parameters(&firsts, &lasts, &limit);
+                rows(client, &scattered(&self.reader, "NULL"), &parameters).await?
             }
         };
         let mut chunk = Chunk::default();
@@ -134,13 +158,42 @@ impl Rows {
             let read = self.read_at_once(client, &alone, 1);
             match tokio::time::timeout(ANSWER_DEADLINE, read).await {
                 Ok(Ok(read)) => read.rows.into_iter().for_each(|(key, content)| chunk.add(key, content)),
-                Ok(Err(error)) if is_of_a_row(&error) => chunk.add(key, Content::Unreadable(explain(&error))),
-                Ok(Err(error)) => return Err(explain(&error)),
+                Ok(Err(ReadError::Server(error))) if is_of_a_row(&error) => {
+                    chunk.add(key, Content::Unreadable(explain(&error)));
+                }
+                Ok(Err(error)) => return Err(error.words()),
                 Err(_) => return Err(slow(ANSWER_DEADLINE)),
             }
         }
         Ok(chunk)
     }
+}
+
+impl ReadError {
+    fn words(&self) -> String {
+        match self {
+            Self::Server(error) => explain(error),
+            Self::Elsewhere(words) => words.clone(),
+        }
+    }
+}
+
+/// What it means that a check has not said what it should.
+fn elsewhere(table: &str, checked: Option<&str>) -> String {
+    if checked.is_some_and(|checked| checked.ends_with(" true")) {
+        return "a pooler led a read to a standby, which does not show who is about to commit; have it lead to the primary, \
+                or name the primary in `url`"
+            .to_owned();
+    }
+    format!("another table has the name {table} now, or none: it is looked up again, and read from the place kept")
+}
+
+fn ordered_parameters<'a>(range: &'a Range, limit: &'a i64) -> [Parameter<'a>; 3] {
+    [(&range.first, Type::INT8), (&range.last, Type::INT8), (limit, Type::INT8)]
+}
+
+fn scattered_parameters<'a>(firsts: &'a Vec<i64>, lasts: &'a Vec<i64>, limit: &'a i64) -> [Parameter<'a>; 3] {
+    [(firsts, Type::INT8_ARRAY), (lasts, Type::INT8_ARRAY), (limit, Type::INT8)]
 }
 
 fn slow(deadline: Duration) -> String {

@@ -5,11 +5,10 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_postgres::Client;
 
-use super::cursor::TableIdentity;
 use super::frontier::{Frontier, LookNumber, Range};
 use super::holders::Holders;
 use super::rows::{Chunk, Content};
-use super::table::Table;
+use super::table::{Condition, Table};
 use crate::settings::TableName;
 use crate::source::postgres::row::READ_BYTES_MAX;
 use crate::source::{BATCH_MESSAGES_MAX, BYTES_IN_FLIGHT_MAX};
@@ -24,6 +23,7 @@ const _: () = assert!(READ_BYTES_MAX * 4 <= BYTES_IN_FLIGHT_MAX);
 
 /// What one session knows.
 pub(super) struct Sitting {
+    name: TableName,
     pub(super) table: Table,
     holders: Holders,
     looks: Interval,
@@ -59,16 +59,17 @@ impl Sitting {
         client: &Client,
         name: &TableName,
         event_bytes_max: usize,
-    ) -> Result<(Self, TableIdentity), String> {
+    ) -> Result<(Self, Condition), String> {
         let table = Table::find(client, name, event_bytes_max).await?;
-        let condition = table.condition(client).await?;
+        let condition = table.condition(client, name).await?;
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let holders = Holders::new(table.looks_min());
         let row_security = table.rows.reader().row_security();
-        let sitting = Self { table, holders, looks, rows_max: BATCH_MESSAGES_MAX, row_security, seen: false };
+        let name = name.clone();
+        let sitting = Self { name, table, holders, looks, rows_max: BATCH_MESSAGES_MAX, row_security, seen: false };
         sitting.expect_visible(client).await?;
-        Ok((sitting, condition.identity))
+        Ok((sitting, condition))
     }
 
     /// What an operator should know: rows might be missed.
@@ -86,11 +87,11 @@ impl Sitting {
     }
 
     /// How the table is now.
-    pub(super) async fn identity(&mut self, client: &Client) -> Result<TableIdentity, String> {
-        let condition = self.table.condition(client).await?;
+    pub(super) async fn condition(&mut self, client: &Client) -> Result<Condition, String> {
+        let condition = self.table.condition(client, &self.name).await?;
         self.row_security = condition.row_security;
         self.expect_visible(client).await?;
-        Ok(condition.identity)
+        Ok(condition)
     }
 
     /// The keys of `frontier` are others than before: what was learnt of its gaps means nothing.

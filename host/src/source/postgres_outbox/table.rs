@@ -1,14 +1,16 @@
 //! The outbox in one session: what the catalogue says of it, and the few statements that are asked again and again.
 
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::cursor::TableIdentity;
 use super::frontier::LookNumber;
 use super::holders::{Holder, LOOKS_MIN, LOOKS_MIN_CACHED};
 use super::rows::Rows;
 use crate::settings::TableName;
-use crate::source::postgres::connection::{answer, quoted};
+use crate::source::postgres::connection::quoted;
 use crate::source::postgres::row::{KEY_COLUMN, RowReader};
+use crate::source::postgres::transaction::{row, rows};
 
 /// The table, its key column, and the sequence that its keys are drawn from: the one that its default names, or that
 /// belongs to it.
@@ -17,7 +19,10 @@ const CATALOGUE: &str = "\
         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum AND i.indisvalid \
             AND i.indpred IS NULL), \
         s.seqrelid, s.seqrelid::regclass::text, s.seqincrement, s.seqcache, s.seqcycle, \
-        has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') \
+        has_sequence_privilege(s.seqrelid, 'SELECT, USAGE'), s.seqstart, \
+        (SELECT format('%I.%I', n.nspname, q.relname) FROM pg_catalog.pg_class q \
+            JOIN pg_catalog.pg_namespace n ON n.oid = q.relnamespace \
+            WHERE q.oid = s.seqrelid AND has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(q.oid, 'SELECT')) \
     FROM pg_catalog.pg_class c \
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = $2 \
         LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = c.oid AND f.adnum = a.attnum \
@@ -30,14 +35,14 @@ const CATALOGUE: &str = "\
             ORDER BY d.classid = 'pg_attrdef'::regclass DESC LIMIT 1) AS s ON true \
     WHERE c.oid = to_regclass($1)";
 
-/// What is looked at again and again: `$1` the table, `$2` its sequence.
+/// What is looked at again and again: `$1` the table, `$2` its sequence. `DRAWN` is the last key drawn, one way or the other.
 const CONDITION: &str = "\
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = $1::oid), coalesce(pg_relation_filenode($1::oid), 0)::oid, \
-        coalesce(pg_relation_filenode($2::oid), 0)::oid, \
-        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
-        CASE WHEN has_sequence_privilege($2::oid, 'SELECT, USAGE') \
-            THEN coalesce(pg_sequence_last_value($2::oid::regclass), (-9223372036854775808)::bigint) END, \
-        row_security_active($1::oid)";
+    SELECT coalesce(pg_relation_filenode($1::oid), 0)::oid, coalesce(pg_relation_filenode($2::oid), 0)::oid, \
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, DRAWN, row_security_active($1::oid)";
+/// Where the role may only use the sequence: nothing tells where one stands that nothing was drawn from.
+const DRAWN: &str = "\
+    CASE WHEN has_sequence_privilege($2::oid, 'SELECT, USAGE') \
+        THEN coalesce(pg_sequence_last_value($2::oid::regclass), (-9223372036854775808)::bigint) END";
 
 /// Who may own keys that were drawn: see [`super::holders`]. A partition is written without a lock on the whole.
 const HOLDERS: &str = "\
@@ -50,24 +55,36 @@ const HOLDERS: &str = "\
 /// An outbox that can be read.
 pub(super) struct Table {
     pub(super) rows: Rows,
+    keys: Keys,
+    condition: String,
+}
+
+/// What rows are read and keys are drawn from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Keys {
     oid: u32,
     sequence: Option<Sequence>,
-    condition: Statement,
-    holders: Statement,
 }
 
 /// Where keys are drawn from.
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Sequence {
     oid: u32,
     name: String,
+    /// The first key that it gave, or will.
+    start: i64,
     cache: i64,
     readable: bool,
+    /// For `FROM`, where the role may read it so.
+    from: Option<String>,
 }
 
 /// A table as it is now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Condition {
     pub(super) identity: TableIdentity,
+    /// The first key that its sequence gave, or will.
+    pub(super) first_key: Option<i64>,
     pub(super) row_security: bool,
 }
 
@@ -78,27 +95,26 @@ impl Table {
     ///
     /// In words: the table is missing, can't be read by the role, or can't be read in the order of its keys; what to change.
     pub(super) async fn find(client: &Client, name: &TableName, event_bytes_max: usize) -> Result<Self, String> {
-        if answer(client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0) {
+        if row(client, "SELECT pg_is_in_recovery()", &[]).await?.get(0) {
             return Err(
                 "the server is a standby, which does not show who is about to commit; name the primary in `url`"
                     .to_owned(),
             );
         }
-        // Plans are made for the values at hand: a plan for any values might read the whole table.
-        answer(client.batch_execute("SET plan_cache_mode = force_custom_plan")).await?;
         let reader = RowReader::find(client, name, event_bytes_max).await.map_err(|error| error.to_string())?;
-        let found = answer(client.query_opt(CATALOGUE, &[&reader.from(), &KEY_COLUMN])).await?;
-        let Some(found) = found else { return Err(format!("the table `{name}` is gone again")) };
-        let oid: u32 = found.get(0);
-        let sequence = keys(name, &found)?;
-        let condition = answer(client.prepare(CONDITION)).await?;
-        let holders = answer(client.prepare(HOLDERS)).await?;
-        Ok(Self { rows: Rows::new(client, reader).await?, oid, sequence, condition, holders })
+        let keys = found(client, reader.from(), name).await?;
+        // A sequence says of itself where it goes on, also where nothing was drawn from it since it was set.
+        let drawn = keys.sequence.as_ref().and_then(|sequence| sequence.from.as_ref()).map_or_else(
+            || DRAWN.to_owned(),
+            |from| format!("(SELECT greatest(last_value, -9223372036854775807) - (NOT is_called)::int FROM {from})"),
+        );
+        let rows = Rows::new(reader, keys.oid);
+        Ok(Self { rows, keys, condition: CONDITION.replace("DRAWN", &drawn) })
     }
 
     /// How many looks a gap outlives at least.
     pub(super) fn looks_min(&self) -> LookNumber {
-        match &self.sequence {
+        match &self.keys.sequence {
             Some(sequence) if sequence.cache == 1 => LOOKS_MIN,
             _ => LOOKS_MIN_CACHED,
         }
@@ -106,7 +122,7 @@ impl Table {
 
     /// What an operator should know: rows might be missed.
     pub(super) fn warnings(&self) -> Vec<String> {
-        match &self.sequence {
+        match &self.keys.sequence {
             None => vec![format!(
                 "`{KEY_COLUMN}` has no sequence: keys that are lower than others and committed more than {LOOKS_MIN_CACHED} s \
                  after them, by a transaction that had not begun to write, are missed"
@@ -125,26 +141,34 @@ impl Table {
     }
 
     /// How the table is now.
-    pub(super) async fn condition(&self, client: &Client) -> Result<Condition, String> {
-        let sequence = self.sequence.as_ref().map(|sequence| sequence.oid);
-        let row = answer(client.query_one(&self.condition, &[&self.oid, &sequence])).await?;
-        if !row.get::<_, bool>(0) {
-            return Err("the table is gone".to_owned());
+    ///
+    /// # Errors
+    ///
+    /// In words: another table has its name, or its keys come from elsewhere, so that what was found says nothing any more.
+    pub(super) async fn condition(&self, client: &Client, name: &TableName) -> Result<Condition, String> {
+        if found(client, self.rows.reader().from(), name).await? != self.keys {
+            return Err(format!(
+                "`{name}` or its sequence was made again: it is looked up again, and read from the place kept"
+            ));
         }
+        let Keys { oid, sequence } = &self.keys;
+        let sequence_oid = sequence.as_ref().map(|sequence| sequence.oid);
+        let row = row(client, &self.condition, &[(oid, Type::OID), (&sequence_oid, Type::OID)]).await?;
         let identity = TableIdentity {
-            oid: self.oid,
-            file: row.get(1),
-            sequence_file: row.get(2),
-            server_start: row.get(3),
-            drawn: row.get(4),
+            oid: *oid,
+            file: row.get(0),
+            sequence_file: row.get(1),
+            server_start: row.get(2),
+            drawn: row.get(3),
         };
-        Ok(Condition { identity, row_security: row.get(5) })
+        let first_key = sequence.as_ref().map(|sequence| sequence.start);
+        Ok(Condition { identity, first_key, row_security: row.get(4) })
     }
 
     /// All who may own keys that were drawn.
     pub(super) async fn holders(&self, client: &Client) -> Result<Vec<Holder>, String> {
-        let sequence = self.sequence.as_ref().map(|sequence| sequence.oid);
-        let rows = answer(client.query(&self.holders, &[&self.oid, &sequence])).await?;
+        let sequence = self.keys.sequence.as_ref().map(|sequence| sequence.oid);
+        let rows = rows(client, HOLDERS, &[(&self.keys.oid, Type::OID), (&sequence, Type::OID)]).await?;
         Ok(rows.iter().map(|row| Holder { transaction: row.get(0), prepared: row.get(1) }).collect())
     }
 
@@ -155,7 +179,7 @@ impl Table {
                 OR pg_stat_get_tuples_inserted($1::oid) = 0 AND (SELECT reltuples > 0 FROM pg_class WHERE oid = $1::oid))",
             self.rows.reader().from()
         );
-        Ok(answer(client.query_one(&sql, &[&self.oid])).await?.get(0))
+        Ok(row(client, &sql, &[(&self.keys.oid, Type::OID)]).await?.get(0))
     }
 
     /// What to change where [`Self::hides_all`].
@@ -167,6 +191,13 @@ impl Table {
             grantee = quoted(role)
         )
     }
+}
+
+/// Looks the table up by its name.
+async fn found(client: &Client, from: &str, name: &TableName) -> Result<Keys, String> {
+    let found = rows(client, CATALOGUE, &[(&from, Type::TEXT), (&KEY_COLUMN, Type::TEXT)]).await?;
+    let Some(found) = found.first() else { return Err(format!("the table `{name}` is gone")) };
+    Ok(Keys { oid: found.get(0), sequence: keys(name, found)? })
 }
 
 /// Judges the key column; the sequence that it is drawn from.
@@ -194,5 +225,12 @@ fn keys(name: &TableName, found: &Row) -> Result<Option<Sequence>, String> {
             "the sequence {sequence} counts down or in a circle, so that its keys say nothing; ALTER SEQUENCE {sequence} INCREMENT 1 NO CYCLE"
         ));
     }
-    Ok(Some(Sequence { oid, name: sequence, cache: found.get(7), readable: found.get(9) }))
+    Ok(Some(Sequence {
+        oid,
+        name: sequence,
+        start: found.get(10),
+        cache: found.get(7),
+        readable: found.get(9),
+        from: found.get(11),
+    }))
 }
