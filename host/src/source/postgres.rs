@@ -5,23 +5,26 @@
 //! full it refuses to commit what notifies (`pg_notification_queue_usage()` tells how full it is).
 //!
 //! A pooler that gives each transaction another session (PgBouncer with `pool_mode = transaction`) takes LISTEN and
-//! delivers nothing, without a word: name the server itself in `url`, or pool by session.
+//! delivers nothing, without a word. So it is looked for before anything is set, and a notification to itself has to come
+//! back, at the start and from time to time (`pulse`).
 
 pub(crate) mod connection;
 mod lookup;
 mod payload;
+mod pulse;
 pub(crate) mod row;
 pub(crate) mod transaction;
 pub(crate) mod words;
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio_postgres::Notification;
 
-use self::connection::{Overflow, Session, answer, quoted};
+use self::connection::{Overflow, Session, answer};
 use self::lookup::Lookup;
 pub use self::lookup::READ_TRIES_MAX;
 use self::payload::Said;
@@ -65,11 +68,11 @@ impl Source for PostgresSource {
                     listening = self.listen() => listening,
                 };
                 let end = match listening {
-                    Ok(session) => {
+                    Ok(listening) => {
                         backoff.reset();
                         listens(&state, has_listened);
                         has_listened = true;
-                        Intake::new(&self, &inbox, &state, &drain).run(session).await
+                        Intake::new(&self, &inbox, &state, &drain).run(listening).await
                     }
                     Err(error) => SessionEnd::Failed(error),
                 };
@@ -77,8 +80,7 @@ impl Source for PostgresSource {
                     SessionEnd::Drained => break,
                     SessionEnd::InboxClosed => return Err(SourceError::InboxClosed { name: self.name }),
                     SessionEnd::Failed(error) => {
-                        state.disconnected();
-                        state.failed(&error);
+                        state.cut_off(&error);
                         if !backoff.wait(&drain).await {
                             break;
                         }
@@ -92,15 +94,43 @@ impl Source for PostgresSource {
 }
 
 impl PostgresSource {
-    /// One transaction for all channels, so that no notification comes before the last LISTEN was answered.
-    async fn listen(&self) -> Result<Session, String> {
+    /// A session that hears itself.
+    async fn listen(&self) -> Result<Listening, String> {
         let name = format!("wirehook-{}", self.name);
         let session = Session::connect(&self.connection, &name, Overflow::Wait).await?;
-        let statements: Vec<_> = self.channels.iter().map(|channel| format!("LISTEN {}", quoted(channel))).collect();
-        let listening = answer(session.client.batch_execute(&statements.join("; "))).await;
-        listening.map_err(|error| format!("can't listen on {}: {error}", self.channels.join(", ")))?;
-        Ok(session)
+        // Only what comes to an idle session shows that it is not shared: so another one notifies it.
+        let other = match session.direct {
+            true => None,
+            false => {
+                let other = Session::connect(&self.connection, &name, Overflow::Drop).await;
+                let other =
+                    other.map_err(|error| format!("can't tell whether the pooler keeps sessions apart: {error}"))?;
+                if !answer(pulse::are_kept_apart(&session.client, &other.client)).await? {
+                    return Err(pulse::SHARED.to_owned());
+                }
+                Some(other)
+            }
+        };
+        let process = answer(pulse::listen(&session.client, &session.hearing, &self.channels)).await;
+        let process = process.map_err(|error| format!("can't listen on {}: {error}", self.channels.join(", ")))?;
+        let heard = match &other {
+            Some(other) => pulse::beat(&other.client, &session.hearing, None).await,
+            None => pulse::beat(&session.client, &session.hearing, Some(&process)).await,
+        };
+        if let Err(error) = heard {
+            let undo = pulse::unlisten(&session.client, &session.hearing, &self.channels, &process);
+            let undone = answer(async { Ok(undo.await) }).await;
+            undone?;
+            return Err(if other.is_some() { format!("{error}; {}", pulse::SHARED) } else { error });
+        }
+        Ok(Listening { session, process })
     }
+}
+
+/// A session that listens, and the server process that does so for it.
+struct Listening {
+    session: Session,
+    process: String,
 }
 
 fn listens(state: &SourceState, has_listened: bool) {
@@ -144,38 +174,45 @@ impl<'s> Intake<'s> {
         }
     }
 
-    async fn run(mut self, mut session: Session) -> SessionEnd {
-        let mut received = Vec::with_capacity(BATCH_MESSAGES_MAX);
-        let end = loop {
+    async fn run(mut self, listening: Listening) -> SessionEnd {
+        let Listening { session, process } = listening;
+        let Session { client, mut notifications, hearing, mut end, .. } = session;
+        let (state, mut received) = (self.state, Vec::with_capacity(BATCH_MESSAGES_MAX));
+        let mut lost = pin!(pulse::lost(&client, &hearing, &process));
+        let ended = loop {
             tokio::select! {
                 biased;
                 () = self.drain.begun() => break SessionEnd::Drained,
+                why = &mut lost => break SessionEnd::Failed(why),
                 ended = self.batches.next() => if let Err(AcceptError::Closed) = ended {
                     break SessionEnd::InboxClosed;
                 },
-                count = session.notifications.recv_many(&mut received, BATCH_MESSAGES_MAX), if self.batches.has_room() => {
+                count = notifications.recv_many(&mut received, BATCH_MESSAGES_MAX), if self.batches.has_room() => {
                     if count == 0 {
-                        break SessionEnd::Failed(format!("the connection was lost: {}", session.ended().await));
+                        break SessionEnd::Failed(format!("the connection was lost: {}", end.why().await));
                     }
-                    if let Err(AcceptError::Closed) = self.take(&mut received).await {
+                    let (took, why) = beside(self.take(&mut received), &mut lost, state).await;
+                    if let Err(AcceptError::Closed) = took {
                         break SessionEnd::InboxClosed;
+                    }
+                    if let Some(why) = why {
+                        break SessionEnd::Failed(why);
                     }
                 },
             }
         };
-        if let SessionEnd::Failed(error) = &end {
-            self.state.disconnected();
-            self.state.failed(error);
+        if let SessionEnd::Failed(error) = &ended {
+            state.cut_off(error);
         }
         // What is here has nowhere else to come from: it is accepted, or counted, whatever ended the session.
-        session.notifications.close();
-        while session.notifications.recv_many(&mut received, BATCH_MESSAGES_MAX).await > 0 {
+        notifications.close();
+        while notifications.recv_many(&mut received, BATCH_MESSAGES_MAX).await > 0 {
             // That the inbox is closed was counted where it happened.
             let _ = self.take(&mut received).await;
         }
         match self.batches.finish().await {
             Err(AcceptError::Closed) if !self.drain.is_draining() => SessionEnd::InboxClosed,
-            _ => end,
+            _ => ended,
         }
     }
 
@@ -224,6 +261,24 @@ impl<'s> Intake<'s> {
         let channel = notification.channel();
         let subject = self.channels.get(channel).map_or_else(|| channel.into(), Arc::clone);
         Said::of(subject, notification.payload().to_owned())
+    }
+}
+
+/// Takes what has come to its end, however long that takes, and tells meanwhile that the session is lost: with the reason,
+/// where it is.
+async fn beside<T>(
+    take: impl Future<Output = T>,
+    lost: &mut (impl Future<Output = String> + Unpin),
+    state: &SourceState,
+) -> (T, Option<String>) {
+    let mut take = pin!(take);
+    tokio::select! {
+        biased;
+        took = &mut take => (took, None),
+        why = lost => {
+            state.cut_off(&why);
+            (take.await, Some(why))
+        }
     }
 }
 

@@ -10,23 +10,28 @@
 //! # Unix sockets
 //!
 //! `postgres://app@localhost/shop?host=/run/postgresql`: `host` in the query stands in place of the URL's own.
+//!
+//! # Several servers
+//!
+//! They are tried in the order in which they stand there, each within [`CONNECT_DEADLINE`], until one is no standby.
 
-use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use url::Url;
 
+use super::pulse::Hearing;
 use super::words::{connect_error, explain};
-use crate::settings::{PostgresConnection, TlsSettings};
+use crate::settings::{PostgresConnection, postgres_url};
 
-/// How long it may take until the server has let the client in.
+/// How long it may take until a server has let the client in.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the server may work on one statement.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,34 +41,81 @@ pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 /// Notifications that wait to be taken, of at most 8,000 bytes each.
 pub(crate) const NOTIFICATIONS_MAX: usize = 1024;
 
-/// A peer that is gone without a word is noticed after `IDLE + RETRIES × INTERVAL`: 45 s.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// A peer that is gone without a word is noticed after `IDLE + RETRIES × INTERVAL`: 25 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// The same for a peer that leaves bytes unacknowledged.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(45);
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(25);
+
+/// A setting of nobody's, which a server takes from whoever starts a session. A pooler refuses it, or its servers were
+/// started by others: then it is not there.
+const MARK: &str = "wirehook.session";
 
 /// What happens to notifications when [`NOTIFICATIONS_MAX`] of them wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Overflow {
     /// Nothing more is read from the server, which keeps them (8 GB for all who listen). That holds up the answers to
-    /// statements too: a session that listens so must be told nothing else.
+    /// statements too: a session that listens so is told nothing else but what [`super::pulse`] asks.
     Wait,
     /// Further ones are dropped, for those to whom one says as much as many; statements are answered all the while.
     Drop,
 }
 
 /// A connection at work. Dropping it lets the server go, once what it was told before is done.
+///
+/// Nothing is set in it: behind a pooler the next transaction of the same server process is somebody else's. What has to
+/// be set is set in a transaction, see [`super::transaction`].
 pub(crate) struct Session {
     /// For statements. Wrap their futures in [`answer`].
     pub(crate) client: Client,
-    /// What the server notified of; `None` once the connection is gone, [`Session::ended`] says why.
+    /// What the server notified of; `None` once the connection is gone, [`Ending::why`] says it.
     pub(crate) notifications: mpsc::Receiver<Notification>,
-    task: JoinHandle<String>,
+    /// Whether the server started a process for this connection and no other. Else there is a pooler in between.
+    pub(crate) direct: bool,
+    /// What the driver notes besides.
+    pub(crate) hearing: Arc<Hearing>,
+    /// Its end.
+    pub(crate) end: Ending,
+}
+
+/// What becomes of a connection.
+pub(crate) struct Ending(JoinHandle<String>);
+
+impl Ending {
+    /// Why the connection is gone, once it is. To be awaited to its end once.
+    pub(crate) async fn why(&mut self) -> String {
+        (&mut self.0).await.unwrap_or_else(|error| error.to_string())
+    }
+}
+
+/// Why there is no connection.
+enum Refused {
+    Server(tokio_postgres::Error),
+    Words(String),
+}
+
+impl Refused {
+    /// Whether it may be for [`MARK`]: for no other reason that the server names.
+    fn is_for_the_mark(&self) -> bool {
+        let Self::Server(error) = self else { return false };
+        match error.code() {
+            // Authorisation, the database's name, resources, and a server that starts or stops.
+            Some(code) => !["28", "3D", "53", "57"].iter().any(|class| code.code().starts_with(class)),
+            None => error.is_closed(),
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Server(error) => connect_error(error),
+            Self::Words(words) => words.clone(),
+        }
+    }
 }
 
 impl Session {
-    /// Connects once, as `application_name`, which is what the server's operator sees.
+    /// Connects once, as `application_name`, which is what the server's operator sees. Sets nothing.
     ///
     /// # Errors
     ///
@@ -73,38 +125,87 @@ impl Session {
         application_name: &str,
         overflow: Overflow,
     ) -> Result<Self, String> {
-        let config = config(connection, application_name)?;
+        let configs = configs(connection, application_name)?;
+        let mut errors = Vec::new();
+        for config in &configs {
+            match Self::to_one(config, connection, overflow).await {
+                // A standby can neither be listened to nor be read from: the primary may be the next.
+                Ok(session) if configs.len() > 1 => match session.is_standby().await {
+                    Ok(false) => return Ok(session),
+                    Ok(true) => errors.push(format!("{} is a standby", server(config))),
+                    Err(error) => errors.push(format!("{}: {error}", server(config))),
+                },
+                Ok(session) => return Ok(session),
+                Err(error) if configs.len() > 1 => errors.push(format!("{}: {error}", server(config))),
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(format!("can't connect to {}: {}", connection.url, errors.join("; ")))
+    }
+
+    /// To one of the servers that the URL names.
+    async fn to_one(config: &Config, connection: &PostgresConnection, overflow: Overflow) -> Result<Self, String> {
+        let token = format!("{:032x}", fastrand::u128(..));
+        let mut marked = config.clone();
+        marked.options(format!("{} -c {MARK}={token}", config.get_options().unwrap_or_default()).trim_start());
+        let opened = match Self::open(&marked, connection, &token, overflow).await {
+            Err(refused) if refused.is_for_the_mark() => Self::open(config, connection, &token, overflow).await,
+            opened => opened,
+        };
+        let mut session = opened.map_err(|refused| refused.words())?;
+        let mark = answer(session.client.simple_query(&format!("SELECT current_setting('{MARK}', true)"))).await?;
+        session.direct = first(&mark) == Some(&token);
+        Ok(session)
+    }
+
+    async fn is_standby(&self) -> Result<bool, String> {
+        let said = answer(self.client.simple_query("SELECT pg_is_in_recovery()")).await?;
+        Ok(first(&said) == Some("t"))
+    }
+
+    async fn open(
+        config: &Config,
+        connection: &PostgresConnection,
+        token: &str,
+        overflow: Overflow,
+    ) -> Result<Self, Refused> {
         let connecting = async {
             if config.get_ssl_mode() == SslMode::Disable {
-                let (client, connection) = config.connect(NoTls).await.map_err(|error| connect_error(&error))?;
-                Ok(Self::spawn(client, connection, overflow))
+                let (client, connection) = config.connect(NoTls).await.map_err(Refused::Server)?;
+                Ok(Self::spawn(client, connection, token, overflow))
             } else {
-                let tls = crate::tls::client_config(&connection.tls).map_err(|error| error.to_string())?;
-                let tls = MakeRustlsConnect::new(tls);
-                let (client, connection) = config.connect(tls).await.map_err(|error| connect_error(&error))?;
-                Ok(Self::spawn(client, connection, overflow))
+                let tls = crate::tls::client_config(&connection.tls);
+                let tls = MakeRustlsConnect::new(tls.map_err(|error| Refused::Words(error.to_string()))?);
+                let (client, connection) = config.connect(tls).await.map_err(Refused::Server)?;
+                Ok(Self::spawn(client, connection, token, overflow))
             }
         };
         let connected = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;
-        connected
-            .unwrap_or_else(|_| Err(format!("the server did not answer within {CONNECT_DEADLINE:?}")))
-            .map_err(|error| format!("can't connect to {}: {error}", connection.url))
+        let silent = || Refused::Words(format!("the server did not answer within {CONNECT_DEADLINE:?}"));
+        connected.unwrap_or_else(|_| Err(silent()))
     }
 
-    /// Why the connection is gone, once it is. To be awaited to its end once.
-    pub(crate) async fn ended(&mut self) -> String {
-        (&mut self.task).await.unwrap_or_else(|error| error.to_string())
-    }
-
-    fn spawn<S, T>(client: Client, connection: Connection<S, T>, overflow: Overflow) -> Self
+    fn spawn<S, T>(client: Client, connection: Connection<S, T>, token: &str, overflow: Overflow) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, notifications) = mpsc::channel(NOTIFICATIONS_MAX);
-        let task = tokio::spawn(drive(connection, sender, overflow));
-        Self { client, notifications, task }
+        let hearing = Arc::new(Hearing::new(token));
+        let task = tokio::spawn(drive(connection, sender, Arc::clone(&hearing), overflow));
+        Self { client, notifications, direct: false, hearing, end: Ending(task) }
     }
+}
+
+/// The server of a configuration, for its operator.
+fn server(config: &Config) -> String {
+    let host = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
+        (Some(Host::Tcp(host)), _) => host.clone(),
+        (Some(Host::Unix(path)), _) => path.display().to_string(),
+        (None, address) => address.map(ToString::to_string).unwrap_or_default(),
+    };
+    let port = config.get_ports().first().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{host}{port}")
 }
 
 /// The first value of what a simple query said.
@@ -145,6 +246,7 @@ pub(crate) fn quoted(name: &str) -> String {
 async fn drive<S, T>(
     mut connection: Connection<S, T>,
     notifications: mpsc::Sender<Notification>,
+    hearing: Arc<Hearing>,
     overflow: Overflow,
 ) -> String
 where
@@ -153,11 +255,20 @@ where
 {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(notification))) if notification.channel() == hearing.channel() => {
+                hearing.beaten();
+            }
             // An error of either means that nobody listens any more; statements may still be under way.
-            Some(Ok(AsyncMessage::Notification(notification))) => match overflow {
-                Overflow::Wait => drop(notifications.send(notification).await),
-                Overflow::Drop => drop(notifications.try_send(notification)),
-            },
+            Some(Ok(AsyncMessage::Notification(notification))) => {
+                match (notifications.try_send(notification), overflow) {
+                    (Err(TrySendError::Full(notification)), Overflow::Wait) => {
+                        hearing.held_up(true);
+                        drop(notifications.send(notification).await);
+                        hearing.held_up(false);
+                    }
+                    (sent, _) => drop(sent),
+                }
+            }
             Some(Ok(AsyncMessage::Notice(notice))) => tracing::debug!(%notice, "the server says"),
             Some(Ok(_)) => {}
             Some(Err(error)) => return explain(&error),
@@ -166,73 +277,39 @@ where
     }
 }
 
-fn config(connection: &PostgresConnection, application_name: &str) -> Result<Config, String> {
-    let text = parameters(&connection.url, &connection.tls);
-    let mut config: Config = text.parse().map_err(|error| format!("`url`: {}", explain(&error)))?;
-    if let Some(password) = &connection.password {
-        config.password(password.expose());
-    }
-    config
-        .application_name(application_name)
-        .connect_timeout(CONNECT_DEADLINE)
-        .keepalives(true)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .keepalives_interval(KEEPALIVE_INTERVAL)
-        .keepalives_retries(KEEPALIVE_RETRIES)
-        .tcp_user_timeout(UNACKNOWLEDGED_MAX);
-    Ok(config)
-}
-
-/// The URL as `key='value'` pairs, which can say all that a URL can, and a `host` in the query in place of the URL's.
-fn parameters(url: &Url, tls: &TlsSettings) -> String {
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    let mut set = |key: &str, value: String| {
-        if !value.is_empty() {
-            pairs.retain(|(other, _)| other != key);
-            pairs.push((key.to_owned(), value));
+/// How to connect to each server of the URL.
+fn configs(connection: &PostgresConnection, application_name: &str) -> Result<Vec<Config>, String> {
+    let configs = postgres_url::configs(&connection.url, &connection.tls);
+    let mut configs = configs.map_err(|error| format!("`url` {error}"))?;
+    for config in &mut configs {
+        if let Some(password) = &connection.password {
+            config.password(password.expose());
         }
-    };
-    set("user", decoded(url.username()));
-    set("host", decoded(url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')));
-    set("port", url.port().map(|port| port.to_string()).unwrap_or_default());
-    set("dbname", decoded(url.path().trim_start_matches('/')));
-    if *tls != TlsSettings::default() {
-        set("sslmode", "require".to_owned());
+        config
+            .application_name(application_name)
+            .connect_timeout(CONNECT_DEADLINE)
+            .keepalives(true)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX);
     }
-    for (key, value) in url.query_pairs() {
-        let value = match (&*key, &*value) {
-            ("sslmode", "verify-ca" | "verify-full") => "require".to_owned(),
-            ("sslmode", "allow") => "prefer".to_owned(),
-            _ => value.into_owned(),
-        };
-        set(&key, value);
+    if configs.first().is_some_and(|config| config.get_load_balance_hosts() == LoadBalanceHosts::Random) {
+        fastrand::shuffle(&mut configs);
     }
-    let mut text = String::new();
-    for (key, value) in pairs {
-        let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-        // Writing to a string can't fail.
-        let _ = write!(text, "{key}='{value}' ");
-    }
-    text
-}
-
-/// Percent-encoding undone.
-fn decoded(text: &str) -> String {
-    // A form's value decodes the same, but for `+`, which is a space there.
-    let form = format!("={}", text.replace('+', "%2B").replace('&', "%26"));
-    url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    Ok(configs)
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio_postgres::config::Host;
-
     use super::*;
     use crate::secret::Secret;
+    use crate::settings::TlsSettings;
 
     fn read(url: &str, tls: TlsSettings) -> Result<Config, String> {
         let password = Some(Secret::new("s3cret"));
-        config(&PostgresConnection { url: url.parse().unwrap(), password, tls }, "wirehook-bus")
+        let configs = configs(&PostgresConnection { url: url.parse().unwrap(), password, tls }, "wirehook-bus");
+        configs.map(|mut configs| configs.pop().unwrap())
     }
 
     #[test]
@@ -269,9 +346,9 @@ mod tests {
         check("?sslmode=verify-ca", &without, SslMode::Require);
         check("?sslmode=verify-full", &without, SslMode::Require);
         let error = read("postgres://localhost/?sslmode=maybe", without.clone()).unwrap_err();
-        assert_eq!(error, "`url`: invalid connection string: invalid value for option `sslmode`");
+        assert_eq!(error, "`url` can't be used (invalid connection string: invalid value for option `sslmode`)");
         let error = read("postgres://localhost/?nonsense=1", without).unwrap_err();
-        assert_eq!(error, "`url`: invalid connection string: unknown option `nonsense`");
+        assert_eq!(error, "`url` can't be used (invalid connection string: unknown option `nonsense`)");
     }
 
     #[test]

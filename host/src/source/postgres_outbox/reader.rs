@@ -98,7 +98,7 @@ impl Reader {
         }
         self.sessions += 1;
         self.state.connected();
-        let (mut pace, mut ear) = (Pace::new(), Ear::new(&self.source.channel));
+        let (mut pace, mut ear) = (Pace::new(), Ear::new(&self.source.channel, session.direct));
         loop {
             if sitting.look_due().now_or_never().is_some() {
                 self.look(&mut sitting, &session.client).await?;
@@ -248,7 +248,7 @@ impl Reader {
         tokio::select! {
             biased;
             notified = session.notifications.recv() => if notified.is_none() {
-                return Err(SessionEnd::Failed(session.ended().await));
+                return Err(SessionEnd::Failed(session.end.why().await));
             },
             ended = self.offer_ended(), if self.offer.is_some() => return ended,
             () = tokio::time::sleep(pause.saturating_sub(PAUSE_MIN)) => {}

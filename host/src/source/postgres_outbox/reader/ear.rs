@@ -10,13 +10,15 @@ use crate::source::postgres::connection::{Session, answer, quoted};
 pub(super) struct Ear {
     channel: String,
     open: bool,
-    /// The server can't, for this session.
+    /// The server can't, for this session; or this is no session of the source's alone, and somebody else would hear.
     deaf: bool,
 }
 
 impl Ear {
-    pub(super) fn new(channel: &str) -> Self {
-        Self { channel: quoted(channel), open: false, deaf: false }
+    /// `direct` tells whether the session is the source's alone. Behind a pooler nothing is listened to, and the table is
+    /// read again after the longest pause.
+    pub(super) fn new(channel: &str, direct: bool) -> Self {
+        Self { channel: quoted(channel), open: false, deaf: !direct }
     }
 
     /// Listens before a long pause, and not while pauses are short. `true` where it has just begun to listen: what came
