@@ -2,20 +2,28 @@
 //! A run of the long tests makes it long.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
+use tokio_postgres::SimpleQueryMessage;
 use wirehook_tests::events;
 use wirehook_tests::fake_endpoint::{FakeEndpoint, RequestLog, Script};
 use wirehook_tests::full::{self, is_full};
 use wirehook_tests::outbox_writer::{OutboxWriter, RATE, measure, median};
 use wirehook_tests::postgres_server::PostgresServer;
+use wirehook_tests::postgres_server::pgbouncer::PgBouncer;
 use wirehook_tests::store_file;
 use wirehook_tests::test_host::{PluginFile, TestHost};
 
 const WRITERS: usize = 8;
 const KILLS: usize = 2;
+/// Rows of each connection of an application that shares the host's pool, at least.
+const INSERTS_MIN: usize = 200;
+/// Between two of them.
+const INSERT_PAUSE: Duration = Duration::from_millis(10);
 /// For everything to arrive, on a busy machine and a build without optimisation.
 const DEADLINE: Duration = Duration::from_secs(900);
 /// Rounds without a host, each followed by one with it.
@@ -38,7 +46,10 @@ async fn outbox() -> Result<PostgresServer> {
 }
 
 fn host(server: &PostgresServer, endpoint: &FakeEndpoint) -> Result<TestHost> {
-    let url = server.url_as("reader");
+    host_at(&server.url_as("reader"), endpoint)
+}
+
+fn host_at(url: &str, endpoint: &FakeEndpoint) -> Result<TestHost> {
     TestHost::builder()
         .settings(&format!(
             "[[source]]\nname = \"bus\"\nkind = \"postgres-outbox\"\nurl = {url:?}\npassword = {{ env = \"READER\" }}\nstart = \"all\""
@@ -90,6 +101,95 @@ async fn every_committed_row_arrives_under_one_id_whoever_is_killed() -> Result<
     );
     ensure!(host.dead_letters().await?.is_empty(), "nothing may die");
     host.expect_all_accounted().await?;
+    host.stop().await
+}
+
+/// Row after row by one connection through the pooler, until told to stop; the orders. The first that fails ends it.
+async fn insert_until(pooler: &PgBouncer, index: usize, stop: Arc<AtomicBool>) -> Result<Vec<String>> {
+    let client = pooler.client_as("reader").await?;
+    let mut orders = Vec::new();
+    while !stop.load(Ordering::Relaxed) || orders.len() < INSERTS_MIN {
+        let order = events::entity_id(index * 1_000_000 + orders.len());
+        let insert = format!(
+            "INSERT INTO core.tb_entity_change_log (object_type, modification_type, object_id, object_data) VALUES \
+             ('Order', 'INSERT', '{order}', '{{\"id\": \"{order}\", \"customer_email\": \"ada@example.com\", \"total\": 129.5}}')"
+        );
+        client.batch_execute(&insert).await.with_context(|| format!("insert {} of {index}", orders.len()))?;
+        orders.push(order);
+        tokio::time::sleep(INSERT_PAUSE).await;
+    }
+    Ok(orders)
+}
+
+/// What both connections of the pool have that its next user would meet. They are two because both are in a transaction.
+async fn left_behind(pooler: &PgBouncer) -> Result<Vec<String>> {
+    const LEFT_BEHIND: &str = "\
+        SELECT name || ' = ' || setting FROM pg_settings WHERE source = 'session' \
+            AND name NOT IN ('application_name', 'client_encoding') \
+        UNION ALL SELECT 'read-only' WHERE current_setting('default_transaction_read_only') = 'on' \
+        UNION ALL SELECT 'listens to ' || pg_listening_channels() \
+        UNION ALL SELECT 'prepared ' || name FROM pg_prepared_statements WHERE name <> '' \
+        UNION ALL SELECT 'cursor ' || name FROM pg_cursors WHERE name <> '' \
+        UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() \
+        UNION ALL SELECT 'temporary objects' WHERE pg_my_temp_schema() <> 0";
+    let clients = [pooler.client_as("reader").await?, pooler.client_as("reader").await?];
+    let mut left = Vec::new();
+    for client in &clients {
+        client.batch_execute("BEGIN").await?;
+    }
+    for client in &clients {
+        let said = client.simple_query(LEFT_BEHIND).await?;
+        left.extend(said.iter().filter_map(|said| match said {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }));
+    }
+    for client in &clients {
+        client.batch_execute("COMMIT").await?;
+    }
+    Ok(left)
+}
+
+/// The application and the host are one role, and the pooler has two connections for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_of_the_same_pool_writes_on_whatever_becomes_of_the_host() -> Result<()> {
+    let server = outbox().await?;
+    let grant =
+        "GRANT INSERT ON core.tb_entity_change_log TO reader; GRANT USAGE ON ALL SEQUENCES IN SCHEMA core TO reader";
+    server.client().await?.batch_execute(grant).await?;
+    let pooler = PgBouncer::start(&server, "transaction", &[("reader", "open sesame")], &[]).await?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = host_at(&pooler.url_as("reader"), &endpoint)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let pooler = Arc::new(pooler);
+    let mut writers = JoinSet::new();
+    for index in 0..2 {
+        let (pooler, stop) = (Arc::clone(&pooler), Arc::clone(&stop));
+        writers.spawn(async move { insert_until(&pooler, index, stop).await });
+    }
+    let arrived = async |rows: usize| endpoint.wait_for("webhooks", DEADLINE, |log| log.ids() >= rows).await;
+    host.start().await?;
+    arrived(20).await?;
+    host.kill9().await?;
+    ensure!(left_behind(&pooler).await?.is_empty(), "after a kill: {:?}", left_behind(&pooler).await?);
+    host.start().await?;
+    arrived(60).await?;
+    // Its transactions fail, and those of the application do not.
+    let client = server.client().await?;
+    client.batch_execute("REVOKE SELECT ON core.tb_entity_change_log FROM reader").await?;
+    host.logs().wait_for("may not read the table", DEADLINE).await?;
+    client.batch_execute("GRANT SELECT ON core.tb_entity_change_log TO reader").await?;
+    arrived(100).await?;
+    host.stop().await?;
+    ensure!(left_behind(&pooler).await?.is_empty(), "after a stop: {:?}", left_behind(&pooler).await?);
+    stop.store(true, Ordering::Relaxed);
+    let mut committed = HashSet::new();
+    while let Some(written) = writers.join_next().await {
+        committed.extend(written??);
+    }
+    host.start().await?;
+    arrived(committed.len()).await?;
+    endpoint.look(|log| expect_one_id_for_each(log, &committed))?;
     host.stop().await
 }
 

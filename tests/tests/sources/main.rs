@@ -9,6 +9,7 @@ mod jetstream_pressure;
 mod jetstream_restore;
 mod jetstream_streams;
 mod nats;
+mod frozen;
 mod postgres;
 mod nats_security;
 mod nats_tls;

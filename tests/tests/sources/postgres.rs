@@ -1,4 +1,5 @@
 mod access;
+mod pooled;
 mod rows;
 
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use wirehook_tests::postgres_server::PostgresServer;
 use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 
 const EVENT_BYTES_MAX: usize = 1 << 20;
-fn connection(url: &str, password: Option<&str>) -> PostgresConnection {
+pub(crate) fn connection(url: &str, password: Option<&str>) -> PostgresConnection {
     let password = password.map(Secret::new);
     PostgresConnection { url: url.parse().unwrap(), password, tls: TlsSettings::default() }
 }
 
-fn listening_on(connection: PostgresConnection, channels: &[&str]) -> Box<dyn Source> {
+pub(crate) fn listening_on(connection: PostgresConnection, channels: &[&str]) -> Box<dyn Source> {
     let table = TableName { schema: Some("core".to_owned()), table: "tb_entity_change_log".to_owned() };
     let channels = channels.iter().map(ToString::to_string).collect();
     let kind = SourceKind::Postgres { connection, channels, table };
@@ -33,7 +34,7 @@ fn listening(server: &PostgresServer) -> Box<dyn Source> {
     listening_on(connection(&server.url(), None), &["fraiseql_events"])
 }
 
-async fn notify(client: &Client, payload: &str) -> anyhow::Result<()> {
+pub(crate) async fn notify(client: &Client, payload: &str) -> anyhow::Result<()> {
     client.execute("SELECT pg_notify('fraiseql_events', $1)", &[&payload]).await?;
     Ok(())
 }
@@ -161,6 +162,33 @@ async fn a_slow_inbox_leaves_notifications_at_the_server() -> anyhow::Result<()>
     let seen = inbox.until("all", |seen| seen.accepted.len() == EVENTS).await;
     assert_eq!(seen.bodies().len(), EVENTS);
     assert_eq!(source.state.status().messages_lost, 0);
+    source.drained().await?;
+    Ok(())
+}
+
+/// Nothing answers behind notifications that the inbox has no room for; that is this host's own doing.
+#[tokio::test]
+async fn a_session_that_is_held_up_is_not_taken_for_lost() -> anyhow::Result<()> {
+    /// Longer than it takes to find a session that is lost.
+    const HELD_UP: Duration = Duration::from_secs(25);
+    const EVENTS: usize = 6_000;
+    let server = PostgresServer::start().await?;
+    let inbox = FakeInbox::new(Mode::Hold);
+    let source = Running::start(listening(&server), &inbox);
+    source.connected().await;
+    let client = server.client().await?;
+    client
+        .batch_execute(&format!(
+            "SELECT pg_notify('fraiseql_events', n::text || '.') FROM generate_series(1, {EVENTS}) n"
+        ))
+        .await?;
+    inbox.until("batches in flight", |seen| seen.batches == BATCHES_IN_FLIGHT_MAX).await;
+    let lost =
+        tokio::time::timeout(HELD_UP, source.until("lost", |status| !status.connected || status.last_error.is_some()));
+    assert!(lost.await.is_err(), "{:?}", source.state.status());
+    inbox.set(Mode::Accept);
+    inbox.until("all", |seen| seen.accepted.len() == EVENTS).await;
+    assert_eq!(source.state.status().interruptions, 0);
     source.drained().await?;
     Ok(())
 }

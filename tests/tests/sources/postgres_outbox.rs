@@ -2,7 +2,9 @@
 
 mod begin;
 mod late;
+mod pooled;
 mod refused;
+mod remade;
 mod rows;
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ const INSERT: &str = "INSERT INTO core.tb_entity_change_log (object_type, modifi
     SELECT 'Order', 'INSERT', jsonb_build_object('n', n) FROM generate_series(1, $1::int) AS n RETURNING pk_entity_change_log";
 
 /// A server with an outbox that the role `reader` may read.
-async fn outbox(arguments: &[&str]) -> anyhow::Result<PostgresServer> {
+pub(crate) async fn outbox(arguments: &[&str]) -> anyhow::Result<PostgresServer> {
     let server = PostgresServer::start_with(arguments).await?;
     server.create_outbox().await?;
     server.client().await?.batch_execute(READER).await?;
@@ -40,7 +42,12 @@ fn outbox_source(server: &PostgresServer, start: Start) -> Box<dyn Source> {
 }
 
 fn outbox_source_of(server: &PostgresServer, start: Start, table: &str) -> Box<dyn Source> {
-    let url = server.url_as("reader").parse().unwrap();
+    outbox_source_at(&server.url_as("reader").parse().unwrap(), start, table)
+}
+
+/// The same by another way to the server.
+pub(crate) fn outbox_source_at(url: &url::Url, start: Start, table: &str) -> Box<dyn Source> {
+    let url = url.clone();
     let connection = PostgresConnection { url, password: Some(Secret::new(PASSWORD)), tls: TlsSettings::default() };
     let table = TableName { schema: Some("core".to_owned()), table: table.to_owned() };
     let kind = SourceKind::PostgresOutbox { connection, table, channel: "fraiseql_events".to_owned(), start };
@@ -57,7 +64,7 @@ async fn reading(server: &PostgresServer, inbox: &Arc<FakeInbox>) -> Running {
 }
 
 /// Inserts rows in one statement, and so in the transaction that is open, if one is. Their keys.
-async fn insert(client: &Client, rows: i32) -> anyhow::Result<Vec<i64>> {
+pub(crate) async fn insert(client: &Client, rows: i32) -> anyhow::Result<Vec<i64>> {
     let inserted = client.query(INSERT, &[&rows]).await.context("inserting rows")?;
     Ok(inserted.iter().map(|row| row.get(0)).collect())
 }

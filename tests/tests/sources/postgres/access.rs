@@ -131,11 +131,63 @@ async fn tls_is_verified() -> anyhow::Result<()> {
         source.drained().await?;
         eventually("the session is gone", gone).await;
     }
-    for (host, ca) in [("hooks.test", false), ("other.test", true)] {
+    for (host, ca, advice) in [("hooks.test", false, "`tls.ca`"), ("other.test", true, "`url` has to name the server")]
+    {
         let source = source(&at(host, "&sslmode=require"), ca);
         let status = source.until("an error", |status| status.last_error.is_some()).await;
         let error = status.last_error.unwrap();
-        assert!(!status.connected && error.contains("certificate") && error.contains("`tls.ca`"), "{error}");
+        assert!(!status.connected && error.contains("certificate") && error.contains(advice), "{error}");
+        assert!(!error.contains("sslmode=disable"), "{error}");
+        source.drained().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_to_be_renewed() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate()?;
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, authority.self_signed(&authority_key)?.pem())?;
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let key = rcgen::KeyPair::generate()?;
+    let server = PostgresServer::start().await?;
+    let certificate = params.signed_by(&key, &rcgen::Issuer::new(authority, authority_key))?;
+    server.put_file("server.crt", certificate.pem().as_bytes())?;
+    server.put_file("server.key", key.serialize_pem().as_bytes())?;
+    let client = server.client().await?;
+    client.batch_execute("ALTER SYSTEM SET ssl = on").await?;
+    client.batch_execute("SELECT pg_reload_conf()").await?;
+    let url = format!("postgres://postgres@localhost:{}/postgres?hostaddr=127.0.0.1", server.port());
+    let mut connection = connection(&url, None);
+    connection.tls.ca = Some(ca);
+    let source = Running::start(listening_on(connection, &["fraiseql_events"]), &FakeInbox::new(Mode::Accept));
+    let renew = |error: &str| error.contains("has expired: renew it") && !error.contains("sslmode");
+    source.until("the advice", |status| status.last_error.as_deref().is_some_and(renew)).await;
+    source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_first_of_several_servers_that_answers_and_is_no_standby_is_taken() -> anyhow::Result<()> {
+    let (dead, server) = (PostgresServer::stopped()?, PostgresServer::start().await?);
+    // One takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let hosts =
+        format!("127.0.0.1:{},127.0.0.1:{},localhost:{}", dead.port(), silent.local_addr()?.port(), server.port());
+    for more in ["", "?target_session_attrs=read-write", "?hostaddr=127.0.0.1,127.0.0.1,127.0.0.1"] {
+        let settings = format!(
+            "[[source]]\nname = \"bus\"\nkind = \"postgres\"\nurl = \"postgres://postgres@{hosts}/postgres{more}\""
+        );
+        let inbox = FakeInbox::new(Mode::Accept);
+        let source = Running::start(crate::fake_inbox::build(&settings)?, &inbox);
+        source.connected().await;
+        notify(&server.client().await?, "{}").await?;
+        inbox.until("the event", |seen| seen.accepted.len() == 1).await;
         source.drained().await?;
     }
     Ok(())
