@@ -17,6 +17,7 @@ pub mod store_fill;
 pub mod small_disk;
 pub mod account;
 pub mod nats_server;
+pub mod raw_nats;
 pub mod fake_inbox;
 pub mod redis_server;
 pub mod postgres_server;

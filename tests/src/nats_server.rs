@@ -71,6 +71,11 @@ impl NatsServer {
         Ok(Self { child: None, port: free_port()?, arguments: Vec::new(), folder, config: None })
     }
 
+    /// Its port of the loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `nats://127.0.0.1:{port}`
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
