@@ -25,6 +25,7 @@ pub(crate) mod postgres_url;
 pub mod observers;
 mod text;
 mod section;
+mod servers;
 mod kinds;
 pub mod value;
 pub mod host;

@@ -85,7 +85,7 @@ impl SourceArguments {
         let bus = BusUrl::parse(&self.source).map_err(|error| SourceArgumentsError::Url(error.to_string()))?;
         let streamed = !self.streams.is_empty();
         let mut table = Table::new();
-        table.insert("url".to_owned(), bus.url.as_str().into());
+        table.insert("url".to_owned(), bus.urls().into());
         let kind = match bus.url.scheme() {
             "nats" | "tls" => {
                 let kind = if streamed {

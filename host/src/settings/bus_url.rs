@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::postgres_url::with_one_host;
+use super::servers::{SERVERS_MAX, servers};
 use crate::secret::Secret;
 
 /// A URL without its credentials, and the credentials.
@@ -12,6 +13,8 @@ use crate::secret::Secret;
 pub struct BusUrl {
     /// No user and no password in it, unless the scheme is PostgreSQL's, where the user stays.
     pub url: Url,
+    /// More servers of NATS, which have the same credentials.
+    pub others: Vec<Url>,
     /// The user, where one is named besides a password; for PostgreSQL none, as it stays in the URL.
     pub user: Option<String>,
     /// The password.
@@ -32,9 +35,15 @@ pub enum BusUrlError {
     /// The credentials are not text.
     #[error("has a user that is not UTF-8 text")]
     NotText,
-    /// Several servers.
+    /// Several servers, where one is all that can be had.
     #[error("names several servers, and wirehook connects to one")]
     Several,
+    /// More servers than anybody has.
+    #[error("names more than {SERVERS_MAX} servers")]
+    TooMany,
+    /// One connection has one user.
+    #[error("names servers with different credentials; give each the same, or only the first")]
+    Differing,
 }
 
 impl BusUrl {
@@ -43,6 +52,44 @@ impl BusUrl {
     /// # Errors
     /// When it is no URL with a host.
     pub fn parse(text: &str) -> Result<Self, BusUrlError> {
+        if !text.trim_start().starts_with("nats://") && !text.trim_start().starts_with("tls://") {
+            return Self::parse_one(text);
+        }
+        let servers = servers(text);
+        if servers.len() > SERVERS_MAX {
+            return Err(BusUrlError::TooMany);
+        }
+        let mut all = servers.iter().map(|server| Self::parse_one(server));
+        // There is one at least.
+        let mut bus = all.next().unwrap_or(Err(BusUrlError::NoHost))?;
+        for other in all {
+            let other = other?;
+            if other.has_credentials() && !other.is_same_client(&bus) {
+                return Err(BusUrlError::Differing);
+            }
+            bus.others.push(other.url);
+        }
+        Ok(bus)
+    }
+
+    /// All servers, as [`BusUrl::parse`] takes them.
+    pub fn urls(&self) -> String {
+        let all: Vec<&str> = std::iter::once(&self.url).chain(&self.others).map(Url::as_str).collect();
+        all.join(",")
+    }
+
+    fn has_credentials(&self) -> bool {
+        self.user.is_some() || self.password.is_some() || self.token.is_some()
+    }
+
+    fn is_same_client(&self, other: &Self) -> bool {
+        let exposed = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_vec());
+        self.user == other.user
+            && exposed(&self.password) == exposed(&other.password)
+            && exposed(&self.token) == exposed(&other.token)
+    }
+
+    fn parse_one(text: &str) -> Result<Self, BusUrlError> {
         if text.matches("://").count() > 1 {
             return Err(BusUrlError::Several);
         }
@@ -51,6 +98,9 @@ impl BusUrl {
         // PostgreSQL's may name its host in the query.
         if url.host_str().is_none_or(str::is_empty) && !is_postgres {
             return Err(BusUrlError::NoHost);
+        }
+        if !is_postgres && url.host_str().is_some_and(|host| host.contains(',')) {
+            return Err(BusUrlError::Several);
         }
         let name = percent_decode_str(url.username()).decode_utf8().map_err(|_| BusUrlError::NotText)?.into_owned();
         let name = Some(name).filter(|name| !name.is_empty());
@@ -69,7 +119,7 @@ impl BusUrl {
                 token = name.map(Secret::new);
             }
         }
-        Ok(Self { url, user, password: password.filter(|password| !password.is_empty()), token })
+        Ok(Self { url, others: Vec::new(), user, password: password.filter(|password| !password.is_empty()), token })
     }
 }
 
@@ -114,6 +164,26 @@ mod tests {
     }
 
     #[test]
+    fn several_servers_of_nats_are_one_bus() {
+        let check = |text: &str, expected: Result<(&str, bool), BusUrlError>| {
+            let parsed = BusUrl::parse(text).map(|bus| (bus.urls(), bus.has_credentials()));
+            assert_eq!(
+                parsed.as_ref().map(|(urls, has)| (&urls[..], *has)).map_err(|error| *error),
+                expected,
+                "{text}"
+            );
+        };
+        check("nats://a:1,nats://b:2", Ok(("nats://a:1,nats://b:2", false)));
+        check("nats://u:p@a,b", Ok(("nats://a,nats://b", true)));
+        check("nats://u:p@a,nats://b", Ok(("nats://a,nats://b", true)));
+        check("nats://u:p@a,nats://u:q@b", Err(BusUrlError::Differing));
+        check("nats://a,nats://t@b", Err(BusUrlError::Differing));
+        check(&vec!["nats://a"; SERVERS_MAX + 1].join(","), Err(BusUrlError::TooMany));
+        check("redis://a,b", Err(BusUrlError::Several));
+        check("redis://a,redis://b", Err(BusUrlError::Several));
+    }
+
+    #[test]
     fn what_is_no_url_is_refused_without_being_repeated() {
         let check = |text: &str| {
             let said = BusUrl::parse(text).unwrap_err().to_string();
@@ -121,7 +191,7 @@ mod tests {
         };
         check("host=h password=hunter2");
         check("redis:///0?password=hunter2");
-        check("nats://u:hunter2@a:1,nats://u:hunter2@b:1");
+        check("nats://u:hunter2@a:1,nats://u:hunter3@b:1");
         check("");
     }
 }

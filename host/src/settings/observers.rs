@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use url::Url;
 
 use super::bus_url::BusUrl;
 use super::error::SettingsError;
@@ -101,6 +100,7 @@ fn nats(section: &Section<'_>) -> Result<SourceKind, Reported> {
     show(section, "queue_group", queue_group.as_str().into());
     let connection = NatsConnection {
         url: bus.url,
+        others: bus.others,
         user: bus.user,
         password: bus.password,
         token: bus.token,
@@ -179,7 +179,7 @@ fn taken_apart(
         return Err(wrong(&format_args!("is not a URL of scheme {}", schemes.join(" or "))));
     }
     let put = |key: &str, value: Value| section.context.show(format!("source.{SOURCE}.{key}"), value, origin.clone());
-    put("url", Url::as_str(&bus.url).into());
+    put("url", bus.urls().into());
     if let Some(user) = &bus.user {
         put("user", user.as_str().into());
     }

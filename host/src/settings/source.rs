@@ -150,11 +150,13 @@ impl SourceKind {
     }
 }
 
-/// A NATS server. At most one way to authenticate, besides a client certificate.
+/// A NATS server, or several that are one to their clients. At most one way to authenticate, besides a client certificate.
 #[derive(Clone, Debug)]
 pub struct NatsConnection {
     /// `nats://host:port` or `tls://host:port`; never with a password in it.
     pub url: Url,
+    /// More servers, tried in this order where the first can't be had; of the same form.
+    pub others: Vec<Url>,
     /// User name, with `password`.
     pub user: Option<String>,
     /// Password, with `user`.
@@ -167,6 +169,13 @@ pub struct NatsConnection {
     pub credentials: Option<PathBuf>,
     /// How the server is told from others, and the client to the server.
     pub tls: TlsSettings,
+}
+
+impl NatsConnection {
+    /// All servers, in the order in which they are tried.
+    pub fn urls(&self) -> impl Iterator<Item = &Url> {
+        std::iter::once(&self.url).chain(&self.others)
+    }
 }
 
 /// A Redis server.

@@ -15,6 +15,7 @@ use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 pub(crate) fn connection(server: &NatsServer) -> NatsConnection {
     NatsConnection {
         url: server.url().parse().unwrap(),
+        others: Vec::new(),
         user: None,
         password: None,
         token: None,

@@ -3,10 +3,16 @@
 use url::Url;
 
 use super::TlsSettings;
+use crate::settings::bus_url::BusUrlError;
 use crate::settings::section::{Reported, Section};
+use crate::settings::servers::servers;
 
 /// A bus's URL, of one of `schemes`, without a password in it.
 pub(super) fn read(text: &str, schemes: &[&str], user_allowed: bool) -> Result<Url, String> {
+    // Those of PostgreSQL have a form of their own.
+    if !schemes.contains(&"postgres") && servers(text).len() > 1 {
+        return Err(BusUrlError::Several.to_string());
+    }
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
     if !schemes.contains(&url.scheme()) {
         return Err(format!("is not a URL of scheme {}", schemes.join(" or ")));

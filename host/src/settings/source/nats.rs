@@ -7,6 +7,7 @@ use url::Url;
 use super::{NatsConnection, SourceKind, Start, address, named_after};
 use crate::settings::kinds::Setting;
 use crate::settings::section::{Reported, Section};
+use crate::settings::servers::{SERVERS_MAX, servers};
 
 const BUS_NAME_LEN_MAX: usize = 255;
 const SUBJECT_LEN_MAX: usize = 1024;
@@ -65,13 +66,15 @@ fn streams(section: &Section<'_>) -> Result<Vec<String>, Reported> {
 }
 
 fn connection(section: &Section<'_>) -> Result<NatsConnection, Reported> {
-    let url = section.required::<NatsUrl>("url");
+    let urls = section.required::<NatsUrls>("url");
     let user = section.optional::<String>("user");
     let (password, token, nkey) = (section.secret("password"), section.secret("token"), section.secret("nkey"));
     let credentials = section.optional::<String>("credentials");
     let tls = address::tls(section);
+    let NatsUrls(url, others) = urls?;
     let connection = NatsConnection {
-        url: url?.0,
+        url,
+        others,
         user: user?,
         password: password?,
         token: token?,
@@ -149,25 +152,48 @@ impl Setting for Subject {
     }
 }
 
-struct NatsUrl(Url);
+/// A server, and more of them.
+struct NatsUrls(Url, Vec<Url>);
 
-impl Setting for NatsUrl {
-    const EXPECTED: &'static str =
-        "write \"nats://host:4222\" or \"tls://host:4222\"; user, password and token are keys of their own";
+impl Setting for NatsUrls {
+    const EXPECTED: &'static str = "write \"nats://host:4222\" or \"tls://host:4222\", several between commas; user, password \
+                                    and token are keys of their own";
     const PRIVATE: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
-        address::read(text, &["nats", "tls"], false).map(Self)
+        let servers = servers(text);
+        if servers.len() > SERVERS_MAX {
+            return Err(format!("names more than {SERVERS_MAX} servers"));
+        }
+        let mut urls = servers.iter().map(|url| address::read(url, &["nats", "tls"], false));
+        // There is one at least.
+        let first = urls.next().unwrap_or_else(|| Err("is empty".to_owned()))?;
+        Ok(Self(first, urls.collect::<Result<_, _>>()?))
     }
 
     fn show(&self) -> String {
-        self.0.to_string()
+        let all: Vec<&str> = std::iter::once(&self.0).chain(&self.1).map(Url::as_str).collect();
+        all.join(",")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_servers_are_one_url() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(NatsUrls::read(text).ok().map(|urls| urls.show()).as_deref(), expected, "{text}");
+        };
+        check("nats://a:4222", Some("nats://a:4222"));
+        check("nats://a:4222,nats://b:4222", Some("nats://a:4222,nats://b:4222"));
+        check("nats://a,b", Some("nats://a,nats://b"));
+        check("nats://a,redis://b", None);
+        check("nats://a,nats://u:p@b", None);
+        check("nats://a:4222:5,b", None);
+        check(&vec!["nats://a"; SERVERS_MAX + 1].join(","), None);
+    }
 
     #[test]
     fn subjects_are_those_that_nats_takes() {
