@@ -53,6 +53,8 @@ pub struct Metrics {
     source_paused: IntGaugeVec,
     source_interruptions: IntCounterVec,
     source_reconnects: IntCounterVec,
+    headers_dropped: IntCounterVec,
+    delete_markers: IntCounterVec,
     runs: IntCounterVec,
     runs_waiting: IntGaugeVec,
     plugin_paused: IntGaugeVec,
@@ -95,6 +97,10 @@ pub struct SourceMetrics {
     pub interruptions: IntCounter,
     /// `wirehook_source_reconnects_total{source}`
     pub reconnects: IntCounter,
+    /// `wirehook_headers_dropped_total{source}`: lines of a message's headers that are no header.
+    pub headers_dropped: IntCounter,
+    /// `wirehook_delete_markers_total{source}`: what a server puts in place of messages that are gone.
+    pub delete_markers: IntCounter,
 }
 
 /// One plugin's metrics: `wirehook_runs_total{plugin,outcome}` and its duration.
@@ -192,6 +198,18 @@ impl Metrics {
                 "Times the source connected again.",
                 &["source"],
             )?,
+            headers_dropped: counters(
+                &registry,
+                "headers_dropped_total",
+                "Lines of messages' headers that are no header, and were left out.",
+                &["source"],
+            )?,
+            delete_markers: counters(
+                &registry,
+                "delete_markers_total",
+                "Delete markers of a stream, which are no events.",
+                &["source"],
+            )?,
             runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
             runs_waiting: gauges(
                 &registry,
@@ -275,6 +293,8 @@ impl Metrics {
             paused: self.source_paused.with_label_values(&[name]),
             interruptions: self.source_interruptions.with_label_values(&[name]),
             reconnects: self.source_reconnects.with_label_values(&[name]),
+            headers_dropped: self.headers_dropped.with_label_values(&[name]),
+            delete_markers: self.delete_markers.with_label_values(&[name]),
         }
     }
 

@@ -291,6 +291,8 @@ pub(super) async fn count_source(state: SourceState, metrics: Arc<Metrics>, drai
         counts.lost.inc_by(status.messages_lost.saturating_sub(counts.lost.get()));
         counts.interruptions.inc_by(status.interruptions.saturating_sub(counts.interruptions.get()));
         counts.reconnects.inc_by(status.reconnects.saturating_sub(counts.reconnects.get()));
+        counts.headers_dropped.inc_by(status.headers_dropped.saturating_sub(counts.headers_dropped.get()));
+        counts.delete_markers.inc_by(status.delete_markers.saturating_sub(counts.delete_markers.get()));
         tokio::select! {
             () = drain.begun() => return,
             changed = changes.changed() => if changed.is_err() { return },
@@ -371,7 +373,7 @@ impl Readiness for Parts {
                 name: format!("source {}", state.name()),
                 ready: status.is_ready(),
                 state: status.word().to_owned(),
-                detail: status.last_error.as_deref().unwrap_or_default().to_owned(),
+                detail: status.trouble().map(|trouble| trouble.to_string()).unwrap_or_default(),
             }
         }));
         // Events are accepted all the same, and are delivered later: neither is a reason to send traffic elsewhere.

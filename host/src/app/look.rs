@@ -31,7 +31,7 @@ pub(super) fn sources(switches: &[SourceSwitch], metrics: &Metrics) -> Vec<Sourc
             name: switch.state.name().to_string(),
             kind: switch.state.kind().to_owned(),
             state: status.word().to_owned(),
-            error: status.last_error.as_deref().map(str::to_owned),
+            error: status.trouble().map(|trouble| trouble.to_string()),
             keeps: switch.keeps,
             accepted: counts.accepted.get(),
             lost: status.messages_lost,

@@ -1,6 +1,7 @@
 //! JetStream: durable pull consumers, one a stream. A message is acknowledged after the commit that keeps it, never
 //! before.
 
+mod acks;
 mod attach;
 mod consumer;
 mod delivered;
@@ -13,24 +14,23 @@ mod stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Sleep;
+use url::Url;
 
+use self::acks::Acks;
 pub use self::consumer::{ACK_PENDING_MAX, ACK_WAIT, HOST_MESSAGES_MAX, HOSTS_MAX, INACTIVE_MAX};
 use self::delivered::Delivered;
 use self::reader::{News, Reader};
 use self::resume::Floors;
 use super::batches::{Batches, Ended};
+use super::nats::api::Api;
 use super::nats::denial::Denial;
 use super::nats::link::{self, Link};
 use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState, pending_or};
 use crate::drain::Drain;
 use crate::settings::{NatsConnection, Start};
-
-/// How long the last acks may take to reach the server; what does not is delivered again, and is a duplicate.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Pull consumers of one name, one in each stream, shared with other hosts of the same name.
 #[derive(Debug)]
@@ -49,9 +49,7 @@ pub struct JetstreamSource {
 enum SessionEnd {
     Drained,
     InboxClosed,
-    /// The connection came back: everything is looked up anew.
-    Reconnected,
-    /// The client has given up, or its credentials are of no use any more.
+    /// The connection is gone, for this reason.
     LinkClosed(String),
 }
 
@@ -75,6 +73,8 @@ impl Source for JetstreamSource {
             refused: None,
             accept_backoff: Backoff::new(),
             kept: Arc::default(),
+            acks: Acks::new(),
+            told: Vec::new(),
         };
         Box::pin(puller.run())
     }
@@ -101,6 +101,9 @@ struct Puller {
     accept_backoff: Backoff,
     /// What the inbox keeps of the readers' floors.
     kept: Arc<Mutex<Floors>>,
+    acks: Acks,
+    /// Servers that the last one told of.
+    told: Vec<Url>,
 }
 
 impl Puller {
@@ -110,7 +113,7 @@ impl Puller {
         while !self.drain.is_draining() && !closed {
             let connected = tokio::select! {
                 () = self.drain.begun() => break,
-                connected = Link::connect(&self.source.name, &self.source.connection) => connected,
+                connected = Link::connect(&self.source.name, &self.source.connection, &mut self.told) => connected,
             };
             let error = match connected {
                 Ok(link) => {
@@ -124,7 +127,7 @@ impl Puller {
                             continue;
                         }
                         SessionEnd::LinkClosed(error) => error,
-                        SessionEnd::Drained | SessionEnd::Reconnected => break,
+                        SessionEnd::Drained => break,
                     }
                 }
                 Err(error) => error.to_string(),
@@ -134,6 +137,7 @@ impl Puller {
             self.backoff.wait(&self.drain).await;
         }
         self.state.disconnected();
+        self.acks.gone();
         if let Err(AcceptError::Closed) = self.batches.finish().await {
             closed = true;
         }
@@ -168,25 +172,27 @@ impl Puller {
             }
         };
         let streams = self.source.streams.iter();
-        let reader = |stream: &String| Reader::new(Arc::clone(&self.source), stream.clone(), floors.get(stream));
+        let reader = |stream: &String| {
+            let floor = floors.get(stream);
+            Reader::new(Arc::clone(&self.source), stream.clone(), floor, self.state.clone(), self.acks.clone())
+        };
         self.readers = streams.map(reader).collect();
         self.kept = Arc::new(Mutex::new(floors));
         true
     }
 
-    /// Sessions over one client, until it has given up or the source ends.
+    /// One connection, until it or the source ends.
     async fn serve(&mut self, mut link: Link) -> SessionEnd {
-        loop {
-            let end = self.session(&mut link).await;
-            self.state.disconnected();
-            match end {
-                SessionEnd::Reconnected => self.stop_readers(),
-                SessionEnd::LinkClosed(_) => {
-                    self.stop_readers();
-                    return end;
-                }
-                SessionEnd::Drained | SessionEnd::InboxClosed => return self.finish(&link, end).await,
+        self.acks.open(link.wire.outgoing());
+        let end = self.session(&mut link).await;
+        self.state.disconnected();
+        match end {
+            SessionEnd::LinkClosed(_) => {
+                self.acks.down();
+                self.stop_readers();
+                end
             }
+            SessionEnd::Drained | SessionEnd::InboxClosed => self.finish(&link, end).await,
         }
     }
 
@@ -196,22 +202,22 @@ impl Puller {
 
     /// Finishes what is in flight while the client is there to carry its acks, and hands back the rest.
     async fn finish(&mut self, link: &Link, end: SessionEnd) -> SessionEnd {
-        if !link.is_up_now() {
+        if !link.is_up() {
             return self.finish_alone(end).await;
         }
-        reader::hand_back(&mut self.readers, link).await;
+        reader::hand_back(&mut self.readers, &link.wire).await;
         while let Some(delivered) = self.leftover.pop_front() {
             delivered.hand_back().await;
-            if !link.is_up_now() {
+            if !link.is_up() {
                 return self.finish_alone(end).await;
             }
         }
         let ended = self.batches.finish().await;
         let end = if matches!(ended, Err(AcceptError::Closed)) { SessionEnd::InboxClosed } else { end };
-        if !link.is_up_now() {
+        if !link.is_up() {
             return self.finish_alone(end).await;
         }
-        if !matches!(tokio::time::timeout(FLUSH_DEADLINE, link.client.flush()).await, Ok(Ok(()))) {
+        if !link.wire.round_trip().await {
             tracing::warn!(source = %self.source.name, "the last acks may not have reached the server; it delivers those messages again");
         }
         if self.source.ephemeral {
@@ -227,6 +233,7 @@ impl Puller {
     /// Finishes what is in flight without a server: it delivers the rest again by itself.
     async fn finish_alone(&mut self, end: SessionEnd) -> SessionEnd {
         self.leftover.clear();
+        self.acks.gone();
         let ended = self.batches.finish().await;
         tracing::warn!(
             source = %self.source.name,
@@ -237,16 +244,8 @@ impl Puller {
 
     /// Reads all streams for as long as the connection is there.
     async fn session(&mut self, link: &mut Link) -> SessionEnd {
-        while !link.is_up() {
-            tokio::select! {
-                () = self.drain.begun() => return SessionEnd::Drained,
-                news = link.changed(&self.state) => if let link::News::Closed(error) = news {
-                    return SessionEnd::LinkClosed(error);
-                },
-            }
-        }
-        let connects = link.connects();
-        self.readers.iter_mut().for_each(|reader| reader.attach(&link.client));
+        let api = Api::new(&link.wire);
+        self.readers.iter_mut().for_each(|reader| reader.attach(&api));
         loop {
             self.begin_leftover().await;
             let fetching = self.is_fetching();
@@ -256,10 +255,9 @@ impl Puller {
                 ended = self.batches.next() => if self.batch_ended(ended) { return SessionEnd::InboxClosed },
                 () = pending_or(&mut self.refused) => self.refused = None,
                 news = link.changed(&self.state) => match news {
-                    link::News::Alive if link.is_up() && link.connects() == connects => {}
-                    link::News::Alive => return SessionEnd::Reconnected,
+                    link::News::Alive => {}
                     link::News::Denied(denial) => self.denied(&denial),
-                    link::News::Closed(error) => return SessionEnd::LinkClosed(error),
+                    link::News::Closed(end) => return SessionEnd::LinkClosed(end.why),
                 },
                 (_, news) = reader::next(&mut self.readers, &mut self.turn, fetching) => self.heard(news).await,
             }

@@ -1,9 +1,11 @@
 //! Core NATS: at most once. The server keeps nothing, so what can't be accepted in time is counted as lost.
 
 pub mod connect;
-pub mod covered;
+pub(super) mod api;
 pub(super) mod denial;
 pub(super) mod link;
+pub(super) mod wire;
+mod covered;
 mod held;
 
 use std::collections::BTreeMap;
@@ -11,19 +13,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Subscriber};
-use futures::future::{AbortHandle, BoxFuture, FutureExt};
-use futures::stream::{Abortable, SelectAll, Stream, StreamExt};
-use tokio::task::unconstrained;
+use futures::future::{BoxFuture, FutureExt};
 use tokio::time::Sleep;
+use url::Url;
 
+use self::api::Api;
 use self::covered::covered;
 use self::denial::Denial;
 use self::held::Held;
 pub use self::held::{HELD_BYTES_MAX, HELD_MESSAGES_MAX};
 use self::link::{Link, News};
+use self::wire::{Closed, Delivery, Feed, Queue, Subscription, Wire};
 use super::batches::{Batches, Ended, weight};
-use super::{Accept, AcceptError, BATCH_MESSAGES_MAX, Backoff, Source, SourceError, SourceState, pending_or};
+use super::{Accept, AcceptError, Backoff, Source, SourceError, SourceState, pending_or};
 use crate::drain::Drain;
 use crate::settings::NatsConnection;
 
@@ -31,6 +33,8 @@ use crate::settings::NatsConnection;
 pub const ACCEPT_TRIES_MAX: usize = 7;
 /// How long the server may take to hand over the rest once the drain has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// What is counted as lost where a connection was dead and nobody knew: one at least, where nobody can count.
+const LOST_WHILE_SILENT: usize = 1;
 /// How long a source that may not subscribe to some of its subjects goes on with the others before it tries those again.
 const DENIED_RETRY: Duration = Duration::from_secs(5);
 
@@ -47,10 +51,12 @@ pub struct NatsSource {
 struct History {
     backoff: Backoff,
     has_connected: bool,
+    /// Servers that the last one told of.
+    told: Vec<Url>,
 }
 
-/// What ends the subscription of a subject.
-type Subscriptions = BTreeMap<String, AbortHandle>;
+/// The subscription of a subject.
+type Subscriptions = BTreeMap<String, Subscription>;
 
 /// Why a session with one connection ended.
 enum SessionEnd {
@@ -67,7 +73,7 @@ impl Source for NatsSource {
         drain: Drain,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let mut history = History { backoff: Backoff::new(), has_connected: false };
+            let mut history = History { backoff: Backoff::new(), has_connected: false, told: Vec::new() };
             while !drain.is_draining() {
                 match self.session(&inbox, &state, &drain, &mut history).await {
                     SessionEnd::Drained => break,
@@ -97,34 +103,31 @@ impl NatsSource {
     ) -> SessionEnd {
         let connected = tokio::select! {
             () = drain.begun() => return SessionEnd::Drained,
-            connected = Link::connect(&self.name, &self.connection) => connected,
+            connected = Link::connect(&self.name, &self.connection, &mut history.told) => connected,
         };
         let mut link = match connected {
             Ok(link) => link,
             Err(error) => return SessionEnd::Failed(error.to_string()),
         };
+        let wire = Arc::clone(&link.wire);
+        let (feed, mut queue) = wire.queue();
         let mut subscriptions = Subscriptions::default();
-        let mut messages = SelectAll::new();
-        if let Err(error) = self.subscribe(&link.client, &self.subjects, &mut subscriptions, &mut messages).await {
-            return SessionEnd::Failed(error);
+        if let Err(error) = self.subscribe(&wire, &feed, &self.subjects, &mut subscriptions).await {
+            return SessionEnd::Failed(error.to_string());
         }
-        told(link.client.clone()).await;
-        let mut messages = messages.ready_chunks(BATCH_MESSAGES_MAX);
+        wire.round_trip().await;
         history.backoff.reset();
         if std::mem::replace(&mut history.has_connected, true) {
             state.reconnected();
         }
         let (mut batches, mut held) = (Batches::default(), Held::default());
-        let client = link.client.clone();
-        let mut covering = std::pin::pin!(self.warn_where_covered(&client).fuse());
+        let mut covering = std::pin::pin!(self.warn_where_covered(Api::new(&wire)).fuse());
         // Subjects that the server forbids, when they are tried again, and what tells that it has answered then.
         let mut denied: Vec<String> = Vec::new();
         let mut retry: Option<Pin<Box<Sleep>>> = None;
-        let mut retried: Option<BoxFuture<'static, ()>> = None;
-        let mut connects = link.connects();
+        let mut retried: Option<BoxFuture<'_, bool>> = None;
         // What the server forbade is known by now, if it forbade anything.
         let mut is_told = false;
-        let mut is_open = true;
         let end = loop {
             while batches.has_room() && !held.is_empty() {
                 self.begin(held.take(), &mut batches, inbox, state).await;
@@ -136,14 +139,6 @@ impl NatsSource {
                     break SessionEnd::InboxClosed;
                 },
                 news = link.changed(state) => match news {
-                    News::Alive if !link.is_up() => {}
-                    News::Alive if link.connects() != connects => {
-                        // The client has subscribed to all subjects again, and the server says again what it forbids.
-                        connects = link.connects();
-                        denied.clear();
-                        retry = None;
-                        retried = Some(told(client.clone()).boxed());
-                    }
                     News::Alive if is_told || !denied.is_empty() || retried.is_some() => {}
                     News::Alive => {
                         is_told = true;
@@ -155,35 +150,35 @@ impl NatsSource {
                         denied.push(denial.subject);
                         retry.get_or_insert_with(|| Box::pin(tokio::time::sleep(DENIED_RETRY)));
                     },
-                    News::Closed(error) => {
-                        is_open = false;
-                        break SessionEnd::Failed(error);
+                    News::Closed(end) => {
+                        if end.was_silent {
+                            state.lost(LOST_WHILE_SILENT, &"what was published while the connection was dead; nobody knows how much");
+                        }
+                        break SessionEnd::Failed(end.why);
                     }
                 },
                 () = pending_or(&mut retry) => {
                     retry = None;
                     let subjects = std::mem::take(&mut denied);
-                    let all = messages.get_mut();
-                    if let Err(error) = self.subscribe(&client, &subjects, &mut subscriptions, all).await {
-                        break SessionEnd::Failed(error);
+                    if let Err(error) = self.subscribe(&wire, &feed, &subjects, &mut subscriptions).await {
+                        break SessionEnd::Failed(error.to_string());
                     }
-                    retried = Some(told(client.clone()).boxed());
+                    retried = Some(wire.round_trip().boxed());
                 }
-                () = pending_or(&mut retried) => {
+                _ = pending_or(&mut retried) => {
                     retried = None;
                     is_told = false;
                 }
                 () = &mut covering => {}
-                chunk = messages.next() => match chunk {
-                    Some(chunk) => link.dropped(held.put(chunk)),
-                    None => break SessionEnd::Failed("the server ended the subscription".to_owned()),
-                },
+                // Its end is told with the link's.
+                Some(chunk) = queue.next() => wire.dropped(held.put(chunk)),
             }
         };
+        drop(retried);
         // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
-        self.finish(is_open.then_some(&link), held, messages, &mut batches, inbox, state).await;
+        self.finish(&link, subscriptions, held, queue, &mut batches, inbox, state).await;
         let ended = batches.finish().await;
-        state.lost(link.take_dropped(), &"the inbox is slower than the bus");
+        state.lost(wire.take_dropped(), &"the inbox is slower than the bus");
         match ended {
             Err(AcceptError::Closed) if !drain.is_draining() => SessionEnd::InboxClosed,
             _ => end,
@@ -196,8 +191,8 @@ impl NatsSource {
         is_wanted.then(|| denial.describe())
     }
 
-    async fn warn_where_covered(&self, client: &Client) {
-        for covered in covered(client, &self.subjects).await {
+    async fn warn_where_covered(&self, api: Api) {
+        for covered in covered(&api, &self.subjects).await {
             tracing::warn!(source = %self.name, "{covered}");
         }
     }
@@ -206,18 +201,15 @@ impl NatsSource {
     /// queue group, whatever subjects its members have: where subjects overlap, it comes once all the same.
     async fn subscribe(
         &self,
-        client: &Client,
+        wire: &Wire,
+        feed: &Feed,
         subjects: &[String],
         subscriptions: &mut Subscriptions,
-        messages: &mut SelectAll<Abortable<Subscriber>>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Closed> {
         for subject in subjects {
-            let subscription = client.queue_subscribe(subject.clone(), self.queue_group.clone()).await;
-            let subscription = subscription.map_err(|error| format!("can't subscribe to `{subject}`: {error}"))?;
-            let (handle, registration) = AbortHandle::new_pair();
-            messages.push(Abortable::new(subscription, registration));
-            if let Some(former) = subscriptions.insert(subject.clone(), handle) {
-                former.abort();
+            let subscription = wire.subscribe(subject, Some(&self.queue_group), feed).await?;
+            if let Some(former) = subscriptions.insert(subject.clone(), subscription) {
+                wire.unsubscribe(former, false);
             }
         }
         Ok(())
@@ -225,41 +217,57 @@ impl NatsSource {
 
     async fn begin(
         &self,
-        messages: Vec<async_nats::Message>,
+        deliveries: Vec<Delivery>,
         batches: &mut Batches,
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
     ) {
-        let messages = messages.into_iter().map(|message| link::message(message, None)).collect();
+        let (mut messages, mut set_aside) = (Vec::with_capacity(deliveries.len()), Vec::new());
+        let mut headers_dropped = 0;
+        for delivery in deliveries {
+            let headers = link::headers(&delivery);
+            headers_dropped += headers.dropped;
+            let (message, is_odd) = link::message(delivery, headers, None);
+            if is_odd {
+                let what = "has a subject or headers that can't be read";
+                set_aside.push(state.set_aside(format!("a message of the subject `{}` {what}", message.subject)));
+            }
+            messages.push(message);
+        }
+        state.headers_dropped(headers_dropped);
         let (bytes, batch) = keep(Arc::clone(&self.name), messages, Arc::clone(inbox), state.clone());
+        let batch = async move {
+            let _set_aside = set_aside;
+            batch.await
+        };
         batches.begin(bytes, batch).await;
     }
 
-    /// Unsubscribes and accepts what the server had handed over until then. What it sends in the instant between the echo
-    /// and the end of the subscriptions is lost: the bus keeps nothing. Where `link` is not open any more, only what is
+    /// Unsubscribes and accepts what the server had handed over until then. Where the connection has ended, only what is
     /// here already.
+    #[allow(clippy::too_many_arguments, reason = "it ends all that a session consists of")]
     async fn finish(
         &self,
-        link: Option<&Link>,
+        link: &Link,
+        subscriptions: Subscriptions,
         mut held: Held,
-        mut messages: impl Stream<Item = Vec<async_nats::Message>> + Unpin,
+        mut queue: Queue,
         batches: &mut Batches,
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
     ) {
         let rest = async {
-            if let Some(link) = link {
-                link.round_trip().await;
-                // An error means that the connection is gone, and what was handed over is here already.
-                let _ = link.client.drain().await;
+            if link.is_up() {
+                subscriptions.into_values().for_each(|subscription| link.wire.unsubscribe(subscription, true));
+                // Then all that it had for these subscriptions is here.
+                link.wire.round_trip().await;
             }
             loop {
                 while held.is_empty() {
-                    let chunk = match link {
-                        Some(_) => messages.next().await,
-                        None => unconstrained(messages.next()).now_or_never().flatten(),
-                    };
-                    let Some(chunk) = chunk else { return };
+                    let chunk = queue.take_ready();
+                    if chunk.is_empty() {
+                        return;
+                    }
                     let dropped = held.put(chunk);
                     state.lost(dropped, &"the inbox is slower than the bus");
                 }
@@ -270,16 +278,10 @@ impl NatsSource {
             }
         };
         if tokio::time::timeout(DRAIN_DEADLINE, rest).await.is_err() {
-            tracing::warn!(source = %self.name, "the server did not end the subscriptions in time");
+            tracing::warn!(source = %self.name, "what the server had handed over was not accepted in time");
             state.lost(held.len(), &"the inbox did not take them before the source had to end");
         }
     }
-}
-
-/// Returns once it is known what the server forbids. The client tells that in a task of its own, which has had its turn
-/// after a second echo.
-async fn told(client: Client) {
-    let _ = link::round_trip(&client).await && link::round_trip(&client).await;
 }
 
 /// Offers a batch until it is accepted or its tries are spent; then it is counted as lost.

@@ -1,10 +1,13 @@
 //! What an operator sees of a source: written by the source, read by `/readyz`, `status` and metrics.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+
+use crate::sync::lock;
 
 /// A shared view of one source. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -12,6 +15,25 @@ pub struct SourceState {
     name: Arc<str>,
     kind: &'static str,
     status: Arc<watch::Sender<SourceStatus>>,
+    /// As many as the source has in flight at most.
+    set_aside: Arc<Mutex<VecDeque<Arc<str>>>>,
+}
+
+/// A message that could not be read as it stood. Dropped once it is durable, or is to come again.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    state: SourceState,
+    what: Arc<str>,
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        let mut all = lock(&self.state.set_aside);
+        if let Some(index) = all.iter().position(|what| Arc::ptr_eq(what, &self.what)) {
+            all.remove(index);
+        }
+        self.state.show_first(&all);
+    }
 }
 
 /// How a source is.
@@ -34,12 +56,24 @@ pub struct SourceStatus {
     pub messages_lost: u64,
     /// Where it listens, for those that listen.
     pub address: Option<SocketAddr>,
+    /// A message that could not be read as it stood, until it is durable: as the event that its body is, or as a dead
+    /// letter. In words, with its place at the bus.
+    pub set_aside: Option<Arc<str>>,
+    /// Lines of headers that were none, and were left out.
+    pub headers_dropped: u64,
+    /// Delete markers, which a server puts in place of messages that are gone; they are acknowledged and no events.
+    pub delete_markers: u64,
 }
 
 impl SourceStatus {
-    /// Whether it is connected, or not for a good reason.
+    /// Whether it is connected, or not for a good reason, and nothing that it could not read waits to be kept.
     pub fn is_ready(&self) -> bool {
-        self.connected || self.ended || self.paused
+        (self.connected && self.set_aside.is_none()) || self.ended || self.paused
+    }
+
+    /// What an operator is to know: a message that is set aside, or what went wrong last.
+    pub fn trouble(&self) -> Option<&Arc<str>> {
+        self.set_aside.as_ref().or(self.last_error.as_ref())
     }
 
     /// Whether it will bring nothing more by itself.
@@ -61,7 +95,8 @@ impl SourceStatus {
 impl SourceState {
     /// The state of a source that has not begun. `kind` is its name in the settings.
     pub fn new(name: Arc<str>, kind: &'static str) -> Self {
-        Self { name, kind, status: Arc::new(watch::Sender::new(SourceStatus::default())) }
+        let status = Arc::new(watch::Sender::new(SourceStatus::default()));
+        Self { name, kind, status, set_aside: Arc::default() }
     }
 
     /// The source's name.
@@ -167,6 +202,42 @@ impl SourceState {
         tracing::error!(source = %self.name, kind = self.kind, messages, error = %why, "messages were lost");
     }
 
+    /// Notes a message that could not be read as it stood, until what is returned is dropped.
+    pub(super) fn set_aside(&self, what: String) -> SetAside {
+        let what: Arc<str> = what.into();
+        let mut all = lock(&self.set_aside);
+        // Those that come with it, or before it is kept, say nothing new.
+        if all.is_empty() {
+            tracing::warn!(source = %self.name, kind = self.kind, "{what}; its body is taken for the event");
+        }
+        all.push_back(Arc::clone(&what));
+        self.show_first(&all);
+        SetAside { state: self.clone(), what }
+    }
+
+    /// Notes lines of headers that are left out.
+    pub(super) fn headers_dropped(&self, lines: usize) {
+        if lines > 0 {
+            self.status.send_modify(|status| status.headers_dropped += lines as u64);
+        }
+    }
+
+    /// Notes delete markers that are passed over.
+    pub(super) fn delete_markers(&self, markers: usize) {
+        if markers > 0 {
+            self.status.send_modify(|status| status.delete_markers += markers as u64);
+        }
+    }
+
+    fn show_first(&self, all: &VecDeque<Arc<str>>) {
+        let first = all.front().cloned();
+        self.status.send_if_modified(|status| {
+            let changed = status.set_aside != first;
+            status.set_aside = first;
+            changed
+        });
+    }
+
     pub(super) fn listening(&self, address: SocketAddr) {
         self.status.send_modify(|status| status.address = Some(address));
         tracing::info!(source = %self.name, kind = self.kind, %address, "listening");
@@ -213,6 +284,22 @@ mod tests {
         assert_eq!(state.status().messages_lost, 3);
         state.ended();
         assert!(state.is_ready() && !state.status().connected);
+    }
+
+    #[test]
+    fn a_message_that_is_set_aside_is_named_until_it_is_kept() {
+        let state = SourceState::new("bus".into(), "nats");
+        state.connected();
+        let (first, second) = (state.set_aside("message 7".to_owned()), state.set_aside("message 8".to_owned()));
+        let shown = |expected: Option<&str>| {
+            assert_eq!(state.status().trouble().map(|it| &**it), expected);
+            assert_eq!(state.is_ready(), expected.is_none());
+        };
+        shown(Some("message 7"));
+        drop(first);
+        shown(Some("message 8"));
+        drop(second);
+        shown(None);
     }
 
     #[test]

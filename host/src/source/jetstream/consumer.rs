@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::Client;
-use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream;
 
 use super::JetstreamSource;
-use super::filters::{filters, filters_of, kept, lacking};
+use super::filters::{filters, filters_of, is_deaf, kept, lacking};
 use super::pull::PULL_MESSAGES_MAX;
 use super::resume::Resume;
 use crate::event::subject::{InvalidPattern, SubjectPattern};
+use crate::source::nats::api::Api;
 use crate::source::{BATCH_MESSAGES_MAX, BATCHES_IN_FLIGHT_MAX};
 
 /// After which the server delivers again what was not acknowledged, in consumers that Wirehook makes.
@@ -28,7 +28,7 @@ pub const INACTIVE_MAX: Duration = Duration::from_secs(300);
 
 /// A consumer, and what of it is not wanted.
 pub(super) struct Found {
-    pub(super) consumer: Consumer<pull::Config>,
+    pub(super) consumer: consumer::Info,
     /// The subjects that are wanted, where the server delivers others as well: it knows one filter for a consumer only,
     /// and several were asked for.
     pub(super) wanted: Option<Vec<SubjectPattern>>,
@@ -41,16 +41,21 @@ pub(super) struct Found {
 /// # Errors
 ///
 /// In words, when it is of no use.
-pub(super) async fn existing(
+pub(super) fn existing(
     source: &JetstreamSource,
-    client: &Client,
-    stream: &Stream,
+    api: &Api,
+    stream: &stream::Info,
+    consumer: consumer::Info,
     is_first: bool,
 ) -> Result<Found, String> {
-    let consumer: Consumer<pull::Config> = stream.get_consumer(&source.durable).await.map_err(|error| {
-        format!("the consumer `{}` can't be pulled from: {error}; delete it or name another `durable`", source.durable)
-    })?;
-    let config = &consumer.cached_info().config;
+    let config = &consumer.config;
+    if config.deliver_subject.is_some() {
+        return Err(format!(
+            "the consumer `{}` can't be pulled from: the server pushes its messages to a subject; delete it or name \
+             another `durable`",
+            source.durable
+        ));
+    }
     if config.ack_policy == AckPolicy::All {
         return Err(format!(
             "the consumer `{}` has the ack policy `all`, by which one ack would settle events that are not durable \
@@ -58,26 +63,38 @@ pub(super) async fn existing(
             source.durable
         ));
     }
-    let filters = filters(&source.subjects, kept(&stream.cached_info().config));
-    let wanted = match is_filtered_here(client, &filters) && filters_of(config).is_empty() {
+    let filters = filters(&source.subjects, kept(&stream.config));
+    let wanted = match is_filtered_here(api, &filters) && filters_of(config).is_empty() {
         true => Some(patterns(&source.subjects)?),
         false => None,
     };
     if is_first {
         for danger in dangers(config, if wanted.is_some() { &[] } else { &filters }) {
-            tracing::warn!(source = %source.name, stream = stream.cached_info().config.name, consumer = source.durable, "{danger}");
+            tracing::warn!(source = %source.name, stream = stream.config.name, consumer = source.durable, "{danger}");
         }
     }
     let lacking = lacking(&filters, &filters_of(config));
     let lacking = (!lacking.is_empty()).then(|| {
         let (durable, has) = (&source.durable, filters_of(config));
-        let stream = &stream.cached_info().config.name;
+        let stream = &stream.config.name;
         format!(
             "the consumer `{durable}` of the stream `{stream}` leaves out {lacking:?} of `subjects`, for its filter is \
              {has:?}; the rest is read; give it another filter, delete it, or name another `durable`"
         )
     });
     Ok(Found { consumer, wanted, lacking })
+}
+
+/// What is wrong with a consumer whose filter can match nothing that its stream keeps, in words.
+pub(super) fn deafness(consumer: &consumer::Info, stream: &stream::Config) -> Option<String> {
+    let (has, kept) = (filters_of(&consumer.config), kept(stream));
+    is_deaf(&has, kept).then(|| {
+        format!(
+            "nothing can come of the stream `{}`: it keeps {kept:?}, and the filter of the consumer `{}` is {has:?}; change \
+             `subjects`, or let the stream keep others: `nats stream edit {}`",
+            stream.name, consumer.name, stream.name
+        )
+    })
 }
 
 /// What in an existing consumer's configuration can lose events, in words.
@@ -111,12 +128,11 @@ fn dangers(config: &consumer::Config, filters: &[String]) -> Vec<String> {
 /// In words.
 pub(super) async fn created(
     source: &JetstreamSource,
-    client: &Client,
-    stream: &Stream,
+    api: &Api,
+    stream: &stream::Info,
     resume: &Resume,
 ) -> Result<Found, String> {
-    let info = stream.cached_info();
-    let deliver_policy = resume.policy(source.start, info.created.unix_timestamp_nanos())?;
+    let deliver_policy = resume.policy(source.start, stream.created.unix_timestamp_nanos())?;
     let mut config = pull::Config {
         description: Some(format!("Wirehook source {}", source.name)),
         deliver_policy,
@@ -130,31 +146,37 @@ pub(super) async fn created(
         true => (config.name, config.inactive_threshold) = (Some(source.durable.clone()), INACTIVE_MAX),
         false => config.durable_name = Some(source.durable.clone()),
     }
-    let filters = filters(&source.subjects, kept(&info.config));
+    let filters = filters(&source.subjects, kept(&stream.config));
     let mut wanted = None;
     match filters.as_slice() {
         [filter] => config.filter_subject.clone_from(filter),
         // By all of the source's subjects: the stream may come to have others than it has now.
-        filters if is_filtered_here(client, filters) => wanted = Some(patterns(&source.subjects)?),
+        filters if is_filtered_here(api, filters) => wanted = Some(patterns(&source.subjects)?),
         filters => config.filter_subjects = filters.to_vec(),
     }
-    let consumer = stream.create_consumer(config).await.map_err(|error| {
-        format!("can't create the consumer `{}` of the stream `{}`: {error}", source.durable, info.config.name)
+    let consumer = api.create_consumer(&stream.config.name, &source.durable, config).await.map_err(|error| {
+        format!("can't create the consumer `{}` of the stream `{}`: {error}", source.durable, stream.config.name)
     })?;
     let skipped = match deliver_policy {
         DeliverPolicy::All => 0,
-        _ => info.state.messages.saturating_sub(consumer.cached_info().num_pending),
+        _ => stream.state.messages.saturating_sub(consumer.num_pending),
     };
     tracing::info!(
-        source = %source.name, stream = info.config.name, consumer = source.durable, ?deliver_policy, skipped,
+        source = %source.name, stream = stream.config.name, consumer = source.durable, ?deliver_policy, skipped,
         "created the consumer; `skipped` are messages of the stream that it leaves out"
     );
     Ok(Found { consumer, wanted, lacking: None })
 }
 
 /// Whether what is not wanted is acknowledged here unread, since the server can't leave it out.
-fn is_filtered_here(client: &Client, filters: &[String]) -> bool {
-    filters.len() > 1 && !client.is_server_compatible(2, 10, 0)
+fn is_filtered_here(api: &Api, filters: &[String]) -> bool {
+    filters.len() > 1 && !knows_several_filters(&api.wire().info().version)
+}
+
+/// nats-server 2.10 and later.
+fn knows_several_filters(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u64>().ok());
+    (numbers.next(), numbers.next()) >= (Some(2), Some(10))
 }
 
 fn patterns(filters: &[String]) -> Result<Vec<SubjectPattern>, String> {
@@ -164,6 +186,16 @@ fn patterns(filters: &[String]) -> Result<Vec<SubjectPattern>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_from_2_10_on_know_several_filters() {
+        let check = |version: &str, expected: bool| assert_eq!(knows_several_filters(version), expected, "{version}");
+        check("2.9.10", false);
+        check("2.10.0", true);
+        check("2.11.0-RC.1", true);
+        check("3.0.0", true);
+        check("", false);
+    }
 
     #[test]
     fn a_dangerous_consumer_is_told() {

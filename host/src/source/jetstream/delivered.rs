@@ -4,35 +4,39 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::AckKind;
-use async_nats::jetstream::message::Acker;
+use bytes::Bytes;
 
-use super::attach::Attached;
+use super::acks::{Ack, Acks};
 use crate::event::Message;
 use crate::source::batches::{Ended, weight};
+use crate::source::state::SetAside;
 use crate::source::{Accept, Backoff};
 
-/// How long sending the acks of one batch may take. While the connection is down they wait in the client; what is not
-/// sent in time is delivered again, and is a duplicate.
-const ACK_DEADLINE: Duration = Duration::from_secs(5);
 /// How often, while `ack_wait` passes, the server hears that a message still waits. It may wait in turn for a place and
 /// for the commit, and one report may be late.
 const PROGRESS_PER_ACK_WAIT: u32 = 3;
 /// Between two reports at least, whatever `ack_wait` is.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// Messages, each with its ack.
+/// Messages, each with where its ack goes.
 pub(super) struct Delivered {
     messages: Vec<Message>,
-    ackers: Vec<Acker>,
+    replies: Vec<Bytes>,
+    /// For those among the messages that could not be read as they stood.
+    set_aside: Vec<Option<SetAside>>,
+    acks: Acks,
     progress_interval: Duration,
 }
 
 impl Delivered {
     /// No messages yet, of a consumer with this `ack_wait`.
-    pub(super) fn new(ack_wait: Duration) -> Self {
+    pub(super) fn new(ack_wait: Duration, acks: &Acks) -> Self {
         let progress_interval = (ack_wait / PROGRESS_PER_ACK_WAIT).max(PROGRESS_INTERVAL_MIN);
-        Self { messages: Vec::new(), ackers: Vec::new(), progress_interval }
+        Self::empty(acks.clone(), progress_interval)
+    }
+
+    fn empty(acks: Acks, progress_interval: Duration) -> Self {
+        Self { messages: Vec::new(), replies: Vec::new(), set_aside: Vec::new(), acks, progress_interval }
     }
 
     /// Between two reports that they wait.
@@ -40,11 +44,11 @@ impl Delivered {
         self.progress_interval
     }
 
-    /// Adds a message as it came.
-    pub(super) fn push(&mut self, message: async_nats::Message, attached: &Attached) {
-        let (message, position, acker) = attached.take(message);
-        self.messages.push(crate::source::nats::link::message(message, position));
-        self.ackers.push(acker);
+    /// Adds a message and where its ack goes.
+    pub(super) fn push(&mut self, message: Message, reply: Bytes, set_aside: Option<SetAside>) {
+        self.messages.push(message);
+        self.replies.push(reply);
+        self.set_aside.push(set_aside);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -53,34 +57,34 @@ impl Delivered {
 
     /// Takes the first, as many as `max`.
     pub(super) fn take_first(&mut self, max: usize) -> Self {
+        let rest = Self::empty(self.acks.clone(), self.progress_interval);
         if self.messages.len() <= max {
-            let rest = Self { messages: Vec::new(), ackers: Vec::new(), ..*self };
             return std::mem::replace(self, rest);
         }
-        let count = max;
         Self {
-            messages: self.messages.drain(..count).collect(),
-            ackers: self.ackers.drain(..count).collect(),
-            progress_interval: self.progress_interval,
+            messages: self.messages.drain(..max).collect(),
+            replies: self.replies.drain(..max).collect(),
+            set_aside: self.set_aside.drain(..max).collect(),
+            ..rest
         }
     }
 
     /// Says that they still wait, so that they are not delivered again.
     pub(super) async fn report_progress(&self) {
-        settle(&self.ackers, AckKind::Progress).await;
+        self.acks.settle(&self.replies, Ack::Progress).await;
     }
 
     /// Acknowledges what nobody wants to read, and forgets it.
     pub(super) async fn pass_over(&mut self) {
         if !self.is_empty() {
-            settle(&self.ackers, AckKind::Ack).await;
+            self.acks.settle(&self.replies, Ack::Done).await;
             self.take_first(usize::MAX);
         }
     }
 
     /// Asks for delivery at once, to whoever asks for messages.
     pub(super) async fn hand_back(self) {
-        settle(&self.ackers, AckKind::Nak(None)).await;
+        self.acks.settle(&self.replies, Ack::Again(None)).await;
     }
 
     /// Its weight, and the way into the inbox: acks after the commit, and asks for redelivery after a refusal.
@@ -92,19 +96,20 @@ impl Delivered {
     ) -> (usize, impl Future<Output = Ended> + Send + 'static) {
         let bytes = weight(&self.messages);
         let batch = async move {
+            let _set_aside = self.set_aside;
             // The batch goes on while a report waits for its place at the connection.
             let ended = tokio::select! {
                 biased;
                 ended = inbox.accept(&source, self.messages) => ended,
-                never = report_for_ever(&self.ackers, self.progress_interval) => match never {},
+                never = report_for_ever(&self.acks, &self.replies, self.progress_interval) => match never {},
             };
             match ended {
                 Ok(_) => {
-                    settle(&self.ackers, AckKind::Ack).await;
+                    self.acks.settle(&self.replies, Ack::Done).await;
                     Ok(())
                 }
                 Err(error) => {
-                    settle(&self.ackers, AckKind::Nak(Some(refusal.after_failure()))).await;
+                    self.acks.settle(&self.replies, Ack::Again(Some(refusal.after_failure()))).await;
                     Err(error)
                 }
             }
@@ -113,23 +118,9 @@ impl Delivered {
     }
 }
 
-async fn report_for_ever(ackers: &[Acker], interval: Duration) -> Infallible {
+async fn report_for_ever(acks: &Acks, replies: &[Bytes], interval: Duration) -> Infallible {
     loop {
         tokio::time::sleep(interval).await;
-        settle(ackers, AckKind::Progress).await;
-    }
-}
-
-/// Sends one kind of ack for all, without a round trip. What can't be sent is delivered again.
-async fn settle(ackers: &[Acker], kind: AckKind) {
-    let all = async {
-        for acker in ackers {
-            if acker.ack_with(kind).await.is_err() {
-                break;
-            }
-        }
-    };
-    if tokio::time::timeout(ACK_DEADLINE, all).await.is_err() {
-        tracing::debug!(messages = ackers.len(), "acks could not be sent in time");
+        acks.settle(replies, Ack::Progress).await;
     }
 }

@@ -16,10 +16,17 @@ pub(super) fn filters(wanted: &[String], kept: &[String]) -> Vec<String> {
     fitting.iter().filter(|filter| !is_included(filter)).map(ToString::to_string).collect()
 }
 
-/// The subjects that a stream can have; none where it takes messages from other streams, whatever their subjects.
+/// The subjects that a stream can have; none where that can't be said: it takes messages from other streams, whatever
+/// their subjects, or changes subjects.
 pub(super) fn kept(config: &stream::Config) -> &[String] {
     let takes_others = config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) || config.mirror.is_some();
-    if takes_others { &[] } else { &config.subjects }
+    if takes_others || config.subject_transform.is_some() { &[] } else { &config.subjects }
+}
+
+/// Whether a consumer with the filters `has`, none for everything, can't get anything of a stream with `kept` subjects.
+pub(super) fn is_deaf(has: &[String], kept: &[String]) -> bool {
+    let matches = |filter: &String| kept.iter().any(|kept| overlap(filter, kept));
+    !kept.is_empty() && !has.is_empty() && !has.iter().any(matches)
 }
 
 /// The filters of a consumer that exists; none where it has the whole stream.
@@ -94,6 +101,20 @@ mod tests {
         check(&["a.>", "b"], &["a.*"], &["a.>", "b"]);
         check(&["a.x", "b"], &["a.*", "b"], &[]);
         check(&[], &["a.*"], &[]);
+    }
+
+    #[test]
+    fn a_filter_that_can_match_nothing_is_known() {
+        let check = |has: &[&str], kept: &[&str], expected: bool| {
+            let [has, kept] = [has, kept].map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(is_deaf(&has, &kept), expected, "{has:?} of {kept:?}");
+        };
+        check(&[], &["a.>"], false);
+        check(&["a.*"], &["a.>"], false);
+        check(&["b.>"], &["a.>"], true);
+        check(&["b.>", "a.x"], &["a.>"], false);
+        check(&["b.>"], &[], false);
+        check(&["a"], &["a.>"], true);
     }
 
     #[test]

@@ -2,17 +2,15 @@
 //! asking and still take what comes: what reaches a subscription that is gone is delivered again only after `ack_wait`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer;
-use async_nats::{Client, Message, StatusCode, Subscriber};
-use bytes::Bytes;
-use futures::FutureExt;
-use futures::stream::{ReadyChunks, StreamExt};
-use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
-use crate::source::BATCH_MESSAGES_MAX;
+use super::acks::ADDRESS_PREFIX;
+use crate::source::nats::wire::headers::{Headers, status};
+use crate::source::nats::wire::{Delivery, Queue, Subscription, Wire, new_inbox, publish};
 
 /// Messages of a source asked for and not yet come, shared by its streams; asked for again when half of them have come.
 pub(super) const PULL_MESSAGES_MAX: usize = 1024;
@@ -31,11 +29,12 @@ const HEARTBEATS_MISSING_MAX: u32 = 3;
 
 /// A subscription that pulls.
 pub(super) struct Pull {
-    client: Client,
+    wire: Arc<Wire>,
     /// Where requests go.
     subject: String,
     inbox: String,
-    delivered: ReadyChunks<Subscriber>,
+    subscription: Subscription,
+    delivered: Queue,
     messages_max: usize,
     batch_max: usize,
     bytes_max: u64,
@@ -54,24 +53,26 @@ pub(super) struct Pull {
 
 impl Pull {
     /// Subscribes; asks for nothing yet. `streams` is how many the source has.
-    pub(super) async fn new(client: &Client, consumer: &consumer::Info, streams: usize) -> Result<Self, String> {
+    pub(super) async fn new(wire: &Arc<Wire>, consumer: &consumer::Info, streams: usize) -> Result<Self, String> {
         let config = &consumer.config;
-        let inbox = client.new_inbox();
-        let subscriber = client.subscribe(inbox.clone()).await;
-        let subscriber = subscriber.map_err(|error| format!("can't subscribe to be delivered to: {error}"))?;
+        let inbox = new_inbox();
+        let (feed, delivered) = wire.queue();
+        let subscription = wire.subscribe(&inbox, None, &feed).await;
+        let subscription = subscription.map_err(|error| format!("can't subscribe to be delivered to: {error}"))?;
         let expires = if config.max_expires.is_zero() { PULL_EXPIRES } else { PULL_EXPIRES.min(config.max_expires) };
         // The server asks for a heartbeat of at most half the expiry.
         let heartbeat = PULL_HEARTBEAT.min(expires / 3);
         let messages_max = share_of_messages(streams);
         let bytes_bound = positive(config.max_bytes).map_or(PULL_BYTES_MAX, |max| PULL_BYTES_MAX.min(max as u64));
         Ok(Self {
-            client: client.clone(),
+            wire: Arc::clone(wire),
             subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", consumer.stream_name, consumer.name),
             inbox,
-            delivered: subscriber.ready_chunks(BATCH_MESSAGES_MAX),
+            subscription,
+            delivered,
             messages_max,
             batch_max: positive(config.max_batch).map_or(messages_max, |max| messages_max.min(max)),
-            bytes_max: share_of_bytes(streams, client.server_info().max_payload as u64).min(bytes_bound),
+            bytes_max: share_of_bytes(streams, wire.info().max_payload as u64).min(bytes_bound),
             bytes_bound,
             is_stuck: false,
             expires,
@@ -84,7 +85,7 @@ impl Pull {
 
     /// The messages that are there, waiting for the first, and asking for more when they run short. Dropping the future
     /// loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Vec<Message>, String> {
+    pub(super) async fn next(&mut self) -> Result<Vec<Delivery>, String> {
         loop {
             if let Some(end) = self.end.take() {
                 return Err(end);
@@ -104,17 +105,18 @@ impl Pull {
     }
 
     /// The messages that are there, without waiting or asking for more; empty when there are none.
-    pub(super) fn take_ready(&mut self) -> Vec<Message> {
-        // The runtime's budget for one turn is smaller than what may be ready, and would pass for its end.
-        while let Some(chunk) = unconstrained(self.delivered.next()).now_or_never() {
+    pub(super) fn take_ready(&mut self) -> Vec<Delivery> {
+        loop {
+            let chunk = self.delivered.take_ready();
+            if chunk.is_empty() {
+                return chunk;
+            }
             self.heard();
-            let ended = chunk.is_none();
-            let messages = self.sort_out(chunk);
-            if !messages.is_empty() || ended {
+            let messages = self.sort_out(Some(chunk));
+            if !messages.is_empty() {
                 return messages;
             }
         }
-        Vec::new()
     }
 
     /// Whether it ended for a message that is larger than may be asked for.
@@ -142,8 +144,9 @@ impl Pull {
             "expires": u64::try_from(self.expires.as_nanos()).unwrap_or(u64::MAX),
             "idle_heartbeat": u64::try_from(self.heartbeat.as_nanos()).unwrap_or(u64::MAX),
         });
+        let (request, inbox) = (request.to_string(), self.inbox.as_bytes());
         let sent =
-            self.client.publish_with_reply(self.subject.clone(), self.inbox.clone(), Bytes::from(request.to_string()));
+            self.wire.outgoing().send(|bytes| publish(bytes, self.subject.as_bytes(), Some(inbox), request.as_bytes()));
         sent.await.map_err(|error| format!("can't ask for messages: {error}"))?;
         self.outstanding += batch;
         self.heard();
@@ -151,19 +154,19 @@ impl Pull {
     }
 
     /// Keeps the messages of a chunk and follows what the server says between them.
-    fn sort_out(&mut self, chunk: Option<Vec<Message>>) -> Vec<Message> {
+    fn sort_out(&mut self, chunk: Option<Vec<Delivery>>) -> Vec<Delivery> {
         let Some(chunk) = chunk else {
             self.end.get_or_insert_with(|| "the connection ended the subscription".to_owned());
             return Vec::new();
         };
         let mut messages = Vec::with_capacity(chunk.len());
         for message in chunk {
-            match meaning(&message) {
+            match meaning(&message, &self.inbox) {
                 Meaning::Delivered => {
                     self.outstanding = self.outstanding.saturating_sub(1);
                     messages.push(message);
                 }
-                Meaning::Heartbeat => {}
+                Meaning::Heartbeat | Meaning::Nothing => {}
                 Meaning::TooLarge { bytes_left, .. } if bytes_left >= self.bytes_bound => {
                     self.is_stuck = true;
                     let bound = self.bytes_bound;
@@ -191,6 +194,8 @@ impl Pull {
 enum Meaning {
     Delivered,
     Heartbeat,
+    /// It is neither of the consumer's nor the server's.
+    Nothing,
     /// A request is over; so many messages of it will not come, where the server says.
     RequestOver {
         unfulfilled: Option<usize>,
@@ -204,22 +209,34 @@ enum Meaning {
     End(String),
 }
 
-fn meaning(message: &Message) -> Meaning {
-    let description = message.description.as_deref().unwrap_or_default();
-    let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str());
-    let unfulfilled = header("Nats-Pending-Messages").and_then(|pending| pending.parse().ok());
-    match message.status.unwrap_or(StatusCode::OK).as_u16() {
-        200 => Meaning::Delivered,
+/// A message of the stream has where its ack goes, and the server's own words have not: what a publisher has written
+/// says nothing of that.
+fn meaning(message: &Delivery, inbox: &str) -> Meaning {
+    if message.reply.as_ref().is_some_and(|reply| reply.starts_with(ADDRESS_PREFIX)) {
+        return Meaning::Delivered;
+    }
+    let block = message.headers.as_deref().unwrap_or_default();
+    let Some((status, words)) = status(block).filter(|_| message.subject == inbox.as_bytes()) else {
+        return Meaning::Nothing;
+    };
+    let number = |name: &str| Headers::read(block).first(name).and_then(|value| value.parse::<u64>().ok());
+    let unfulfilled = || number("Nats-Pending-Messages").and_then(|count| usize::try_from(count).ok());
+    match status {
         100 => Meaning::Heartbeat,
-        404 | 408 => Meaning::RequestOver { unfulfilled },
+        404 | 408 => Meaning::RequestOver { unfulfilled: unfulfilled() },
         // These end one request and say nothing against the next.
-        409 if description == "Batch Completed" => Meaning::RequestOver { unfulfilled },
-        409 if description == "Message Size Exceeds MaxBytes" => {
-            let bytes_left = header("Nats-Pending-Bytes").and_then(|pending| pending.parse().ok());
-            Meaning::TooLarge { bytes_left: bytes_left.unwrap_or(0), unfulfilled }
+        409 if words == "Batch Completed" => Meaning::RequestOver { unfulfilled: unfulfilled() },
+        409 if words == "Message Size Exceeds MaxBytes" => {
+            Meaning::TooLarge { bytes_left: number("Nats-Pending-Bytes").unwrap_or(0), unfulfilled: unfulfilled() }
         }
         503 => Meaning::End("nobody answers for the consumer".to_owned()),
-        status => Meaning::End(format!("the server says: {status} {description}")),
+        status => Meaning::End(format!("the server says: {status} {words}")),
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        self.wire.unsubscribe(self.subscription, false);
     }
 }
 
@@ -242,37 +259,51 @@ fn positive(bound: i64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+
+    fn control(status: &str, more: &str) -> Delivery {
+        let block = format!("NATS/1.0 {status}\r\n{more}\r\n");
+        Delivery {
+            subject: Bytes::from_static(b"inbox"),
+            reply: None,
+            headers: Some(block.into()),
+            payload: Bytes::new(),
+        }
+    }
 
     #[test]
     fn statuses_are_understood() {
-        let check = |status: Option<u16>, description: &str, pending: Option<&str>, expected: Meaning| {
-            let headers = pending.map(|pending| {
-                async_nats::HeaderMap::from_iter([(
-                    "Nats-Pending-Messages".parse::<async_nats::HeaderName>().unwrap(),
-                    pending.parse::<async_nats::HeaderValue>().unwrap(),
-                )])
-            });
-            let message = Message {
-                subject: "s".into(),
-                reply: None,
-                payload: Bytes::new(),
-                headers,
-                status: status.map(|status| StatusCode::from_u16(status).unwrap()),
-                description: Some(description.to_owned()),
-                length: 0,
-            };
-            assert_eq!(meaning(&message), expected);
+        let check = |status: &str, more: &str, expected: Meaning| {
+            assert_eq!(meaning(&control(status, more), "inbox"), expected, "{status}");
         };
-        check(None, "", None, Meaning::Delivered);
-        check(Some(100), "Idle Heartbeat", None, Meaning::Heartbeat);
-        check(Some(408), "Request Timeout", Some("7"), Meaning::RequestOver { unfulfilled: Some(7) });
-        check(Some(404), "No Messages", None, Meaning::RequestOver { unfulfilled: None });
-        let too_large = Meaning::TooLarge { bytes_left: 0, unfulfilled: Some(3) };
-        check(Some(409), "Message Size Exceeds MaxBytes", Some("3"), too_large);
-        check(Some(409), "Consumer Deleted", None, Meaning::End("the server says: 409 Consumer Deleted".to_owned()));
-        check(Some(503), "", None, Meaning::End("nobody answers for the consumer".to_owned()));
+        check("100 Idle Heartbeat", "", Meaning::Heartbeat);
+        let pending = "Nats-Pending-Messages: 7\r\nNats-Pending-Bytes: 9\r\n";
+        check("408 Request Timeout", pending, Meaning::RequestOver { unfulfilled: Some(7) });
+        check("404 No Messages", "", Meaning::RequestOver { unfulfilled: None });
+        let too_large = Meaning::TooLarge { bytes_left: 9, unfulfilled: Some(7) };
+        check("409 Message Size Exceeds MaxBytes", pending, too_large);
+        check("409 Consumer Deleted", "", Meaning::End("the server says: 409 Consumer Deleted".to_owned()));
+        check("503", "", Meaning::End("nobody answers for the consumer".to_owned()));
     }
+
+    #[test]
+    fn what_a_publisher_wrote_is_never_the_servers_word() {
+        let check = |change: fn(&mut Delivery), expected: Meaning| {
+            let mut message = control("409 Consumer Deleted", "");
+            change(&mut message);
+            assert_eq!(meaning(&message, "inbox"), expected);
+        };
+        let ack = Bytes::from_static(b"$JS.ACK.s.c.1.1.1.1.0");
+        check(|it| it.reply = Some(Bytes::from_static(b"$JS.ACK.s.c.1.1.1.1.0")), Meaning::Delivered);
+        check(|it| it.subject = Bytes::from_static(b"e.a"), Meaning::Nothing);
+        check(|it| it.headers = None, Meaning::Nothing);
+        check(|it| it.headers = Some(Bytes::from_static(b"\xff")), Meaning::Nothing);
+        let plain = Delivery { reply: Some(ack), headers: None, ..control("", "") };
+        assert_eq!(meaning(&plain, "inbox"), Meaning::Delivered);
+    }
+
     #[test]
     fn streams_share_what_a_source_asks_for() {
         let check = |streams: usize, messages: usize, bytes: u64| {

@@ -5,25 +5,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
 use futures::future::{BoxFuture, FutureExt, join_all, select_all};
 use tokio::time::Sleep;
 
 use super::JetstreamSource;
+use super::acks::Acks;
 use super::attach::Attached;
 use super::delivered::Delivered;
 use super::pull::Pull;
 use super::resume::{Floor, Resume};
+use crate::source::nats::api::Api;
 use crate::source::nats::denial::Denial;
-use crate::source::nats::link::Link;
-use crate::source::{BATCH_MESSAGES_MAX, Backoff};
+use crate::source::nats::link;
+use crate::source::nats::wire::{Delivery, Wire};
+use crate::source::{BATCH_MESSAGES_MAX, Backoff, SourceState};
 
 /// A stream of a running source.
 pub(super) struct Reader {
     source: Arc<JetstreamSource>,
     stream: String,
     resume: Resume,
-    client: Option<Client>,
+    state: SourceState,
+    acks: Acks,
+    api: Option<Api>,
     backoff: Backoff,
     phase: Phase,
     /// Why it is not up, or was not until it came up last.
@@ -65,6 +69,7 @@ struct Pulling {
     progress: Pin<Box<Sleep>>,
     watch: BoxFuture<'static, Result<(), String>>,
     resume: Resume,
+    state: SourceState,
 }
 
 /// What comes next from any of `readers`, with its index. While not `fetching`, no messages: they stay at the server, and
@@ -81,18 +86,26 @@ pub(super) async fn next(readers: &mut [Reader], turn: &mut usize, fetching: boo
 
 /// Tells the server to deliver at once, to another host or to this one later, what nobody has begun: what has come, and
 /// what is on its way.
-pub(super) async fn hand_back(readers: &mut [Reader], link: &Link) {
-    join_all(readers.iter_mut().map(|reader| reader.hand_back(link))).await;
+pub(super) async fn hand_back(readers: &mut [Reader], wire: &Wire) {
+    join_all(readers.iter_mut().map(|reader| reader.hand_back(wire))).await;
 }
 
 impl Reader {
     /// A reader of `stream`, not connected; `floor` is what an earlier start kept.
-    pub(super) fn new(source: Arc<JetstreamSource>, stream: String, floor: Option<Floor>) -> Self {
+    pub(super) fn new(
+        source: Arc<JetstreamSource>,
+        stream: String,
+        floor: Option<Floor>,
+        state: SourceState,
+        acks: Acks,
+    ) -> Self {
         Self {
             source,
             stream,
             resume: Resume::new(floor),
-            client: None,
+            state,
+            acks,
+            api: None,
             backoff: Backoff::new(),
             phase: Phase::Idle,
             error: None,
@@ -125,12 +138,12 @@ impl Reader {
     }
 
     /// Looks for its consumer, over a connection that is up.
-    pub(super) fn attach(&mut self, client: &Client) {
-        self.client = Some(client.clone());
-        let (source, stream, client) = (Arc::clone(&self.source), self.stream.clone(), client.clone());
+    pub(super) fn attach(&mut self, api: &Api) {
+        self.api = Some(api.clone());
+        let (source, stream, api) = (Arc::clone(&self.source), self.stream.clone(), api.clone());
         let (resume, is_first) = (self.resume.clone(), self.is_first);
         self.phase =
-            Phase::Attaching(Box::pin(async move { Attached::to(&source, &stream, &client, &resume, is_first).await }));
+            Phase::Attaching(Box::pin(async move { Attached::to(&source, &stream, &api, &resume, is_first).await }));
     }
 
     /// Stops, and gives what had come: else it would wait for `ack_wait` to pass.
@@ -150,14 +163,20 @@ impl Reader {
                 Phase::Idle => return std::future::pending().await,
                 Phase::Waiting(pause) => {
                     pause.await;
-                    match self.client.take() {
-                        Some(client) => self.attach(&client),
+                    match self.api.take() {
+                        Some(api) => self.attach(&api),
                         None => self.phase = Phase::Idle,
                     }
                 }
                 Phase::Attaching(attached) => match attached.await {
                     Ok((attached, pull)) => {
-                        self.phase = Phase::Pulling(Box::new(Pulling::new(attached, pull, &self.resume)));
+                        self.phase = Phase::Pulling(Box::new(Pulling::new(
+                            attached,
+                            pull,
+                            &self.resume,
+                            &self.state,
+                            &self.acks,
+                        )));
                         if !self.is_stuck {
                             self.error = None;
                         }
@@ -221,12 +240,12 @@ impl Reader {
         }
     }
 
-    async fn hand_back(&mut self, link: &Link) {
+    async fn hand_back(&mut self, wire: &Wire) {
         let Phase::Pulling(pulling) = &mut self.phase else { return };
         pulling.hand_back_ready().await;
         // Each time round, what was asked for may have come.
         while !pulling.pull.is_fulfilled() {
-            link.round_trip().await;
+            wire.round_trip().await;
             if !pulling.hand_back_ready().await {
                 return;
             }
@@ -243,12 +262,12 @@ impl Reader {
 }
 
 impl Pulling {
-    fn new(attached: Attached, pull: Pull, resume: &Resume) -> Self {
-        let held = Delivered::new(attached.ack_wait());
-        let unwanted = Delivered::new(attached.ack_wait());
+    fn new(attached: Attached, pull: Pull, resume: &Resume, state: &SourceState, acks: &Acks) -> Self {
+        let held = Delivered::new(attached.ack_wait(), acks);
+        let unwanted = Delivered::new(attached.ack_wait(), acks);
         let progress = Box::pin(tokio::time::sleep(held.progress_interval()));
         let watch = attached.watch(resume).boxed();
-        Self { attached, pull, held, unwanted, progress, watch, resume: resume.clone() }
+        Self { attached, pull, held, unwanted, progress, watch, resume: resume.clone(), state: state.clone() }
     }
 
     async fn next(&mut self, fetching: bool) -> Result<News, String> {
@@ -289,11 +308,26 @@ impl Pulling {
         }
     }
 
-    fn hold(&mut self, messages: Vec<async_nats::Message>) {
-        for message in messages {
-            let kept = if self.attached.wants(&message) { &mut self.held } else { &mut self.unwanted };
-            kept.push(message, &self.attached);
+    fn hold(&mut self, deliveries: Vec<Delivery>) {
+        let (mut headers_dropped, mut markers) = (0, 0);
+        for mut delivery in deliveries {
+            let Some(reply) = delivery.reply.take() else { continue };
+            let headers = link::headers(&delivery);
+            // A body is never passed over, whatever a publisher wrote before it.
+            let is_marker = delivery.payload.is_empty() && headers.marker().is_some();
+            let dropped = headers.dropped;
+            let (message, is_odd) = link::message(delivery, headers, self.attached.position(&reply));
+            if is_marker || !self.attached.wants(&message.subject) {
+                markers += usize::from(is_marker);
+                self.unwanted.push(message, reply, None);
+                continue;
+            }
+            headers_dropped += dropped;
+            let set_aside = is_odd.then(|| self.state.set_aside(self.attached.odd(&message, &reply)));
+            self.held.push(message, reply, set_aside);
         }
+        self.state.headers_dropped(headers_dropped);
+        self.state.delete_markers(markers);
     }
 
     /// Whether there was anything to hand back.
