@@ -234,3 +234,28 @@ async fn a_subject_that_a_stream_comes_to_have_is_read() -> anyhow::Result<()> {
     source.drained().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_filter_that_can_match_nothing_is_told_until_the_stream_has_its_subject() -> anyhow::Result<()> {
+    let server = NatsServer::start().await?;
+    let stream = server.create_stream("events", &["e.>", "f.>"]).await?;
+    let context = jetstream::new(server.client().await?);
+    consumer_with(&stream, |config| config.filter_subject = "f.>".to_owned()).await?;
+    let mut config = stream.cached_info().config.clone();
+    config.subjects = vec!["e.>".to_owned()];
+    context.update_stream(config.clone()).await?;
+    let inbox = FakeInbox::new(Mode::Accept);
+    let source = Running::start(jetstream_source(&server, &["f.>"], Start::New), &inbox);
+    let status = source.until("an error", |status| status.last_error.is_some()).await;
+    let error = status.last_error.context("an error")?;
+    let words = "nothing can come of the stream `events`: it keeps [\"e.>\"], and the filter of the consumer";
+    assert!(!status.connected && error.starts_with(words), "{error}");
+    config.subjects.push("f.>".to_owned());
+    context.update_stream(config).await?;
+    // Though the source looks only now and then, nothing is left out.
+    publish(&server, "f.a", 0..3).await?;
+    inbox.until("the events", |seen| seen.bodies().len() == 3).await;
+    assert_eq!(source.connected().await.last_error, None);
+    source.drained().await?;
+    Ok(())
+}
