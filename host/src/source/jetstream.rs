@@ -257,7 +257,7 @@ impl Puller {
                 news = link.changed(&self.state) => match news {
                     link::News::Alive => {}
                     link::News::Denied(denial) => self.denied(&denial),
-                    link::News::Closed(end) => return SessionEnd::LinkClosed(end.why),
+                    link::News::Closed(why) => return SessionEnd::LinkClosed(why),
                 },
                 (_, news) = reader::next(&mut self.readers, &mut self.turn, fetching) => self.heard(news).await,
             }

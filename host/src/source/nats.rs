@@ -33,8 +33,6 @@ use crate::settings::NatsConnection;
 pub const ACCEPT_TRIES_MAX: usize = 7;
 /// How long the server may take to hand over the rest once the drain has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-/// What is counted as lost where a connection was dead and nobody knew: one at least, where nobody can count.
-const LOST_WHILE_SILENT: usize = 1;
 /// How long a source that may not subscribe to some of its subjects goes on with the others before it tries those again.
 const DENIED_RETRY: Duration = Duration::from_secs(5);
 
@@ -79,8 +77,7 @@ impl Source for NatsSource {
                     SessionEnd::Drained => break,
                     SessionEnd::InboxClosed => return Err(SourceError::InboxClosed { name: self.name }),
                     SessionEnd::Failed(error) => {
-                        state.disconnected();
-                        state.failed(&error);
+                        state.cut_off(&error);
                         if !history.backoff.wait(&drain).await {
                             break;
                         }
@@ -150,12 +147,7 @@ impl NatsSource {
                         denied.push(denial.subject);
                         retry.get_or_insert_with(|| Box::pin(tokio::time::sleep(DENIED_RETRY)));
                     },
-                    News::Closed(end) => {
-                        if end.was_silent {
-                            state.lost(LOST_WHILE_SILENT, &"what was published while the connection was dead; nobody knows how much");
-                        }
-                        break SessionEnd::Failed(end.why);
-                    }
+                    News::Closed(why) => break SessionEnd::Failed(why),
                 },
                 () = pending_or(&mut retry) => {
                     retry = None;

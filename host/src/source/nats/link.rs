@@ -12,7 +12,7 @@ use url::Url;
 use super::connect::{self, ConnectError};
 use super::denial::Denial;
 use super::wire::headers::Headers;
-use super::wire::{Delivery, End, Wire};
+use super::wire::{Delivery, Wire};
 use crate::event::Message;
 use crate::settings::NatsConnection;
 use crate::source::SourceState;
@@ -35,8 +35,8 @@ pub(in crate::source) enum News {
     Alive,
     /// It is up, and the server forbids something.
     Denied(Denial),
-    /// It has ended: a new one is needed.
-    Closed(End),
+    /// It has ended, for this reason: a new one is needed.
+    Closed(String),
 }
 
 impl Link {
@@ -64,8 +64,8 @@ impl Link {
             _ = self.look.tick() => {}
         }
         state.lost(self.wire.take_dropped(), &"the inbox is slower than the bus");
-        if let Some(end) = self.wire.end() {
-            return News::Closed(end.clone());
+        if let Some(why) = self.wire.end() {
+            return News::Closed(why.to_owned());
         }
         while let Some(words) = self.wire.next_error() {
             match Denial::read(&words) {

@@ -10,7 +10,7 @@ mod parse;
 
 use bytes::Bytes;
 
-pub(in crate::source) use self::connection::{End, Feed, Queue, RequestError, Subscription, Wire, new_inbox};
+pub(in crate::source) use self::connection::{Feed, Queue, RequestError, Subscription, Wire, new_inbox};
 pub(in crate::source) use self::greeting::Identity;
 pub(in crate::source) use self::handshake::{HandshakeError, Terms};
 pub(in crate::source) use self::outgoing::{Closed, Outgoing, publish};

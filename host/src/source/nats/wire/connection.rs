@@ -64,15 +64,6 @@ pub(in crate::source) enum RequestError {
     Closed(#[from] Closed),
 }
 
-/// Why a connection has ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::source) struct End {
-    /// In words.
-    pub(in crate::source) why: String,
-    /// Whether nothing had come through it for so long that messages may have been lost on the way.
-    pub(in crate::source) was_silent: bool,
-}
-
 /// Where a subscription's messages go; several may share one.
 #[derive(Clone, Debug)]
 pub(in crate::source) struct Feed {
@@ -104,7 +95,8 @@ struct Shared {
     errors: Mutex<VecDeque<String>>,
     dropped: AtomicUsize,
     info: Mutex<ServerInfo>,
-    end: OnceLock<End>,
+    /// Why it has ended, in words.
+    end: OnceLock<String>,
     /// Counts errors and the end.
     changes: watch::Sender<u64>,
 }
@@ -256,8 +248,8 @@ impl Wire {
     }
 
     /// Why it has ended, once it has.
-    pub(in crate::source) fn end(&self) -> Option<&End> {
-        self.shared.end.get()
+    pub(in crate::source) fn end(&self) -> Option<&str> {
+        self.shared.end.get().map(String::as_str)
     }
 }
 
@@ -343,7 +335,7 @@ async fn drive(shared: Arc<Shared>, stream: Box<dyn handshake::Stream>, buffer: 
         error = write(&shared.outgoing, writer) => timeout(LAST_WORDS_DEADLINE, reading).await.unwrap_or_else(|_| lost(&error)),
     };
     shared.outgoing.close();
-    tracing::debug!(url = %shared.url, why = end.why, "the connection has ended");
+    tracing::debug!(url = %shared.url, why = end, "the connection has ended");
     let _ = shared.end.set(end);
     lock(&shared.feeds).clear();
     lock(&shared.pongs).clear();
@@ -351,9 +343,9 @@ async fn drive(shared: Arc<Shared>, stream: Box<dyn handshake::Stream>, buffer: 
     shared.changed();
 }
 
-fn lost(error: &io::Error) -> End {
+fn lost(error: &io::Error) -> String {
     tracing::debug!(%error, "the connection broke");
-    End { why: "the connection was lost".to_owned(), was_silent: false }
+    "the connection was lost".to_owned()
 }
 
 async fn write(outgoing: &Outgoing, mut writer: impl AsyncWrite + Unpin) -> io::Error {
@@ -369,7 +361,7 @@ async fn write(outgoing: &Outgoing, mut writer: impl AsyncWrite + Unpin) -> io::
     }
 }
 
-async fn read(shared: &Shared, mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut) -> End {
+async fn read(shared: &Shared, mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut) -> String {
     let mut parser = Parser::default();
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -383,10 +375,7 @@ async fn read(shared: &Shared, mut reader: impl AsyncRead + Unpin, mut buffer: B
                 Ok(Some(operation)) => shared.take(operation, &mut last_words),
                 Ok(None) => break,
                 Err(error) => {
-                    return End {
-                        why: format!("the connection to {} was given up: {error}", shared.url),
-                        was_silent: false,
-                    };
+                    return format!("the connection to {} was given up: {error}", shared.url);
                 }
             }
         }
@@ -401,8 +390,7 @@ async fn read(shared: &Shared, mut reader: impl AsyncRead + Unpin, mut buffer: B
             _ = pings.tick() => {
                 if silent_pings == SILENT_PINGS_MAX {
                     let silence = PING_INTERVAL * SILENT_PINGS_MAX;
-                    let why = format!("the connection was lost: the server has said nothing for {} s", silence.as_secs());
-                    return End { why, was_silent: true };
+                    return format!("the connection was lost: the server has said nothing for {} s", silence.as_secs());
                 }
                 silent_pings += 1;
                 lock(&shared.pongs).push_back(None);
@@ -463,12 +451,9 @@ impl Shared {
         self.changed();
     }
 
-    fn ended(&self, last_words: Option<String>, error: &io::Error) -> End {
+    fn ended(&self, last_words: Option<String>, error: &io::Error) -> String {
         match last_words {
-            Some(words) => {
-                let why = format!("the connection to {} has ended; the server says: {words}", self.url);
-                End { why, was_silent: false }
-            }
+            Some(words) => format!("the connection to {} has ended; the server says: {words}", self.url),
             None => lost(error),
         }
     }
@@ -525,7 +510,7 @@ mod tests {
                 changes.changed().await.unwrap();
             }
             let end = wire.end().unwrap();
-            assert!(end.why.contains(expected) && !end.was_silent, "{}", end.why);
+            assert!(end.contains(expected), "{end}");
             assert!(wire.outgoing().send(|_| ()).await.is_err() && !wire.round_trip().await);
         };
         check(b"", "the connection was lost").await;
