@@ -59,7 +59,7 @@ impl Outgoing {
     }
 
     /// All that waits, once something does.
-    pub(super) async fn take(&self) -> BytesMut {
+    pub(in crate::source) async fn take(&self) -> BytesMut {
         loop {
             let filled = self.filled.notified();
             let bytes = std::mem::take(&mut self.lock().bytes);
