@@ -1,6 +1,6 @@
 //! The one file that names concrete types: settings in, a running host out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,6 +287,7 @@ impl Host {
             dispatcher: Arc::clone(&dispatcher),
             endpoints: endpoint_names.clone(),
             metrics: Arc::clone(&metrics),
+            sampled: BTreeSet::new(),
         };
         services.spawn(sampler.run(service_drain.clone()));
         for state in &sources.states {

@@ -1,6 +1,7 @@
 //! Keeps gauges at what the store says. Beside the scrape and not within it: a scrape answers from memory, though the disk
 //! hangs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ pub(super) struct Sampler {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) endpoints: Vec<Arc<str>>,
     pub(super) metrics: Arc<Metrics>,
+    /// The plugins of the last sample.
+    pub(super) sampled: BTreeSet<Arc<str>>,
 }
 
 impl Sampler {
-    pub(super) async fn run(self, drain: Drain) {
+    pub(super) async fn run(mut self, drain: Drain) {
         loop {
             if let Err(error) = self.sample().await {
                 tracing::error!(%error, "the store can't say what waits; metrics of it are old until it can");
@@ -35,12 +38,19 @@ impl Sampler {
         }
     }
 
-    async fn sample(&self) -> Result<(), StoreError> {
+    async fn sample(&mut self) -> Result<(), StoreError> {
         let mut waiting = self.store.waiting(self.endpoints.clone()).await?;
         add_waiting(&self.dispatcher, &mut waiting.endpoints);
         waiting.endpoints.iter().for_each(|backlog| self.metrics.endpoint_backlog(backlog));
         self.metrics.store_size(waiting.size);
-        for (plugin, _) in self.registry.statuses() {
+        // Runs may wait for a plugin that the host does not know any more, and a plugin may have none.
+        let known = self.registry.statuses().into_iter().map(|(plugin, _)| plugin);
+        let plugins: BTreeSet<Arc<str>> =
+            known.chain(waiting.runs.iter().map(|run| Arc::from(run.plugin.as_str()))).collect();
+        // Those that are gone have nothing waiting any more.
+        let all: BTreeSet<_> = plugins.union(&self.sampled).cloned().collect();
+        self.sampled = plugins;
+        for plugin in all {
             let of = |run: &&RunCount, state: &str| run.plugin == *plugin && run.state == state;
             for state in WAITING_STATES {
                 let count = waiting.runs.iter().find(|run| of(run, state)).map_or(0, |run| run.count);
