@@ -156,6 +156,11 @@ impl Registry {
         if std::mem::replace(&mut *lock(&self.folder_fault), said.clone()) != said {
             tracing::error!(%error, "the plugins folder can't be read; trying again");
         }
+        // What was due before is due when the folder is.
+        let later = self.parts.clock.monotonic() + TRY_AGAIN_DELAY;
+        let mut plugins = lock(&self.plugins);
+        plugins.values_mut().filter_map(|entry| entry.again_at.as_mut()).for_each(|at| *at = later.max(*at));
+        drop(plugins);
         // There is nothing to wait for that a start could name.
         self.untried.send_if_modified(|untried| untried.is_none() && untried.insert(BTreeSet::new()).is_empty());
         self.scan_again();
