@@ -72,6 +72,9 @@ struct Global {
     /// Which logs: error, warn, info, debug, trace, or target=level,… [default: $WIREHOOK_LOG, info]
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Compile plugins anew, and keep nothing compiled for the next command [default: kept in ~/.cache/wirehook]
+    #[arg(long, global = true)]
+    no_cache: bool,
 }
 
 /// Where settings come from besides the settings file.
@@ -214,6 +217,7 @@ pub fn main(parts: &dyn Parts) -> ExitCode {
 pub async fn run(cli: Cli, environment: &Environment, parts: &dyn Parts, console: &mut Console) -> Exit {
     let Cli { global, command } = cli;
     console.json = global.json;
+    parts.keep_code(!global.no_cache);
     let mut session = Session { global, environment, parts, console, offline: None };
     let done = Box::pin(session.carry_out(command)).await;
     let done = done.and_then(|exit| session.console.flush().map(|()| exit).map_err(Failures::from));

@@ -35,6 +35,7 @@ mod instance;
 mod scan;
 pub mod builds;
 pub mod rollback;
+mod hollow;
 mod inspect;
 #[cfg(test)]
 pub(crate) mod fixture;

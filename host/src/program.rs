@@ -2,10 +2,11 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,7 +27,7 @@ use crate::open_files;
 use crate::ops::access::{OfflineError, OpenOffline};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::{Limit, hold};
-use crate::plugin::{Engine, Kind, Manifest, Plugin, admitted, inspect, manifest_beside, scan};
+use crate::plugin::{Engine, EngineError, Kind, Manifest, Plugin, admitted, inspect, manifest_beside, scan};
 use crate::publish::{self, PublishError};
 use crate::receiver::{Receiver, ReceiverSettings, Script};
 use crate::recorded::trial::{self, Trial};
@@ -41,6 +42,8 @@ const UNPRINTED_MAX: usize = 1024;
 /// The real parts.
 pub struct Program {
     clock: Arc<dyn Clock>,
+    /// Whether commands keep machine code from one to the next.
+    keeps_code: AtomicBool,
     opener: Opener,
 }
 
@@ -52,7 +55,7 @@ impl Program {
     /// On the machine's clock.
     pub fn new() -> Self {
         let clock = SystemClock::shared();
-        Self { opener: Opener { clock: Arc::clone(&clock) }, clock }
+        Self { opener: Opener { clock: Arc::clone(&clock) }, clock, keeps_code: AtomicBool::new(true) }
     }
 }
 
@@ -63,6 +66,10 @@ impl Default for Program {
 }
 
 impl Parts for Program {
+    fn keep_code(&self, keeps: bool) {
+        self.keeps_code.store(keeps, Ordering::Relaxed);
+    }
+
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
     }
@@ -217,13 +224,24 @@ impl Parts for Program {
 }
 
 impl Program {
-    /// An engine to look at plugins with. It compiles into a folder that goes when the command ends: a look changes nothing.
-    fn engine(&self, compile_cpu: Duration) -> Result<(Arc<Engine>, tempfile::TempDir), String> {
+    /// An engine to look at plugins with. It keeps machine code in the user's own cache; where that can't be used, in a folder
+    /// that goes when the command ends.
+    fn engine(&self, compile_cpu: Duration) -> Result<(Arc<Engine>, Option<tempfile::TempDir>), String> {
+        let kept = cache_folder().filter(|_| self.keeps_code.load(Ordering::Relaxed));
+        let made = kept.map(|dir| Engine::new(1, &dir, Compiler::child(compile_cpu), self.clock()));
+        match made {
+            Some(Ok(engine)) => return Ok((engine, None)),
+            Some(Err(EngineError::Cache(error))) => {
+                tracing::debug!(%error, "compiled plugins are not kept for the next command");
+            }
+            Some(Err(error)) => return Err(error.to_string()),
+            None => {}
+        }
         let cache = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
         let cache = cache.map_err(|error| format!("a temporary folder can't be made: {error}"))?;
         let compiler = Compiler::child(compile_cpu);
         let engine = Engine::new(1, cache.path(), compiler, self.clock()).map_err(|error| error.to_string())?;
-        Ok((engine, cache))
+        Ok((engine, Some(cache)))
     }
 
     fn tried(&self, file: &Path) -> Result<Trial, String> {
@@ -246,6 +264,14 @@ impl Program {
         let (engine, _cache) = self.engine(COMPILE_CPU)?;
         Ok(inspect(&engine, &wasm))
     }
+}
+
+/// Where commands keep machine code: a folder of the user's own, as the XDG base directories have it. Whoever else could write
+/// there is found out when it is opened.
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("wirehook").join("compiled"))
 }
 
 fn endpoint_names(settings: &Settings) -> Vec<Arc<str>> {

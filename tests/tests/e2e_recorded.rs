@@ -120,3 +120,41 @@ fn change(file: &Path, from: &str, to: &str) -> Result<()> {
     ensure!(text.contains(from), "{text}");
     Ok(std::fs::write(file, text.replace(from, to))?)
 }
+
+/// What is compiled for a command is there for the next one: the second run reads the entry that the first one wrote.
+#[tokio::test]
+async fn commands_keep_what_they_compiled_for_the_next_one() -> Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    let (mut host, _endpoint, id) = bad_night().await?;
+    let folder = tempfile::tempdir()?;
+    let events = folder.path().to_str().context("UTF-8")?;
+    host.command(&["dead-letters", "export", &id, "--fixture", events]).await?.expect_code(0)?;
+    host.stop().await?;
+    let wasm = artifacts::example_plugin("orders")?;
+    let wasm = wasm.to_str().context("UTF-8")?;
+    let kept = host.store_path().with_file_name("cache").join("wirehook").join("compiled");
+    host.command(&["plugin", "inspect", wasm]).await?.expect_code(0)?;
+    host.command(&["--no-cache", "plugin", "test", wasm, "--events", events, "--update"]).await?.expect_code(0)?;
+    let entries = || -> Result<Vec<(u64, u64)>> {
+        let files = std::fs::read_dir(&kept)?.map(|file| file.and_then(|file| file.metadata()));
+        let files = files.collect::<std::io::Result<Vec<_>>>()?;
+        Ok(files.iter().map(|file| (file.ino(), file.len())).collect())
+    };
+    let inspected = entries()?;
+    ensure!(inspected.iter().all(|(_, bytes)| *bytes < 1 << 20), "inspecting compiled the plugin: {inspected:?}");
+    host.command(&["plugin", "test", wasm, "--events", events]).await?.expect_code(0)?;
+    let first = entries()?;
+    ensure!(first.len() == 2 && inspected.len() == 1, "{inspected:?}, then {first:?}");
+    ensure!(std::fs::metadata(&kept)?.permissions().mode() & 0o777 == 0o700, "others may read it");
+    host.command(&["plugin", "test", wasm, "--events", events]).await?.expect_code(0)?;
+    host.command(&["check"]).await?.expect_code(0)?;
+    ensure!(entries()? == first, "the same plugin was compiled again");
+
+    // A folder that others could have written into is not trusted: what is in it goes, and is compiled anew.
+    std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(0o777))?;
+    host.command(&["plugin", "test", wasm, "--events", events]).await?.expect_code(0)?;
+    ensure!(std::fs::metadata(&kept)?.permissions().mode() & 0o777 == 0o700, "others may still write");
+    ensure!(entries()?.len() == 1, "what others could have written is still there: {:?}", entries()?);
+    Ok(())
+}

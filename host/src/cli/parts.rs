@@ -31,6 +31,9 @@ pub trait Parts: Send + Sync {
         crate::logging::init(format, level)
     }
 
+    /// Whether commands keep compiled plugins for the next one.
+    fn keep_code(&self, _keeps: bool) {}
+
     /// Where time comes from.
     fn clock(&self) -> Arc<dyn Clock>;
 

@@ -167,7 +167,11 @@ impl CompiledCache {
             bytes += entry.bytes;
             // The newest always stays, however large.
             if index > 0 && (index >= ENTRIES_MAX || bytes > ENTRIES_BYTES_MAX) {
-                fs::remove_file(&entry.path)?;
+                // Another command may have removed it.
+                fs::remove_file(&entry.path).or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })?;
             }
         }
         self.remove_stale_temporaries()

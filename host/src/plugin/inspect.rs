@@ -4,8 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Serialize;
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Encoding, Parser, Payload, Validator};
 
+use super::LoadError;
+use super::hollow::hollow;
+use super::limits::detail;
 use super::linker::handler_version;
 use super::loader::{component_bytes, kind};
 use super::{Engine, Grant, Kind, Manifest, Plugin, digest};
@@ -32,13 +35,14 @@ pub struct Inspection {
     pub load_error: Option<String>,
 }
 
-/// Looks into a file's bytes, and tries to load them.
+/// Looks into a file's bytes, and says whether they would load. That takes no machine code of them: what their functions do is
+/// checked and not compiled.
 pub fn inspect(engine: &Arc<Engine>, wasm: &[u8]) -> Inspection {
     let kind = kind(wasm).ok();
     let (imports, exports) = kind.map(|kind| names(kind, wasm)).unwrap_or_default();
     // What it is granted is the operator's to say; here it is whether it could run at all.
     let asking = Manifest { grants: Grant::ALL.iter().copied().collect(), ..Manifest::default() };
-    let loaded = Plugin::load(engine, "inspected", wasm, asking);
+    let loaded = loads(engine, wasm, asking);
     Inspection {
         kind,
         bytes: wasm.len(),
@@ -48,6 +52,20 @@ pub fn inspect(engine: &Arc<Engine>, wasm: &[u8]) -> Inspection {
         exports,
         load_error: loaded.err().map(|error| error.to_string()),
     }
+}
+
+/// Whether it is valid, and its imports and exports are such that it would load. That is as good as compiling it, but for what
+/// only a compiler finds out: that it takes too long, or too much memory.
+fn loads(engine: &Arc<Engine>, wasm: &[u8], asking: Manifest) -> Result<(), LoadError> {
+    let kind = kind(wasm)?;
+    let panicked = || LoadError::CompilerPanicked { detail: "the encoder panicked".to_owned() };
+    let component = catch_unwind(AssertUnwindSafe(|| component_bytes(kind, wasm))).map_err(|_| panicked())??;
+    Validator::new()
+        .validate_all(&component)
+        .map_err(|error| LoadError::Invalid { detail: detail(&error.to_string()) })?;
+    // One that is nested too deep is loaded whole.
+    let hollow = hollow(&component);
+    Plugin::load(engine, "inspected", hollow.as_deref().unwrap_or(wasm), asking).map(drop)
 }
 
 fn names(kind: Kind, wasm: &[u8]) -> (Vec<String>, Vec<String>) {
@@ -117,6 +135,21 @@ mod tests {
         assert!(inspection.imports.contains(&"wirehook:plugin/log@0.1.0".to_owned()), "{:?}", inspection.imports);
         assert_eq!(inspection.handler_version.as_deref(), Some("0.1.0"));
         assert_eq!(inspection.load_error, None);
+    }
+
+    /// What a function does is checked, though nothing of it is compiled: this one would take a compiler far more memory.
+    #[test]
+    fn a_body_is_validated_and_not_compiled() {
+        let (engine, _dir) = engine();
+        let sound = inspect(&engine, &guest(&format!("{} i32.const 1024", "(drop (i32.const 7))".repeat(100_000))));
+        assert_eq!(sound.load_error, None);
+        let mut broken = guest("(drop (i32.const 7)) i32.const 1024");
+        let body = [0x41, 0x07, 0x1a, 0x41, 0x80, 0x08];
+        let at = broken.windows(body.len()).position(|bytes| bytes == body).expect("the body");
+        // Instead of being dropped, the constant is left on the stack beside the result.
+        broken[at + 2] = 0x01;
+        let said = inspect(&engine, &broken).load_error.expect("it is refused");
+        assert!(said.contains("valid"), "{said}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Trial {
     // Kept from one event to the next, as a host keeps it.
     services: Services,
     // What was compiled for it goes with it.
-    _cache: TempDir,
+    _cache: Option<TempDir>,
 }
 
 /// What came of one event, and what it took.
@@ -42,11 +42,11 @@ pub struct Tried {
 }
 
 impl Trial {
-    /// Of a plugin that is loaded, with the folder that it was compiled into.
+    /// Of a plugin that is loaded, with the folder that it was compiled into, where that goes with the trial.
     ///
     /// # Errors
     /// The machine's certificates can't be read.
-    pub fn new(plugin: Plugin, cache: TempDir) -> Result<Self, EndpointError> {
+    pub fn new(plugin: Plugin, cache: Option<TempDir>) -> Result<Self, EndpointError> {
         let endpoints = Endpoints::new(&[], &EgressSettings::default())?;
         Ok(Self { plugin, endpoints, services: Services::default(), _cache: cache })
     }

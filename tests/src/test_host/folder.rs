@@ -246,6 +246,8 @@ impl HostFolder {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.root.path());
         command.env("WIREHOOK_CONFIG", self.settings_path()).env(SECRET_VARIABLE, SECRET).env("NO_COLOR", "1");
+        // Machine code that commands keep is this folder's too.
+        command.env("XDG_CACHE_HOME", self.root.path().join("cache"));
         command.envs(&self.variables);
         if let Some(limit) = self.open_files {
             limit.hold(&mut command);
