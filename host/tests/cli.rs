@@ -258,6 +258,7 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
             "deliveries",
             "endpoints",
             "dead-letters",
+            "events",
             "trace",
             "purge",
             "plugin",
