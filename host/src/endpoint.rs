@@ -37,7 +37,8 @@ mod test_webhook;
 pub mod signature;
 pub mod tls;
 
-pub use client::{ClientError, Guarded};
+pub use client::{ClientError, Guarded, IDLE_AGE_MAX, REFUSALS_MAX};
+pub use connection::RESPONSE_HEAD_BYTES_MAX;
 pub use failure::FAILURE_TEXT_BYTES_MAX;
 pub(crate) use failure::result_of;
 pub use lookup::{LOOKUPS_MAX, Lookup, SystemLookup};
@@ -301,14 +302,18 @@ impl Endpoint {
         authorization: &Authorization,
         arrived: &mut Arrived,
     ) -> AttemptResult {
-        let mut request = match self.template.request(delivery, now) {
-            Ok(request) => request,
-            Err(invalid) => return AttemptResult::Transport(invalid.to_string()),
+        let made = || {
+            let mut request = self.template.request(delivery, now)?;
+            if let Some(header) = authorization.header() {
+                request.headers_mut().insert(AUTHORIZATION, header);
+            }
+            Ok(request)
         };
-        if let Some(header) = authorization.header() {
-            request.headers_mut().insert(AUTHORIZATION, header);
-        }
-        let response = match self.client.send(request).await {
+        let request = match made() {
+            Ok(request) => request,
+            Err(invalid @ InvalidHeader { .. }) => return AttemptResult::Transport(invalid.to_string()),
+        };
+        let response = match self.client.send(request, || made().ok()).await {
             Ok(response) => response,
             Err(error) => return result_of(&error, None),
         };

@@ -1,29 +1,40 @@
 //! An HTTP client behind the egress guard: one request is one exchange with an address that was vetted.
+//!
+//! A request that can't have been processed, or most probably was not, is made again at once ([`fault`]); whoever asked for it does not
+//! notice.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::body::Body as _;
 use ipnet::IpNet;
 use rustls::{ClientConfig, RootCertStore};
 use url::{Host, Url};
 
-use super::connect::Connector;
+use super::connect::{ConnectError, Connector};
 use super::egress::{Denied, vet};
 use super::lookup::GuardedResolver;
 use super::proxy::Proxy;
 use super::{Network, tls};
 use crate::settings::EgressSettings;
+use crate::sync::lock;
 
-/// How long a connection stays open between requests: shorter than most servers keep theirs, so that few requests meet one
-/// that is being closed.
-const IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(30);
+mod fault;
+mod held;
+mod pool;
+
+pub use fault::REFUSALS_MAX;
+pub(super) use fault::Refusal;
+pub(super) use held::Answer;
+pub use pool::IDLE_AGE_MAX;
+
+use fault::{Repeats, Verdict};
+use pool::Pool;
 
 /// The part of a request's timeout that lookup, connection and TLS may take together, so that the rest is left for the answer.
 const CONNECT_SHARE: f64 = 2.0 / 3.0;
@@ -31,11 +42,8 @@ const CONNECT_SHARE: f64 = 2.0 / 3.0;
 /// Idle connections of one [`Guarded`] to one host.
 const IDLE_CONNECTIONS_MAX: usize = 16;
 
-/// The head of a response at most; the buffer that every connection reads into.
-const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// An HTTP/2 connection with requests under way is asked this often whether it is still there.
-const HTTP_2_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Origins that one client keeps connections to. The one that was met first gives way.
+const ORIGINS_MAX: usize = 64;
 
 /// A client for requests whose URLs are not known beforehand.
 pub struct Guarded {
@@ -82,13 +90,34 @@ impl Guarded {
     }
 
     /// Sends a request and returns when the answer's head is there.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, legacy::Error> {
-        self.client.send(request).await
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, SendError> {
+        self.client.send(request.clone(), || Some(request.clone())).await
     }
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// There is no connection.
+    #[error("no connection")]
+    Connect(#[from] ConnectError),
+    /// The exchange failed.
+    #[error("the exchange failed")]
+    Http(#[from] hyper::Error),
+    /// The server says each time that it did not process the request.
+    #[error("the endpoint {0}, {times} times one after the other", times = REFUSALS_MAX + 1)]
+    Refused(Refusal),
+    /// The connection was closed.
+    #[error("connection closed by the endpoint")]
+    Closed,
+}
+
 /// What makes requests, over connections that it keeps.
-pub(super) struct Client(legacy::Client<Connector, Full<Bytes>>);
+pub(super) struct Client {
+    connector: Connector,
+    idle_connections_max: usize,
+    pools: Mutex<Vec<Arc<Pool>>>,
+}
 
 impl Client {
     pub(super) fn new(
@@ -99,20 +128,57 @@ impl Client {
         idle_connections_max: usize,
     ) -> Self {
         let connector = Connector::new(resolver, proxy, tls, timeout.mul_f64(CONNECT_SHARE));
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION_AGE_MAX)
-            .pool_max_idle_per_host(idle_connections_max)
-            .http1_max_buf_size(RESPONSE_HEAD_BYTES_MAX)
-            .http2_keep_alive_interval(HTTP_2_PING_INTERVAL)
-            .http2_keep_alive_timeout(HTTP_2_PING_INTERVAL)
-            .build(connector);
-        Self(client)
+        Self { connector, idle_connections_max, pools: Mutex::default() }
     }
 
-    /// Sends a request and returns when the answer's head is there. No redirect is followed.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, legacy::Error> {
-        self.0.request(request).await
+    /// Sends a request and returns when the answer's head is there. No redirect is followed. `again` makes the same request once
+    /// more, for where the first met a connection that was being closed, or a server that says that it did not process it.
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        again: impl Fn() -> Option<Request<Full<Bytes>>>,
+    ) -> Result<Response<Answer>, SendError> {
+        let uri = request.uri().clone();
+        let pool = self.pool(&uri)?;
+        let mut held = pool.any(&uri).await?;
+        let (mut request, mut repeats) = (request, Repeats::default());
+        loop {
+            let failed = match held.send(with_length(request)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let verdict = failed.verdict();
+            request = match again() {
+                Some(request) if repeats.allow(verdict) => request,
+                _ => return Err(failed.into_error()),
+            };
+            if let Verdict::LeaveHttp2(why) = verdict
+                && pool.leave_http_2()
+            {
+                tracing::info!(host = uri.host(), %why, "HTTP/1.1 is spoken to this host from now on");
+            }
+            held = pool.new_connection(&uri).await?;
+        }
     }
+
+    fn pool(&self, uri: &Uri) -> Result<Arc<Pool>, ConnectError> {
+        let mut pools = lock(&self.pools);
+        if let Some(known) = pools.iter().find(|pool| pool.is_of(uri)) {
+            return Ok(Arc::clone(known));
+        }
+        let pool = Pool::new(uri, self.connector.clone(), self.idle_connections_max).ok_or(ConnectError::NoHost)?;
+        if pools.len() == ORIGINS_MAX {
+            pools.remove(0);
+        }
+        pools.push(Arc::new(pool));
+        Ok(Arc::clone(&pools[pools.len() - 1]))
+    }
+}
+
+/// A request that may have a body says so where it has none (RFC 9110, section 8.6): some servers answer 411 else.
+fn with_length(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    if request.body().is_end_stream() && [Method::POST, Method::PUT, Method::PATCH].contains(request.method()) {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    request
 }

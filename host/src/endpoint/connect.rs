@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -20,12 +19,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::connection::Connection;
+use super::connection::{Connection, HTTP_2};
 use super::lookup::{GuardedResolver, LookupError};
 use super::proxy::{Proxy, ProxyError, Target};
 
 /// Why no address answers; the client's own type has no name.
-pub(super) type TcpError = Box<dyn Error + Send + Sync>;
+pub(crate) type TcpError = Box<dyn Error + Send + Sync>;
 
 /// How long a silent connection is trusted before the peer is asked whether it is still there, and how often.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
@@ -39,12 +38,23 @@ struct Shared {
     resolver: GuardedResolver,
     proxy: Option<Arc<Proxy>>,
     tls: TlsConnector,
+    /// The same, offering HTTP/1.1 alone.
+    http_1_tls: TlsConnector,
     timeout: Duration,
+}
+
+/// What a connection may speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocols {
+    /// What both ends prefer.
+    Any,
+    /// HTTP/1.1 alone.
+    Http1,
 }
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// The host gave no address that may be reached.
     #[error("no address")]
     Lookup(#[from] LookupError),
@@ -73,37 +83,37 @@ impl Connector {
         tls: ClientConfig,
         timeout: Duration,
     ) -> Self {
-        Self(Arc::new(Shared { resolver, proxy, tls: Arc::new(tls).into(), timeout }))
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = Connection;
-    type Error = ConnectError;
-    type Future = BoxFuture<'static, Result<Connection, ConnectError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
+        let mut http_1_tls = tls.clone();
+        http_1_tls.alpn_protocols.retain(|protocol| protocol != HTTP_2);
+        let (tls, http_1_tls) = (Arc::new(tls).into(), Arc::new(http_1_tls).into());
+        Self(Arc::new(Shared { resolver, proxy, tls, http_1_tls, timeout }))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move { shared.connect(&uri).await })
+    /// A connection to the host of `uri`.
+    pub(super) async fn connect(&self, uri: &Uri, protocols: Protocols) -> Result<Connection, ConnectError> {
+        // Boxed, so that a request over an open connection does not carry its state.
+        Box::pin(self.0.connect(uri, protocols)).await
     }
 }
 
 impl Shared {
-    async fn connect(&self, uri: &Uri) -> Result<Connection, ConnectError> {
+    async fn connect(&self, uri: &Uri, protocols: Protocols) -> Result<Connection, ConnectError> {
         // Whose fault it is when time runs out.
         let at_the_proxy = AtomicBool::new(false);
-        match (tokio::time::timeout(self.timeout, self.connected(uri, &at_the_proxy)).await, &self.proxy) {
+        let connected = self.connected(uri, protocols, &at_the_proxy);
+        match (tokio::time::timeout(self.timeout, connected).await, &self.proxy) {
             (Ok(connected), _) => connected,
             (Err(_), Some(proxy)) if at_the_proxy.load(Ordering::Relaxed) => Err(proxy.timed_out().into()),
             (Err(_), _) => Err(ConnectError::TimedOut),
         }
     }
 
-    async fn connected(&self, uri: &Uri, at_the_proxy: &AtomicBool) -> Result<Connection, ConnectError> {
+    async fn connected(
+        &self,
+        uri: &Uri,
+        protocols: Protocols,
+        at_the_proxy: &AtomicBool,
+    ) -> Result<Connection, ConnectError> {
         let host = uri.host().ok_or(ConnectError::NoHost)?;
         let is_secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
@@ -120,7 +130,11 @@ impl Shared {
                 stream
             }
         };
-        if is_secure { self.secured(stream, host).await } else { Ok(Connection::plain(stream)) }
+        let tls = match protocols {
+            Protocols::Any => &self.tls,
+            Protocols::Http1 => &self.http_1_tls,
+        };
+        if is_secure { secured(tls, stream, host).await } else { Ok(Connection::plain(stream)) }
     }
 
     /// What the proxy is told: vetted addresses, or a name that only the proxy can look up.
@@ -131,13 +145,13 @@ impl Shared {
         let literal = self.resolver.literal(if is_loopback(host) { "127.0.0.1" } else { host })?;
         Ok(literal.map_or_else(|| Target::Name(host.to_owned()), |address| Target::Addresses(vec![address])))
     }
+}
 
-    async fn secured(&self, stream: TcpStream, host: &str) -> Result<Connection, ConnectError> {
-        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(name).map_err(|_| ConnectError::NoHost)?;
-        let stream = self.tls.connect(name, stream).await.map_err(ConnectError::Tls)?;
-        Ok(Connection::secure(stream))
-    }
+async fn secured(tls: &TlsConnector, stream: TcpStream, host: &str) -> Result<Connection, ConnectError> {
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(name).map_err(|_| ConnectError::NoHost)?;
+    let stream = tls.connect(name, stream).await.map_err(ConnectError::Tls)?;
+    Ok(Connection::secure(stream))
 }
 
 /// Names that mean the loopback wherever they are looked up (RFC 6761).

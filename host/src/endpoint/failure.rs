@@ -3,8 +3,11 @@
 use std::error::Error;
 use std::io;
 
+use rustls::CertificateError;
+
 use crate::delivery::AttemptResult;
 
+use super::client::SendError;
 use super::connect::ConnectError;
 use super::lookup::LookupError;
 use super::proxy::ProxyError;
@@ -37,6 +40,9 @@ fn described(error: &(dyn Error + 'static)) -> String {
     if let Some(failed) = find::<ProxyError>(error) {
         return failed.to_string();
     }
+    if let Some(refused @ (SendError::Refused(_) | SendError::Closed)) = find(error) {
+        return refused.to_string();
+    }
     let connecting = find::<ConnectError>(error);
     let broken = find::<io::Error>(error).map(io::Error::kind);
     let timed_out = broken == Some(io::ErrorKind::TimedOut);
@@ -44,7 +50,7 @@ fn described(error: &(dyn Error + 'static)) -> String {
         return "timed out while connecting".to_owned();
     }
     if let Some(failed) = find::<rustls::Error>(error) {
-        return format!("TLS failed: {failed}");
+        return format!("TLS failed: {failed}{}", certificate_help(failed));
     }
     match broken {
         Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
@@ -53,7 +59,29 @@ fn described(error: &(dyn Error + 'static)) -> String {
         Some(io::ErrorKind::HostUnreachable) => "no route to the endpoint's host".to_owned(),
         Some(io::ErrorKind::NetworkUnreachable) => "no route to the endpoint's network".to_owned(),
         Some(io::ErrorKind::UnexpectedEof) if connecting.is_some() => "TLS failed: the endpoint hung up".to_owned(),
+        Some(io::ErrorKind::UnexpectedEof) => "connection closed by the endpoint".to_owned(),
         _ => flattened(error),
+    }
+}
+
+/// What the library says of a certificate is the name of an error; this says what to do.
+fn certificate_help(failed: &rustls::Error) -> &'static str {
+    let rustls::Error::InvalidCertificate(wrong) = failed else { return "" };
+    match wrong {
+        CertificateError::UnknownIssuer => {
+            " (nobody trusted here vouches for the certificate; if its authority is your own, name its file as `tls.ca`)"
+        }
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            " (the endpoint shows the certificate of an authority as its own; give it one that the authority issued for its \
+             name, and name the authority's file as `tls.ca`)"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            " (the endpoint's certificate has to be renewed)"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            " (the certificate is for another host than the one in the endpoint's `url`)"
+        }
+        _ => "",
     }
 }
 

@@ -36,7 +36,7 @@ impl Lookup for SystemLookup {
 
 /// Why a host gave no addresses to connect to.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookupError {
+pub(crate) enum LookupError {
     /// It leads nowhere, for now.
     #[error("name lookup of `{name}` failed: {cause}")]
     Failed { name: String, cause: io::Error },

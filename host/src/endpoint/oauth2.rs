@@ -146,7 +146,11 @@ impl TokenSource {
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        let response = self.client.send(request).await.map_err(|error| said(result_of(&error, None)))?;
+        let response = self
+            .client
+            .send(request.clone(), || Some(request.clone()))
+            .await
+            .map_err(|error| said(result_of(&error, None)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), TOKEN_BYTES_MAX).collect().await;
         let body =

@@ -52,7 +52,7 @@ pub(super) enum Target {
 
 /// Why the proxy led nowhere.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum ProxyError {
+pub(crate) enum ProxyError {
     /// For its own sake, as far as anybody can tell.
     #[error("the proxy {0}")]
     Own(String),

@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, Uri, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
+use super::client::Answer;
 use crate::clock::Timestamp;
 
 /// How much of a response's body is kept.
@@ -30,7 +30,7 @@ pub(super) struct Arrived {
 
 impl Arrived {
     /// Reads the response to its end, or to the bound.
-    pub(super) async fn read(&mut self, response: Response<Incoming>, now: Timestamp) -> Result<(), hyper::Error> {
+    pub(super) async fn read(&mut self, response: Response<Answer>, now: Timestamp) -> Result<(), hyper::Error> {
         self.status = Some(response.status().as_u16());
         self.retry_after = retry_after(response.headers(), now);
         self.location = response.status().is_redirection().then(|| location(response.headers())).flatten();
