@@ -18,6 +18,7 @@ pub mod small_disk;
 pub mod account;
 pub mod nats_server;
 pub mod raw_nats;
+pub mod nginx;
 pub mod fake_inbox;
 pub mod redis_server;
 pub mod postgres_server;

@@ -4,8 +4,11 @@ mod auth;
 mod authority;
 mod certificates;
 mod exchange;
+mod nginx;
 mod network;
+mod odd_answers;
 mod proxy;
+mod reuse;
 mod ssrf;
 mod tls;
 

@@ -21,7 +21,7 @@ use wirehook_tests::raw_endpoint::{endpoint_on, settings};
 
 use crate::{attempt, transport};
 
-const CA: &[u8] = include_bytes!("../../fixtures/tls/ca.pem");
+pub(crate) const CA: &[u8] = include_bytes!("../../fixtures/tls/ca.pem");
 const CERTIFICATE: &[u8] = include_bytes!("../../fixtures/tls/server.pem");
 const KEY: &[u8] = include_bytes!("../../fixtures/tls/server.key");
 
@@ -34,7 +34,7 @@ impl Lookup for Here {
     }
 }
 
-fn trusting(roots: &[&[u8]]) -> Network {
+pub(crate) fn trusting(roots: &[&[u8]]) -> Network {
     let mut store = RootCertStore::empty();
     for root in roots {
         store.add(CertificateDer::from_pem_slice(root).expect("a certificate")).expect("a root");
@@ -74,7 +74,7 @@ async fn serve(protocol: &'static str) -> Server {
     Server { address, versions, _serving: serving }
 }
 
-fn server_config(protocol: &str) -> ServerConfig {
+pub(crate) fn server_config(protocol: &str) -> ServerConfig {
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
