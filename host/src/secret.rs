@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) mod standard;
+
 /// Bytes that must never reach a log, an error, the store or a command's output.
 #[derive(Clone)]
 pub struct Secret(Arc<[u8]>);

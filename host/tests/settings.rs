@@ -16,7 +16,6 @@ fn environment() -> Environment {
             ("EMPTY", ""),
             ("NOT_A_URL", "not a url"),
             ("WHPK", "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="),
-            ("WHSEC_SHORT", "whsec_aHVudGVyMmh1bnRlcjI="),
             ("WHSEC_NOT_BASE64", "whsec_hunter2hunter2!"),
             ("WHSK_SHORT", "whsk_aHVudGVyMmh1bnRlcjI="),
             ("URL_WITH_PASSWORD", "nats://me:hunter2hunter2@bus:4222"),
@@ -207,6 +206,66 @@ fn secrets_that_sign_nothing_are_told_of() {
         let said =
             format!("only the first `secret` in [[endpoint]] `e` signs: a request of the scheme {scheme} carries one");
         check(scheme, two, &said);
+    }
+}
+
+/// What is said of the endpoint with these lines, which read what `SECRET` is; nothing of that is among it.
+fn warnings(lines: &str, secret: &str) -> Vec<String> {
+    let environment = Environment::of(&[("SECRET", secret)], "/nowhere");
+    let text = format!("[[source]]\nname = \"s\"\nkind = \"stdin\"\n[[endpoint]]\nname = \"e\"\n{lines}");
+    let loaded = settings::parse(Path::new("w.toml"), &text, &environment).unwrap_or_else(|error| panic!("{error}"));
+    let said = format!("{:?}", loaded.warnings);
+    assert!(secret.len() < 4 || !said.contains(secret.trim().trim_start_matches('\u{feff}')), "{said}");
+    loaded.warnings.into_iter().map(|warning| warning.message).collect()
+}
+
+#[test]
+fn odd_secrets_are_told_of() {
+    let check = |lines: &str, secret: &str, expected: &[&str]| {
+        let lines = format!("url = \"https://h\"\n{lines}");
+        let said = warnings(&lines, secret);
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.contains(expected), "{said} does not say {expected}");
+        }
+    };
+    let standard = "signature = \"standard-webhooks\"\nsecret = { env = \"SECRET\" }";
+    let github = "signature = \"github\"\nsecret = { env = \"SECRET\" }";
+    let bearer = "signature = \"none\"\n[endpoint.auth]\nkind = \"bearer\"\ntoken = { env = \"SECRET\" }";
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    check(standard, key, &[]);
+    check(standard, &format!("v1,{key}"), &[]);
+    check(standard, &key["whsec_".len()..], &["has no `whsec_` before it"]);
+    check(standard, &format!("\u{feff}{key}\r\n"), &["byte order mark", "white space"]);
+    check(standard, "whsec_aHVudGVyMmh1bnRlcjI=", &["14 bytes when decoded, fewer than the 24"]);
+    check(standard, &format!("whsec_{}", "abcd".repeat(24)), &["72 bytes when decoded, more than the 64"]);
+    for lines in [github, bearer] {
+        check(lines, "s3cret-s3cret", &[]);
+        check(lines, "s3cret-s3cret ", &["white space before or behind it; every byte of it counts"]);
+    }
+    check(github, "s3cret\0", &["NUL"]);
+    check(github, "s3cret\r", &["white space"]);
+    check(github, "\u{feff}s3cret", &["byte order mark"]);
+}
+
+#[test]
+fn paths_that_are_not_sent_as_they_are_written_are_told_of() {
+    let check = |url: &str, expected: bool| {
+        let said = warnings(&format!("url = '{url}'\nsignature = \"none\""), "");
+        assert_eq!(said.iter().any(|said| said.contains("is not sent as it is written")), expected, "{url}: {said:?}");
+    };
+    for url in [
+        "https://h",
+        "https://h/",
+        "https://h/a%2Fb/c",
+        "https://h/ä/b c?x=../y",
+        "https://h/%C3%A4",
+        "https://H:443/a",
+    ] {
+        check(url, false);
+    }
+    for url in ["https://h/a%2Fb/../c", "https://h/./a", "https://h/a/%2e%2E/b", "https://h/a\\b", "https://h/.."] {
+        check(url, true);
     }
 }
 

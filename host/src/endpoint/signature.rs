@@ -13,7 +13,7 @@ use crate::sync::lock;
 
 mod key;
 
-pub use key::{HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, InvalidSecret, check_secret, public_key};
+pub use key::{InvalidSecret, check_secret, public_key};
 
 use key::{Key, Signed};
 

@@ -77,6 +77,9 @@ fn oauth2(section: &Section<'_>) -> Result<AuthSettings, Reported> {
     let missing =
         || section.missing("token_url", "add token_url = \"https://…\", where the endpoint's tokens are given");
     let token_url = section.optional::<EndpointUrl>("token_url").and_then(|url| url.ok_or_else(missing));
+    if let Ok(url) = &token_url {
+        url.warn(section, "token_url");
+    }
     let client_id = section.required::<String>("client_id");
     let client_secret = required_secret(section, "client_secret");
     let client_auth = section.or_default("client_auth", ClientAuth::Basic);

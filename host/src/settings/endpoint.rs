@@ -43,6 +43,7 @@ pub const HEADERS_RESERVED: &[&str] = &[
     "content-type",
     "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -98,6 +99,9 @@ fn one(section: &Section<'_>, names: &mut Names) -> Result<NamedEndpoint, Report
     section.finish();
     if let (Ok((scheme, _)), Ok(headers)) = (&signature, &headers) {
         refuse_signature_header(section, scheme, headers)?;
+    }
+    if let Ok(url) = &url {
+        url.warn(section, "url");
     }
     let (name, (signature, secrets)) = (name?, signature?);
     let settings = EndpointSettings {
@@ -216,7 +220,38 @@ fn holds_secret(name: &str) -> bool {
 }
 
 /// A URL without credentials, which would end up in logs.
-pub(super) struct EndpointUrl(pub(super) Url);
+pub(super) struct EndpointUrl(pub(super) Url, Written);
+
+/// Whether the path of a URL is sent as it was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Written {
+    AsSent,
+    Otherwise,
+}
+
+impl EndpointUrl {
+    /// Warns where the path that is sent is another than the one that was written.
+    pub(super) fn warn(&self, section: &Section<'_>, key: &'static str) {
+        if self.1 == Written::Otherwise {
+            let offset = section.get(key).map_or(section.offset, |value| value.span().start);
+            let message = format!(
+                "the path of `{key}` in {} is not sent as it is written: `.` and `..` are resolved, a backslash becomes a \
+                 slash, line breaks and tabs are left out",
+                section.title
+            );
+            section.context.warning(offset, message, Some("write the path as the server is to see it".to_owned()));
+        }
+    }
+}
+
+/// Whether `url`, which was read from `text`, has the path that stands there, but for characters that have to be encoded.
+fn written(text: &str, url: &Url) -> Written {
+    let behind = text.trim().split_once("//").map_or("", |(_, behind)| behind);
+    let end = behind.find(['?', '#']).unwrap_or(behind.len());
+    let path = behind[..end].find(['/', '\\']).map_or("/", |start| &behind[start..end]);
+    let decoded = |path: &str| percent_encoding::percent_decode_str(path).collect::<Vec<_>>();
+    if decoded(path) == decoded(url.path()) { Written::AsSent } else { Written::Otherwise }
+}
 
 impl Setting for EndpointUrl {
     const EXPECTED: &'static str =
@@ -234,7 +269,8 @@ impl Setting for EndpointUrl {
         if url.fragment().is_some() {
             return Err("has a fragment, which no server would see".to_owned());
         }
-        Ok(Self(url))
+        let written = written(text, &url);
+        Ok(Self(url, written))
     }
 
     /// Without what a query holds: often a key.

@@ -53,6 +53,9 @@ fn one(section: &Section<'_>) -> Result<HttpSettings, Reported> {
         let help = "URLs are allowed by scheme, host, port and path; whatever query the plugin gives is sent";
         section.refuse("url", offset, "has a query", help);
     }
+    if let Ok(url) = &url {
+        url.warn(section, "url");
+    }
     let methods = section.list::<AllowedMethod>("methods");
     let timeout = section.or_default_if("timeout", HTTP_TIMEOUT, within(Duration::from_millis(1), HTTP_TIMEOUT_MAX));
     let headers = headers(&section.table("headers"));

@@ -14,7 +14,7 @@ use super::section::{Reported, Section};
 use super::show::{Origin, REDACTED};
 use crate::clock::Timestamp;
 use crate::endpoint::signature::check_secret;
-use crate::secret::Secret;
+use crate::secret::{Secret, standard};
 
 /// How a request is signed. What each scheme sends and over which bytes: `docs/signatures.md`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -250,6 +250,13 @@ fn one<'a>(
     if let Some(Err(wrong)) = scheme.map(|scheme| check_secret(scheme, &secret)) {
         return Err(section.refuse("secret", offset, wrong, wrong.help()));
     }
+    let (oddities, consequence) = match scheme {
+        Some(SignatureScheme::StandardWebhooks) => {
+            (standard::standard_oddities(secret.expose()), "the key that it decodes to is used")
+        }
+        _ => (standard::oddities(secret.expose()), "every byte of it counts"),
+    };
+    section.warn_of("secret", offset, oddities, consequence);
     let file = match &origin {
         Origin::File(path) => Some(section.context.path(path)),
         _ => None,

@@ -13,6 +13,7 @@ use super::load::read_bounded;
 use super::section::{Reported, Section, article};
 use super::show::{Origin, REDACTED};
 use crate::secret::Secret;
+use crate::secret::standard::{self, Oddity};
 
 /// The largest file that `{ file = "…" }` reads, in bytes.
 pub const VALUE_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -192,7 +193,17 @@ impl<'a> Section<'a> {
     /// One secret and its origin.
     pub(super) fn one_secret(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Result<(Secret, Origin), Reported> {
         let (secret, origin, ()) = self.one_secret_and(key, value, |_| ())?;
+        self.warn_of(key, value.span().start, standard::oddities(secret.expose()), "every byte of it counts");
         Ok((secret, origin))
+    }
+
+    /// Warns of what is hardly meant in the secret `key`, of which nothing is printed; `consequence` is what follows.
+    pub(super) fn warn_of(&self, key: &str, offset: usize, oddities: Vec<Oddity>, consequence: &str) {
+        for oddity in oddities {
+            let message = format!("`{key}` in {} {oddity}; {consequence}", self.title);
+            let help = "copy it again where that is not meant; a file is best written with printf '%s'";
+            self.context.warning(offset, message, Some(help.to_owned()));
+        }
     }
 
     /// One secret, its origin, and what `more` reads of the table that says where it is.

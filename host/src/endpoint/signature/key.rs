@@ -9,19 +9,11 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use sha2::Sha256;
 
 use crate::secret::Secret;
+use crate::secret::standard::{self, HMAC_KEY_BYTES_MIN, Standard, Unreadable};
 use crate::settings::SignatureScheme;
-
-/// The least bytes of an HMAC key of Standard Webhooks.
-pub const HMAC_KEY_BYTES_MIN: usize = 24;
-/// The most bytes of an HMAC key of Standard Webhooks.
-pub const HMAC_KEY_BYTES_MAX: usize = 64;
 
 /// An ed25519 key's seed, and its public key, which some write behind it.
 const ED25519_PART_BYTES: usize = 32;
-
-const HMAC_PREFIX: &[u8] = b"whsec_";
-const ED25519_PREFIX: &[u8] = b"whsk_";
-const ED25519_PUBLIC_PREFIX: &[u8] = b"whpk_";
 
 /// What signs.
 #[derive(Clone)]
@@ -44,17 +36,16 @@ pub enum InvalidSecret {
     #[error("is empty")]
     Empty,
     /// The scheme standard-webhooks takes its own secrets only.
-    #[error("begins with neither `whsec_` nor `whsk_`, as those of standard-webhooks do")]
+    #[error(
+        "is not a secret of standard-webhooks: it has no `whsec_` or `whsk_` before it, and is not base64 of at least {HMAC_KEY_BYTES_MIN} bytes"
+    )]
     Prefix,
     /// What a receiver is given.
     #[error("is a public key, `whpk_`, which signs nothing")]
     PublicKey,
     /// After the prefix.
-    #[error("is not base64, with its padding, after its prefix")]
+    #[error("is not base64 after its prefix")]
     Base64,
-    /// Shorter or longer than the specification has it.
-    #[error("has {0} bytes when decoded, which is not within {HMAC_KEY_BYTES_MIN} to {HMAC_KEY_BYTES_MAX}")]
-    HmacLength(usize),
     /// Neither a seed, nor a seed and the public key that belongs to it.
     #[error("is not an ed25519 key when decoded: 32 bytes, or 64 with the public key behind them")]
     Ed25519,
@@ -66,8 +57,8 @@ impl InvalidSecret {
         match self {
             Self::Empty => "put the secret there",
             Self::PublicKey => "put the `whsk_` key there; the receiver verifies with this one",
-            Self::Prefix | Self::Base64 | Self::HmacLength(_) => {
-                "make one with: echo \"whsec_$(openssl rand -base64 32)\""
+            Self::Prefix | Self::Base64 => {
+                "copy it whole, as the receiver has it, or make one with: echo \"whsec_$(openssl rand -base64 32)\""
             }
             Self::Ed25519 => "make one with: echo \"whsk_$(openssl rand -base64 32)\"",
         }
@@ -101,17 +92,13 @@ impl Key {
         if *scheme != SignatureScheme::StandardWebhooks {
             return Self::hmac(written);
         }
-        if let Some(text) = written.strip_prefix(HMAC_PREFIX) {
-            let key = decode(text)?;
-            if !(HMAC_KEY_BYTES_MIN..=HMAC_KEY_BYTES_MAX).contains(&key.len()) {
-                return Err(InvalidSecret::HmacLength(key.len()));
-            }
-            return Self::hmac(&key);
-        }
-        match (written.strip_prefix(ED25519_PREFIX), written.starts_with(ED25519_PUBLIC_PREFIX)) {
-            (Some(text), _) => Self::ed25519(&decode(text)?),
-            (None, true) => Err(InvalidSecret::PublicKey),
-            (None, false) => Err(InvalidSecret::Prefix),
+        match standard::read(written) {
+            Ok(Standard::Hmac(key)) => Self::hmac(&key),
+            Ok(Standard::Signing(key)) => Self::ed25519(&key),
+            Ok(Standard::Public(_)) => Err(InvalidSecret::PublicKey),
+            Err(Unreadable::Empty) => Err(InvalidSecret::Empty),
+            Err(Unreadable::Prefix) => Err(InvalidSecret::Prefix),
+            Err(Unreadable::Base64) => Err(InvalidSecret::Base64),
         }
     }
 
@@ -157,8 +144,4 @@ impl Signed {
             Self::Ed25519(signature) => signature.as_ref(),
         }
     }
-}
-
-fn decode(text: &[u8]) -> Result<Vec<u8>, InvalidSecret> {
-    STANDARD.decode(text).map_err(|_| InvalidSecret::Base64)
 }

@@ -1,22 +1,14 @@
 //! A secret as a receiver takes it.
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, KeyInit, Mac};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use sha2::Sha256;
 
 use super::hint::Hint;
+use crate::secret::standard::{self, Standard, Unreadable};
 use crate::settings::SignatureScheme;
 
 const ED25519_BYTES: usize = 32;
-
-/// Padding may be missing, as the libraries of Standard Webhooks allow.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What a signature is checked with.
 pub(super) enum VerifyKey {
@@ -46,15 +38,14 @@ impl VerifyKey {
         if *scheme != SignatureScheme::StandardWebhooks {
             return Ok(Self::Hmac(written.to_vec()));
         }
-        if let Some(text) = written.strip_prefix(b"whpk_") {
-            let key = decode(text).filter(|key| key.len() == ED25519_BYTES);
-            return key.map(Self::Ed25519).ok_or(UnusableSecret::NotEd25519);
+        match standard::read(written) {
+            Ok(Standard::Hmac(key)) => Ok(Self::Hmac(key)),
+            Ok(Standard::Public(key)) if key.len() == ED25519_BYTES => Ok(Self::Ed25519(key)),
+            Ok(Standard::Signing(key)) => public(&key).map(Self::Ed25519).ok_or(UnusableSecret::NotEd25519),
+            Ok(Standard::Public(_)) => Err(UnusableSecret::NotEd25519),
+            Err(Unreadable::Empty) => Err(UnusableSecret::Empty),
+            Err(Unreadable::Prefix | Unreadable::Base64) => Err(UnusableSecret::NotStandard),
         }
-        if let Some(text) = written.strip_prefix(b"whsk_") {
-            return decode(text).and_then(|key| public(&key)).map(Self::Ed25519).ok_or(UnusableSecret::NotEd25519);
-        }
-        let text = written.strip_prefix(b"whsec_").unwrap_or(written);
-        decode(text).filter(|key| !key.is_empty()).map(Self::Hmac).ok_or(UnusableSecret::NotStandard)
     }
 
     /// What a sender may have made of the secret instead.
@@ -71,7 +62,10 @@ impl VerifyKey {
         } else {
             read.push((Hint::SecretNewline, Self::Hmac([written, b"\n"].concat())));
             read.extend(stripped.map(|text| (Hint::SecretUnprefixed, Self::Hmac(text.to_vec()))));
-            read.extend(stripped.and_then(decode).map(|key| (Hint::SecretDecoded, Self::Hmac(key))));
+            let decoded = stripped.and_then(|_| standard::read(trimmed).ok());
+            if let Some(Standard::Hmac(key)) = decoded {
+                read.push((Hint::SecretDecoded, Self::Hmac(key)));
+            }
         }
         read
     }
@@ -102,8 +96,4 @@ fn public(key: &[u8]) -> Option<Vec<u8>> {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
     let public = pair.public_key().as_ref().to_vec();
     (key.len() == ED25519_BYTES || key[ED25519_BYTES..] == public).then_some(public)
-}
-
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
 }
