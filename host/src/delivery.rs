@@ -96,6 +96,18 @@ pub enum AttemptResult {
     Deferred(String),
 }
 
+impl AttemptResult {
+    /// The same, its text changed by `change`.
+    pub fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Status(status) => Self::Status(status),
+            Self::Transport(text) => Self::Transport(change(text)),
+            Self::EgressDenied(text) => Self::EgressDenied(change(text)),
+            Self::Deferred(text) => Self::Deferred(change(text)),
+        }
+    }
+}
+
 /// When a delivery is tried again.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RetryPolicy {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Uri;
@@ -20,6 +20,7 @@ use crate::secret::Secret;
 use crate::secret_files::SecretFile;
 use crate::settings::{AuthSettings, EgressSettings, EndpointSettings, SignatureScheme};
 use crate::store::ClaimedDelivery;
+use crate::sync::lock;
 use crate::tls::TlsError;
 
 mod auth;
@@ -31,6 +32,7 @@ mod failure;
 mod lookup;
 mod oauth2;
 mod proxy;
+mod redact;
 mod request;
 mod response;
 mod test_webhook;
@@ -43,6 +45,7 @@ pub use failure::FAILURE_TEXT_BYTES_MAX;
 pub(crate) use failure::result_of;
 pub use lookup::{LOOKUPS_MAX, Lookup, SystemLookup};
 pub use oauth2::{TOKEN_BYTES_MAX, TOKEN_TIMEOUT};
+pub(crate) use redact::{Redactor, of_header};
 pub(crate) use request::{ANYTHING, USER_AGENT, parsed as parsed_header};
 pub use request::{InvalidHeader, WEBHOOK_ID, is_reserved};
 pub use response::{LOCATION_BYTES_MAX, RESPONSE_EXCERPT_BYTES_MAX, RESPONSE_READ_BYTES_MAX};
@@ -53,9 +56,10 @@ use client::Client;
 use lookup::GuardedResolver;
 use oauth2::TokenSource;
 use proxy::Proxy;
+use redact::Hidden;
 use request::RequestTemplate;
 use response::Arrived;
-use signature::Signer;
+use signature::{InvalidSecret, Signer};
 
 /// Every configured endpoint, by name.
 pub struct Endpoints {
@@ -70,6 +74,8 @@ pub struct Endpoint {
     template: RequestTemplate,
     auth: Auth,
     timeout: Duration,
+    /// What is cut out of its answers.
+    hidden: Mutex<Hidden>,
 }
 
 /// What endpoints stand on.
@@ -215,7 +221,8 @@ impl Endpoint {
         let auth =
             Auth::new(settings.access.auth.as_ref(), tokens).ok_or_else(|| EndpointError::Auth { name: name() })?;
         let client = ways.client(&tls, settings.timeout, settings.concurrency);
-        Ok(Self { name: name(), client, template, auth, timeout: settings.timeout })
+        let hidden = Mutex::new(Hidden::new(secrets_of(settings)));
+        Ok(Self { name: name(), client, template, auth, timeout: settings.timeout, hidden })
     }
 
     fn secret_files(self: &Arc<Self>, settings: &EndpointSettings) -> Vec<SecretFile> {
@@ -223,11 +230,16 @@ impl Endpoint {
         let files = secrets.filter_map(|(index, one)| Some((index, &one.secret, one.file.clone()?)));
         let file = |(index, secret, path): (usize, &Secret, PathBuf)| {
             let endpoint = Arc::clone(self);
-            let adopt =
-                move |new: &Secret| endpoint.template.renew_secret(index, new).map_err(|wrong| wrong.to_string());
+            let adopt = move |new: &Secret| endpoint.renew_secret(index, new).map_err(|wrong| wrong.to_string());
             SecretFile::new((Arc::clone(&self.name), index + 1), path, secret.clone(), adopt)
         };
         files.map(file).collect()
+    }
+
+    fn renew_secret(&self, index: usize, new: &Secret) -> Result<(), InvalidSecret> {
+        self.template.renew_secret(index, new)?;
+        lock(&self.hidden).renew(new.expose());
+        Ok(())
     }
 
     /// What plugins name it.
@@ -249,7 +261,8 @@ impl Endpoint {
     pub async fn attempt(&self, delivery: &ClaimedDelivery, now: Timestamp, clock: &dyn Clock) -> Outcome {
         let began = clock.monotonic();
         let mut arrived = Arrived::default();
-        let result = match self.authorized(delivery, now, clock, &mut arrived).await {
+        let mut redactor = lock(&self.hidden).redactor();
+        let result = match self.authorized(delivery, now, clock, &mut arrived, &mut redactor).await {
             Ok(result) => result,
             Err(no_token) => {
                 arrived = Arrived::default();
@@ -257,8 +270,10 @@ impl Endpoint {
             }
         };
         let duration = clock.monotonic().saturating_sub(began);
+        let result = result.map_text(|text| redactor.cut_text(text));
         let (retry_after, location) = (arrived.retry_after, arrived.location.take());
-        Outcome { result, retry_after, location, response: arrived.into_excerpt(), duration }
+        let location = location.map(|location| redactor.cut_text(location));
+        Outcome { result, retry_after, location, response: arrived.into_excerpt(&redactor), duration }
     }
 
     /// The error says why there is no token.
@@ -268,15 +283,18 @@ impl Endpoint {
         now: Timestamp,
         clock: &dyn Clock,
         arrived: &mut Arrived,
+        redactor: &mut Arc<Redactor>,
     ) -> Result<AttemptResult, String> {
         let authorization = self.auth.authorization(clock).await?;
-        let result = self.timed(delivery, now, clock, &authorization, arrived).await;
+        *redactor = authorization.redactor(&self.hidden);
+        let result = self.timed(delivery, now, clock, &authorization, arrived, redactor.longest()).await;
         if result != AttemptResult::Status(401) {
             return Ok(result);
         }
         let Some(renewed) = self.auth.renewed(&authorization, clock).await? else { return Ok(result) };
         *arrived = Arrived::default();
-        Ok(self.timed(delivery, now, clock, &renewed, arrived).await)
+        *redactor = renewed.redactor(&self.hidden);
+        Ok(self.timed(delivery, now, clock, &renewed, arrived, redactor.longest()).await)
     }
 
     async fn timed(
@@ -286,8 +304,9 @@ impl Endpoint {
         clock: &dyn Clock,
         authorization: &Authorization,
         arrived: &mut Arrived,
+        longest_secret: usize,
     ) -> AttemptResult {
-        let exchange = self.exchange(delivery, now, clock, authorization, arrived);
+        let exchange = self.exchange(delivery, now, clock, authorization, arrived, longest_secret);
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result,
             Err(_) => AttemptResult::Transport(self.timed_out(arrived.status)),
@@ -301,6 +320,7 @@ impl Endpoint {
         clock: &dyn Clock,
         authorization: &Authorization,
         arrived: &mut Arrived,
+        longest_secret: usize,
     ) -> AttemptResult {
         let made = || {
             let mut request = self.template.request(delivery, now)?;
@@ -318,7 +338,9 @@ impl Endpoint {
             Err(error) => return result_of(&error, None),
         };
         let status = response.status().as_u16();
-        match arrived.read(response, clock.now()).await {
+        // As far beyond what is kept as a secret may reach that begins there.
+        let kept_max = RESPONSE_EXCERPT_BYTES_MAX + longest_secret;
+        match arrived.read(response, clock.now(), kept_max).await {
             Ok(()) => AttemptResult::Status(status),
             Err(error) => result_of(&error, Some(status)),
         }
@@ -344,6 +366,23 @@ impl fmt::Debug for Endpoint {
         // The URL may hold a token, the client holds headers.
         f.debug_struct("Endpoint").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// What an endpoint may repeat that it is not to be kept: all secrets of its settings, and the query of its URL.
+fn secrets_of(settings: &EndpointSettings) -> Vec<Vec<u8>> {
+    let signing = settings.secrets.iter().flat_map(|one| redact::of_signing(one.secret.expose()));
+    let headers = settings.headers.iter().flat_map(|(name, value)| of_header(name, value.expose()));
+    let credentials = match &settings.access.auth {
+        None => Vec::new(),
+        Some(AuthSettings::Bearer { token }) => vec![token.expose().to_vec()],
+        Some(AuthSettings::Basic { user, password }) => {
+            redact::of_pair(&[user.as_bytes(), b":", password.expose()].concat())
+        }
+        Some(AuthSettings::OAuth2(oauth2)) => {
+            redact::of_pair(&[oauth2.client_id.as_bytes(), b":", oauth2.client_secret.expose()].concat())
+        }
+    };
+    signing.chain(headers).chain(credentials).chain(redact::of_query(settings.url.query())).collect()
 }
 
 /// One TLS configuration for all, so that reading the machine's roots happens once, and only where it must.

@@ -1,5 +1,7 @@
 //! Who the host is to an endpoint: nothing, a header that never changes, or a token that is fetched and renewed.
 
+use std::sync::{Arc, Mutex};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
@@ -8,6 +10,8 @@ use crate::clock::Clock;
 use crate::settings::AuthSettings;
 
 use super::oauth2::{Token, TokenSource};
+use super::redact::{Hidden, Redactor};
+use crate::sync::lock;
 
 /// How requests to one endpoint are authorised.
 pub(super) enum Auth {
@@ -68,6 +72,14 @@ impl Auth {
 impl Authorization {
     fn of(token: Token) -> Self {
         Self { header: Some(token.header.clone()), token: Some(token) }
+    }
+
+    /// What cuts it out of an answer beside all that is `hidden`.
+    pub(super) fn redactor(&self, hidden: &Mutex<Hidden>) -> Arc<Redactor> {
+        match &self.token {
+            Some(token) => lock(hidden).redactor_with(&token.header),
+            None => lock(hidden).redactor(),
+        }
     }
 
     /// The value of `Authorization`.

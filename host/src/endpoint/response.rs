@@ -7,7 +7,10 @@ use http::{HeaderMap, Response, Uri, header};
 use http_body_util::BodyExt as _;
 
 use super::client::Answer;
+use super::redact::Redactor;
 use crate::clock::Timestamp;
+
+mod decode;
 
 /// How much of a response's body is kept.
 pub const RESPONSE_EXCERPT_BYTES_MAX: usize = 4096;
@@ -25,21 +28,28 @@ pub(super) struct Arrived {
     pub(super) retry_after: Option<Timestamp>,
     /// Where a redirect points.
     pub(super) location: Option<String>,
+    coding: String,
     excerpt: BytesMut,
 }
 
 impl Arrived {
-    /// Reads the response to its end, or to the bound.
-    pub(super) async fn read(&mut self, response: Response<Answer>, now: Timestamp) -> Result<(), hyper::Error> {
+    /// Reads the response to its end, or to the bound, and keeps `kept_max` bytes of it.
+    pub(super) async fn read(
+        &mut self,
+        response: Response<Answer>,
+        now: Timestamp,
+        kept_max: usize,
+    ) -> Result<(), hyper::Error> {
         self.status = Some(response.status().as_u16());
         self.retry_after = retry_after(response.headers(), now);
+        self.coding = coding(response.headers());
         self.location = response.status().is_redirection().then(|| location(response.headers())).flatten();
         let mut body = response.into_body();
         let mut read_bytes = 0;
         while let Some(frame) = body.frame().await {
             let Ok(chunk) = frame?.into_data() else { continue };
             read_bytes += chunk.len();
-            let room = RESPONSE_EXCERPT_BYTES_MAX - self.excerpt.len();
+            let room = kept_max.saturating_sub(self.excerpt.len());
             // Copied, so that a few bytes do not keep the connection's whole buffer alive.
             self.excerpt.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if read_bytes >= RESPONSE_READ_BYTES_MAX {
@@ -49,20 +59,67 @@ impl Arrived {
         Ok(())
     }
 
-    pub(super) fn into_excerpt(self) -> Bytes {
-        self.excerpt.freeze()
+    /// The beginning of the body, decoded and without secrets.
+    pub(super) fn into_excerpt(self, redactor: &Redactor) -> Bytes {
+        let read_max = RESPONSE_EXCERPT_BYTES_MAX + redactor.longest();
+        let decoded = decode::decoded(&self.coding, &self.excerpt.freeze(), read_max);
+        cut(redactor.cut(decoded))
     }
 }
 
-/// `Retry-After` as a moment: seconds from `now`, or an HTTP date. Anything else is as if it were not there.
+/// The beginning that is kept, not ending within a character where it is text.
+fn cut(mut excerpt: Bytes) -> Bytes {
+    if excerpt.len() > RESPONSE_EXCERPT_BYTES_MAX {
+        excerpt.truncate(RESPONSE_EXCERPT_BYTES_MAX);
+        if let Err(error) = std::str::from_utf8(&excerpt)
+            && error.error_len().is_none()
+        {
+            excerpt.truncate(error.valid_up_to());
+        }
+    }
+    excerpt
+}
+
+/// How the body is compressed; empty where it is not.
+fn coding(headers: &HeaderMap) -> String {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.map(|value| String::from_utf8_lossy(value.as_bytes())).collect::<Vec<_>>().join(",")
+}
+
+/// `Retry-After` as a moment: seconds from `now`, or an HTTP date. Anything else is as if it were not there. Of several the latest
+/// counts, whether they are several headers or were joined to one.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits that overflow mean a very long time, not nothing.
-        return Some(now.plus(Duration::from_secs(text.parse().unwrap_or(u64::MAX))));
+    let values = headers.get_all(header::RETRY_AFTER).iter().filter_map(|value| value.to_str().ok());
+    let moments = values.filter_map(|text| {
+        // A date has a comma of its own.
+        let joined = || {
+            let parts: Option<Vec<_>> = text.split(',').map(|part| moment(part.trim(), now)).collect();
+            parts?.into_iter().max_by_key(|moment| moment.0)
+        };
+        moment(text.trim(), now).or_else(joined)
+    });
+    moments.max_by_key(|moment| moment.0)
+}
+
+fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
+    if let Some(after) = seconds(text) {
+        return Some(now.plus(after));
     }
     let since_epoch = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(Timestamp(0).plus(since_epoch))
+}
+
+/// Whole seconds as HTTP has them, or with a fraction as some servers write them.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(fraction) {
+        return None;
+    }
+    // Digits that overflow mean a very long time, not nothing.
+    let whole = Duration::from_secs(whole.parse().unwrap_or(u64::MAX));
+    let fraction = format!("0.{fraction}").parse().ok().and_then(|part| Duration::try_from_secs_f64(part).ok());
+    Some(whole.saturating_add(fraction.unwrap_or_default()))
 }
 
 /// `Location` as it is shown: without the query and the credentials, which may be secrets, and bounded.
@@ -103,6 +160,35 @@ mod tests {
     }
 
     #[test]
+    fn retry_after_with_a_fraction() {
+        check("7.5", Some(7_500));
+        check("0.25", Some(250));
+        check("18446744073709551615.9", Some(i64::MAX - NOW.0));
+    }
+
+    #[test]
+    fn of_several_the_latest_counts() {
+        let check = |values: &[&str], expected| {
+            let headers = values.iter().map(|value| (header::RETRY_AFTER, value.parse().unwrap()));
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(retry_after(&headers, NOW).map(|at| at.0 - NOW.0), expected, "{values:?}");
+        };
+        check(&["5", "60"], Some(60_000));
+        check(&["60", "soon"], Some(60_000));
+        check(&["soon", "Thu, 01 Jan 2026 00:02:00 GMT"], Some(120_000));
+        check(&["5, 60"], Some(60_000));
+        check(&["soon", "later"], None);
+    }
+
+    #[test]
+    fn an_excerpt_ends_with_a_character() {
+        let text = "ä".repeat(RESPONSE_EXCERPT_BYTES_MAX);
+        let kept = cut(format!("x{text}").into());
+        assert_eq!(kept.len(), RESPONSE_EXCERPT_BYTES_MAX - 1);
+        assert_eq!(cut(vec![0xff; 9_000].into()).len(), RESPONSE_EXCERPT_BYTES_MAX);
+    }
+
+    #[test]
     fn retry_after_as_a_date() {
         check("Thu, 01 Jan 2026 00:02:00 GMT", Some(120_000));
         check("Thursday, 01-Jan-26 00:02:00 GMT", Some(120_000));
@@ -112,7 +198,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_ignored() {
-        for value in ["", "soon", "-1", "+5", "1.5", "1e3", "0x10", "5s", "Thu, 99 Jan 2026 00:00:00 GMT"] {
+        for value in
+            ["", "soon", "-1", "+5", "1.", ".5", "1.5.2", "1,5s", "1e3", "0x10", "5s", "Thu, 99 Jan 2026 00:00:00 GMT"]
+        {
             check(value, None);
         }
         assert_eq!(retry_after(&HeaderMap::new(), NOW), None);

@@ -3,6 +3,7 @@
 mod auth;
 mod authority;
 mod certificates;
+mod echo;
 mod exchange;
 mod nginx;
 mod network;

@@ -18,7 +18,9 @@ use super::{
     RESPONSE_HEADERS_MAX, URL_BYTES_MAX,
 };
 use crate::delivery::AttemptResult;
-use crate::endpoint::{ANYTHING, Guarded, InvalidHeader, Network, USER_AGENT, is_reserved, parsed_header, result_of};
+use crate::endpoint::{
+    ANYTHING, Guarded, InvalidHeader, Network, Redactor, USER_AGENT, is_reserved, of_header, parsed_header, result_of,
+};
 use crate::plugin::bindings::wirehook::plugin::http::{Error, Request, Response};
 use crate::settings::{EgressSettings, HttpSettings, PluginCeiling};
 
@@ -48,6 +50,16 @@ struct Allowed {
     methods: Vec<Method>,
     timeout: Duration,
     own_headers: HeaderMap,
+    /// Cuts the values of those out of what an endpoint repeats: the plugin is not to see them.
+    redactor: Arc<Redactor>,
+}
+
+/// A request as it goes out, its time, and what cuts its credentials out of the answer.
+#[derive(Debug)]
+struct Admitted {
+    request: http::Request<Full<Bytes>>,
+    timeout: Duration,
+    redactor: Arc<Redactor>,
 }
 
 impl Outgoing {
@@ -79,9 +91,9 @@ impl Outgoing {
                 "no request is made here: the settings list no [[plugin.http]] for it".to_owned(),
             ));
         };
-        let (request, timeout) = caller.admit(request)?;
+        let Admitted { request, timeout, redactor } = caller.admit(request)?;
         let (method, host) = (request.method().clone(), request.uri().host().unwrap_or_default().to_owned());
-        let exchange = async { tokio::time::timeout(timeout.min(left), caller.exchange(request)).await };
+        let exchange = async { tokio::time::timeout(timeout.min(left), caller.exchange(request, &redactor)).await };
         let answer = runtime.block_on(exchange).unwrap_or(Err(Error::Timeout));
         match &answer {
             Ok(response) => tracing::debug!(plugin, %method, host, status = response.status, "the plugin's request"),
@@ -92,8 +104,8 @@ impl Outgoing {
 }
 
 impl Caller {
-    /// The request as it goes out, if the operator allows it, and its time.
-    fn admit(&self, request: Request) -> Result<(http::Request<Full<Bytes>>, Duration), Error> {
+    /// The request as it goes out, if the operator allows it.
+    fn admit(&self, request: Request) -> Result<Admitted, Error> {
         if request.url.len() > URL_BYTES_MAX {
             return Err(Error::Invalid(format!("a URL of {} bytes; {URL_BYTES_MAX} at most", request.url.len())));
         }
@@ -118,13 +130,16 @@ impl Caller {
         let mut out = http::Request::new(Full::new(body.into()));
         (*out.method_mut(), *out.uri_mut()) = (method, uri);
         *out.headers_mut() = allowed.headers(&request.headers).map_err(Error::Invalid)?;
-        Ok((out, allowed.timeout))
+        Ok(Admitted { request: out, timeout: allowed.timeout, redactor: Arc::clone(&allowed.redactor) })
     }
 
-    async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, Error> {
+    async fn exchange(&self, request: http::Request<Full<Bytes>>, redactor: &Redactor) -> Result<Response, Error> {
         let response = self.client.send(request).await.map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
-        let headers = passed_on(response.headers());
+        let mut headers = passed_on(response.headers());
+        for (_, value) in &mut headers {
+            *value = redactor.cut_text(std::mem::take(value));
+        }
         let mut incoming = response.into_body();
         let mut body = Vec::new();
         while let Some(frame) = incoming.frame().await {
@@ -134,7 +149,7 @@ impl Caller {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Response { status, headers, body })
+        Ok(Response { status, headers, body: redactor.cut_whole(body.into()).into() })
     }
 }
 
@@ -146,8 +161,10 @@ impl Allowed {
             value.set_sensitive(true);
             own_headers.append(name, value);
         }
+        let secrets = settings.headers.iter().flat_map(|(name, value)| of_header(name, value.expose()));
+        let redactor = Arc::new(Redactor::new(secrets));
         let HttpSettings { url, methods, timeout, .. } = settings;
-        Ok(Self { url: url.clone(), methods: methods.clone(), timeout: *timeout, own_headers })
+        Ok(Self { url: url.clone(), methods: methods.clone(), timeout: *timeout, own_headers, redactor })
     }
 
     /// The plugin's headers, then the operator's, which the plugin can't name.

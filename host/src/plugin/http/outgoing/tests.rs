@@ -34,7 +34,7 @@ fn request(method: &str, url: &str) -> Request {
     Request { method: method.to_owned(), url: url.to_owned(), headers: Vec::new(), body: None }
 }
 
-fn admit(request: Request) -> Result<(http::Request<Full<Bytes>>, Duration), Error> {
+fn admit(request: Request) -> Result<Admitted, Error> {
     let runtime = Runtime::new().unwrap();
     let allowed = vec![
         settings("http://93.184.215.14/v1", &[Method::GET]),
@@ -58,7 +58,7 @@ fn check_refused(request: Request, expected: &str) {
 fn what_the_operator_allows_goes_out_with_credentials_that_the_plugin_never_had() {
     let mut asked = request("GET", "http://93.184.215.14/v1/rates?day=today#x");
     asked.headers.push(("Accept".to_owned(), "application/json".to_owned()));
-    let (out, timeout) = admit(asked).unwrap();
+    let Admitted { request: out, timeout, .. } = admit(asked).unwrap();
     assert_eq!(out.headers()["authorization"], "Bearer of-the-operator");
     assert_eq!(out.headers()["accept"], "application/json");
     assert!(out.headers()["user-agent"].to_str().unwrap().starts_with("wirehook/"));
@@ -85,7 +85,7 @@ fn headers_and_bodies_are_bounded_and_some_are_the_host_s() {
         headers: vec![(name.to_owned(), value.to_owned())],
         ..request("GET", "http://93.184.215.14/v1")
     };
-    for name in ["Authorization", "cookie", "Host", "content-length", "webhook-id", "Transfer-Encoding"] {
+    for name in ["Authorization", "cookie", "Host", "content-length", "webhook-id", "Transfer-Encoding", "Expect"] {
         check_refused(with(name, "1"), "the host keeps for itself");
     }
     check_refused(with("x", "a\r\nb: c"), "invalid");
@@ -145,6 +145,15 @@ fn an_answer_comes_back_whatever_its_status() {
     let head = head.unwrap();
     assert!(head.starts_with("GET /rates HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("authorization: Bearer of-the-operator\r\n"), "{head}");
+}
+
+#[test]
+fn credentials_that_an_endpoint_repeats_are_not_the_plugin_s() {
+    let answer = b"HTTP/1.1 200 OK\r\nx-echo: Bearer of-the-operator\r\ncontent-length: 33\r\n\r\ngot: Bearer of-the-operator (ok)\n";
+    let (answer, _) = ask(answer.to_vec(), &["127.0.0.0/8", "::1/128"]);
+    let answer = answer.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.body), "got: Bearer <redacted> (ok)\n");
+    assert!(answer.headers.contains(&("x-echo".to_owned(), "Bearer <redacted>".to_owned())), "{:?}", answer.headers);
 }
 
 #[test]
