@@ -50,7 +50,7 @@ typedef struct wh_webhook {
   wh_str key;          /* tells webhooks of one event for one endpoint apart; none: their order does */
   wh_str content_type; /* none: application/json */
   wh_str body;
-  wh_pair *headers; /* see wh_header */
+  wh_pair *headers; /* see wh_header; values are visible ASCII, spaces and tabs */
   size_t header_count;
   struct wh_webhook *next;
 } wh_webhook;

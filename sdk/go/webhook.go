@@ -58,7 +58,8 @@ func (w Webhook) WithKey(key string) Webhook {
 }
 
 // WithHeader adds a header. Those of the connection, of identity and of the signature belong to the host: a webhook that
-// names one is a dead letter header_reserved.
+// names one is a dead letter header_reserved. A value is visible ASCII, spaces and tabs, as the content type is: anything else is a
+// dead letter plugin_output.
 func (w Webhook) WithHeader(name, value string) Webhook {
 	// Never into an array that another webhook shares.
 	w.Headers = append(slices.Clip(w.Headers), Header{Name: name, Value: value})

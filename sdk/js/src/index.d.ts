@@ -56,6 +56,7 @@ export interface WebhookOptions {
   key?: string;
   /** Default: `application/json`. */
   contentType?: string;
+  /** Further headers. Values are visible ASCII, spaces and tabs; anything else is a dead letter `plugin_output`. */
   headers?: Record<string, string>;
 }
 

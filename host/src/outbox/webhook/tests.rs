@@ -120,10 +120,23 @@ fn one_invalid_webhook_refuses_all_of_them() {
     check(with_header("x order", "7"), Reason::PluginOutput, &["x order"]);
     check(with_header("", "7"), Reason::PluginOutput, &["name"]);
     check(with_header("x-order", "7\r\nx-signature: mine"), Reason::PluginOutput, &["x-order"]);
+    check(with_header("x-size", "Größe"), Reason::PluginOutput, &["x-size", "visible ASCII"]);
+    check(with_header("x-size", "a\u{7f}"), Reason::PluginOutput, &["x-size", "visible ASCII"]);
+    let umlaut = Webhook { content_type: Some("text/plain; title=Größe".to_owned()), ..webhook() };
+    check(umlaut, Reason::PluginOutput, &["content-type", "visible ASCII"]);
+    for name in ["Expect", "HTTP2-Settings", "Connection", "TE", "Trailer", "Upgrade", "Keep-Alive", "Host"] {
+        check(with_header(name, "x"), Reason::HeaderReserved, &[&name.to_lowercase()]);
+    }
     let content_type = Webhook { content_type: Some("text/plain\n".to_owned()), ..webhook() };
     check(content_type, Reason::PluginOutput, &["content-type"]);
     check(keyed(""), Reason::PluginOutput, &["0 bytes"]);
     check(keyed(&long), Reason::PluginOutput, &["257 bytes"]);
+}
+
+#[test]
+fn every_character_that_the_contract_names_is_allowed_in_a_value() {
+    let visible: String = (' '..='~').chain(['\t']).collect();
+    assert!(made(&[with_header("x-all", &visible), with_header("x-none", "")]).is_ok());
 }
 
 #[test]

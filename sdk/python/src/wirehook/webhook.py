@@ -19,7 +19,8 @@ class Webhook:
     key: str | None = None
     #: ``application/json`` where it is None.
     content_type: str | None = None
-    #: Further headers, in order. Those of the connection, of identity and of the signature are the host's.
+    #: Further headers, in order. Those of the connection, of identity and of the signature are the host's. Values are visible
+    #: ASCII, spaces and tabs.
     headers: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod

@@ -72,11 +72,13 @@ type Webhook struct {
 	Key witTypes.Option[string]
 	// The request's `Content-Type`; none means `application/json`.
 	ContentType witTypes.Option[string]
-	// Further headers, in order. Names are HTTP tokens in any case; values are visible ASCII, spaces and tabs.
+	// Further headers, in order. Names are HTTP tokens in any case; values are visible ASCII, spaces and tabs:
+	// anything else is a dead letter `plugin_output`.
 	//
 	// Reserved, each a dead letter `header_reserved`, however its name is capitalised:
 	// - of the connection: `Connection`, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`,
-	//   `Proxy-Authorization`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`, `Host`, `Content-Length`;
+	//   `Proxy-Authorization`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`, `HTTP2-Settings`, `Expect`, `Host`,
+	//   `Content-Length`;
 	// - of identity: `Authorization`, `Cookie`;
 	// - of the signature: every name that starts with `webhook-`, and `X-Signature`, `X-Timestamp`,
 	//   `X-Hub-Signature`, `X-Hub-Signature-256`, `Stripe-Signature`;
