@@ -60,7 +60,7 @@ async fn a_good_signature_is_verified() {
     assert_eq!((received.attempt, received.status), (1, StatusCode::OK));
 }
 
-/// Signer and verifier share no code but the names of the schemes.
+/// Signer and verifier share no code but the names of the schemes and the reading of a secret.
 #[tokio::test]
 async fn every_scheme_is_verified() {
     let whsec = "whsec_bm9ib2R5LW1heS1zZWUtdGhlLW5ldy1zZWNyZXQ=";
