@@ -51,6 +51,9 @@ struct History {
     has_connected: bool,
     /// Servers that the last one told of.
     told: Vec<Url>,
+    /// What was handed over and is not accepted yet: it goes on whatever becomes of the connection.
+    batches: Batches,
+    held: Held,
 }
 
 /// The subscription of a subject.
@@ -71,7 +74,13 @@ impl Source for NatsSource {
         drain: Drain,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let mut history = History { backoff: Backoff::new(), has_connected: false, told: Vec::new() };
+            let mut history = History {
+                backoff: Backoff::new(),
+                has_connected: false,
+                told: Vec::new(),
+                batches: Batches::default(),
+                held: Held::default(),
+            };
             while !drain.is_draining() {
                 match self.session(&inbox, &state, &drain, &mut history).await {
                     SessionEnd::Drained => break,
@@ -85,6 +94,9 @@ impl Source for NatsSource {
                 }
             }
             state.disconnected();
+            // What a lost connection had left has nowhere else to come from.
+            self.finish(None, &mut history.held, &mut history.batches, &inbox, &state).await;
+            let _ = history.batches.finish().await;
             Ok(())
         })
     }
@@ -117,7 +129,7 @@ impl NatsSource {
         if std::mem::replace(&mut history.has_connected, true) {
             state.reconnected();
         }
-        let (mut batches, mut held) = (Batches::default(), Held::default());
+        let History { batches, held, .. } = history;
         let mut covering = std::pin::pin!(self.warn_where_covered(Api::new(&wire)).fuse());
         // Subjects that the server forbids, when they are tried again, and what tells that it has answered then.
         let mut denied: Vec<String> = Vec::new();
@@ -127,7 +139,7 @@ impl NatsSource {
         let mut is_told = false;
         let end = loop {
             while batches.has_room() && !held.is_empty() {
-                self.begin(held.take(), &mut batches, inbox, state).await;
+                self.begin(held.take(), batches, inbox, state).await;
             }
             tokio::select! {
                 biased;
@@ -147,7 +159,11 @@ impl NatsSource {
                         denied.push(denial.subject);
                         retry.get_or_insert_with(|| Box::pin(tokio::time::sleep(DENIED_RETRY)));
                     },
-                    News::Closed(why) => break SessionEnd::Failed(why),
+                    News::Closed(why) => {
+                        let rest = std::iter::from_fn(|| Some(queue.take_ready()).filter(|chunk| !chunk.is_empty()));
+                        state.lost(rest.map(|chunk| held.put(chunk)).sum(), &"the inbox is slower than the bus");
+                        return SessionEnd::Failed(why);
+                    }
                 },
                 () = pending_or(&mut retry) => {
                     retry = None;
@@ -168,7 +184,7 @@ impl NatsSource {
         };
         drop(retried);
         // What was handed over has nowhere else to come from: it is accepted, or counted, whatever ended the session.
-        self.finish(&link, subscriptions, held, queue, &mut batches, inbox, state).await;
+        self.finish(Some((&link, subscriptions, queue)), held, batches, inbox, state).await;
         let ended = batches.finish().await;
         state.lost(wire.take_dropped(), &"the inbox is slower than the bus");
         match ended {
@@ -235,28 +251,26 @@ impl NatsSource {
         batches.begin(bytes, batch).await;
     }
 
-    /// Unsubscribes and accepts what the server had handed over until then. Where the connection has ended, only what is
-    /// here already.
-    #[allow(clippy::too_many_arguments, reason = "it ends all that a session consists of")]
+    /// Unsubscribes and accepts what the server had handed over until then; without a connection, what is held.
     async fn finish(
         &self,
-        link: &Link,
-        subscriptions: Subscriptions,
-        mut held: Held,
-        mut queue: Queue,
+        connected: Option<(&Link, Subscriptions, Queue)>,
+        held: &mut Held,
         batches: &mut Batches,
         inbox: &Arc<dyn Accept>,
         state: &SourceState,
     ) {
         let rest = async {
-            if link.is_up() {
+            let mut queue = None;
+            if let Some((link, subscriptions, all)) = connected {
                 subscriptions.into_values().for_each(|subscription| link.wire.unsubscribe(subscription, true));
-                // Then all that it had for these subscriptions is here.
+                // Then all that the server had for these subscriptions is here.
                 link.wire.round_trip().await;
+                queue = Some(all);
             }
             loop {
                 while held.is_empty() {
-                    let chunk = queue.take_ready();
+                    let chunk = queue.as_mut().map(Queue::take_ready).unwrap_or_default();
                     if chunk.is_empty() {
                         return;
                     }
