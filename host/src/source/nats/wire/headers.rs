@@ -25,11 +25,9 @@ impl Headers {
         let mut headers = Self::default();
         let mut lines = Lines(block);
         let mut folded: Option<Vec<u8>> = None;
-        if let Some(first) = lines.next() {
-            if !is_version_line(first) {
-                headers.dropped += 1;
-                folded = Some(first.to_vec());
-            }
+        if let Some(first) = lines.next().filter(|first| !is_version_line(first)) {
+            headers.dropped += 1;
+            folded = Some(first.to_vec());
         }
         for line in lines {
             // A value that continues on the next line, as HTTP had it.
