@@ -69,11 +69,6 @@ async fn http_2_with_ten_requests_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_2_with_one_request_a_connection() {
-    check(NginxOptions { is_secure: true, http_2: true, more: "keepalive_requests 1;" }).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_with_four_streams_at_once() {
     check(NginxOptions { is_secure: true, http_2: true, more: "http2_max_concurrent_streams 4;" }).await;
 }
