@@ -111,8 +111,10 @@ void *wh_alloc(size_t size);
 
 /* ---- Reading JSON ---- */
 
-/* Values within one another that are read or written at most. */
-#define WH_JSON_DEPTH_MAX 64
+/* Values within one another that are read at most, as in every SDK (wit/README.md): JSON with more is WH_JSON_NONE. */
+#define WH_JSON_DEPTH_MAX 127
+/* Values within one another that are written at most. */
+#define WH_JSON_WRITE_DEPTH_MAX 64
 
 typedef enum {
   WH_JSON_NONE, /* no text, or no JSON */
@@ -157,7 +159,7 @@ typedef struct {
   bool comma;
 } wh_json;
 
-/* `name` is NULL for an element and for the value that is the whole. More than WH_JSON_DEPTH_MAX levels trap. */
+/* `name` is NULL for an element and for the value that is the whole. More than WH_JSON_WRITE_DEPTH_MAX levels trap. */
 void wh_put_object(wh_json *json, const char *name);
 void wh_put_array(wh_json *json, const char *name);
 /* Ends the innermost object or array. */

@@ -336,7 +336,7 @@ static void put_name(wh_json *json, const char *name) {
 
 static void open(wh_json *json, const char *name, bool is_array) {
   put_name(json, name);
-  if (json->depth == WH_JSON_DEPTH_MAX) {
+  if (json->depth == WH_JSON_WRITE_DEPTH_MAX) {
     wh_log(WH_ERROR, WH("the JSON that is written has too many levels"));
     abort();
   }

@@ -39,6 +39,40 @@ func TestAnAbsentEntityIsToldFromOneOfAnotherShape(t *testing.T) {
 	}
 }
 
+func TestAnEntityThatGoWouldReadWrongIsRefused(t *testing.T) {
+	nested := func(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
+	check := func(text, expected string) {
+		t.Helper()
+		_, err := Entity[any](Event{Entity: json.RawMessage(text)})
+		if expected == "" && err != nil || expected != "" && (err == nil || !strings.Contains(err.Error(), expected)) {
+			t.Errorf("%.40s: got %v, expected %q", text, err, expected)
+		}
+	}
+	check(nested(127), "")
+	check(nested(128), "the event's `entity` is nested deeper than 127 levels")
+	check(`{"a":`+nested(127)+`}`, "nested deeper")
+	check(nested(100_000), "nested deeper")
+	check(`["`+strings.Repeat("[", 200)+`\"",[]]`, "")
+	check("["+strings.Repeat("{},", 200)+"{}]", "")
+
+	check(`"\ud83d\ude00 \\ud800 \u00e9"`, "")
+	for _, lone := range []string{`"\ud83d"`, `"\uDE00"`, `"\ud83d\ud83d"`, `"\ud83dx"`, `{"\udfff":1}`, `"\\\ud800"`} {
+		check(lone, "lone surrogate")
+	}
+
+	for _, null := range []string{"null", " null\n"} {
+		if _, err := Entity[order](Event{Entity: json.RawMessage(null)}); err == nil || !strings.Contains(err.Error(), "is null") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if got, err := Entity[*order](Event{Entity: json.RawMessage("null")}); got != nil || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := Entity[order](Event{Entity: json.RawMessage(`["1"]`)}); err == nil {
+		t.Error("an array filled a struct")
+	}
+}
+
 func TestAttributesAndHeadersAreFoundByName(t *testing.T) {
 	event := Event{Attributes: []Attribute{{"seq", "7"}, {"header.x-trace", "t"}}}
 	check := func(value string, ok bool, expected string, there bool) {

@@ -48,7 +48,7 @@ fn sdk() -> Vec<SdkFile> {
     ];
     files[2].bytes = LIB_HERE.replace(WIT_HERE, "path: \"wit\"").into_bytes().into();
     files.extend(sources![
-        "README.md" "src/config.rs" "src/event.rs" "src/export.rs" "src/failure.rs" "src/http.rs" "src/log.rs" "src/memory.rs"
+        "README.md" "src/by_name.rs" "src/config.rs" "src/event.rs" "src/export.rs" "src/failure.rs" "src/http.rs" "src/log.rs" "src/memory.rs"
         "src/state.rs" "src/test.rs" "src/test/message.rs" "src/webhook.rs"
     ]);
     files

@@ -16,7 +16,10 @@ export class Event<T = any> {
   readonly attributes: ReadonlyArray<readonly [string, string]>;
   /** Which try of this run this is, from 1. */
   readonly attempt: number;
-  /** The entity after the change, parsed at each call. Where there is none, or it is not JSON, the event is rejected. */
+  /**
+   * The entity after the change, with JavaScript's numbers: 2^53+1 and 1e400 are not what was sent; `entityExact` keeps digits.
+   * Parsed at each call. Where there is none, or it is not JSON or nested deeper than 127 levels, the event is rejected.
+   */
   entity(): T;
   /** The entity before the change, where the publisher sent it. */
   previous(): T | undefined;

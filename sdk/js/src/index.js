@@ -38,7 +38,10 @@ export class Event {
     this.#previous = raw.previous ?? undefined;
   }
 
-  /** Parsed when it is asked for: an event that is passed by costs nothing and may have any shape. */
+  /**
+   * With JavaScript's numbers, which round beyond 2^53 and have no 1e400; `entityExact` keeps digits.
+   * Parsed when it is asked for: an event that is passed by costs nothing and may have any shape.
+   */
   entity() {
     if (this.#entity === undefined) throw reject("the event has no entity");
     return parse("entity", this.#entity, (text) => JSON.parse(text));
@@ -80,9 +83,45 @@ export class Event {
   }
 }
 
+// Levels of arrays and objects within each other that an entity may have, in every SDK (wit/README.md). A few thousand
+// would end the engine.
+const DEPTH_MAX = 127;
+
+function count(text, character) {
+  let found = 0;
+  for (let at = text.indexOf(character); at !== -1; at = text.indexOf(character, at + 1)) found += 1;
+  return found;
+}
+
+/** Where the text that begins at `at` ends: at its closing quotation mark. */
+function endOfText(text, at) {
+  for (let end = text.indexOf('"', at + 1); end !== -1; end = text.indexOf('"', end + 1)) {
+    let backslashes = 0;
+    while (text[end - 1 - backslashes] === "\\") backslashes += 1;
+    if (backslashes % 2 === 0) return end;
+  }
+  return text.length;
+}
+
+function isTooDeep(text) {
+  // Most events have fewer than that in all, which an engine counts faster than a loop can look at each character.
+  if (count(text, "{") + count(text, "[") <= DEPTH_MAX) return false;
+  let depth = 0;
+  for (let at = 0; at < text.length; at += 1) {
+    const character = text[at];
+    if (character === '"') at = endOfText(text, at);
+    else if (character === "[" || character === "{") depth += 1;
+    else if (character === "]" || character === "}") depth -= 1;
+    if (depth > DEPTH_MAX) return true;
+  }
+  return false;
+}
+
 function parse(what, bytes, read) {
+  const text = decoder.decode(bytes);
+  if (isTooDeep(text)) throw reject(`the event's \`${what}\` is nested deeper than ${DEPTH_MAX} levels`);
   try {
-    return read(decoder.decode(bytes));
+    return read(text);
   } catch (error) {
     throw reject(`the event's ${what} is not JSON: ${error.message}`);
   }

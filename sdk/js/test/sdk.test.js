@@ -29,6 +29,19 @@ test("a wrong result is told with what to do", () => {
   check(() => { throw retry("later"); }, "later");
 });
 
+test("an entity that is too deep is named", () => {
+  const nested = (levels) => "[".repeat(levels) + "]".repeat(levels);
+  const read = (entityText) => () => {
+    const given = event("test", { entityText });
+    return given.entityExact() && given.entity();
+  };
+  const refused = { tag: "reject", message: "the event's `entity` is nested deeper than 127 levels" };
+  for (const text of [nested(128), nested(5000), `{"a":${nested(127)}}`, `["\\\\",${nested(127)}]`]) {
+    assert.throws(read(text), refused);
+  }
+  for (const text of [nested(127), `["${"[".repeat(200)}\\"",[]]`, `[${"{},".repeat(200)}{}]`]) read(text)();
+});
+
 test("numbers keep their digits where that is asked for", () => {
   const entityText = '{"a":12345678901234567890.10,"b":[1.0,-2e3],"c":"\\u0000n1","d":"x\\"\\u0000n7"}';
   const given = event("test", { entityText });

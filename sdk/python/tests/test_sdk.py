@@ -31,6 +31,28 @@ def test_json_is_strict_and_compact() -> None:
         _json.loads("NaN")
 
 
+@pytest.mark.parametrize(
+    ("text", "is_too_deep"),
+    [
+        ("[" * 127 + "]" * 127, False),
+        ("[" * 128 + "]" * 128, True),
+        ('{"a":' * 128 + "1" + "}" * 128, True),
+        ("[" * 5000 + "]" * 5000, True),
+        ('["' + "[" * 200 + '\\"",[]]', False),
+        ("[" + "{}," * 200 + "{}]", False),
+        ('"' + "[" * 200, False),
+    ],
+)
+def test_an_entity_that_is_too_deep_is_named(text: str, is_too_deep: bool) -> None:
+    event = testing.event("a.order.created", entity_json=text.encode())
+    try:
+        _ = event.entity
+        refused = ""
+    except Reject as reject:
+        refused = reject.reason
+    assert (refused == "the event's `entity` is nested deeper than 127 levels") == is_too_deep, refused
+
+
 def test_an_event_is_read_when_it_is_asked_for() -> None:
     event = testing.event("fraiseql.order_line.created", entity_json=b"no json", timestamp="2026-03-02T14:00:00Z")
     assert (event.entity_type, event.operation) == ("order_line", "created")

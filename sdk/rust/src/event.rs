@@ -6,6 +6,13 @@ use std::marker::PhantomData;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::wirehook::plugin::types;
+use crate::by_name::ByName;
+
+/// Levels of arrays and objects within each other that an entity may have: what `serde_json` reads, and so what the
+/// SDKs of the other languages read too (wit/README.md).
+const DEPTH_MAX: usize = 127;
+/// How `serde_json` begins to say that there are more.
+const TOO_DEEP: &str = "recursion limit exceeded";
 
 /// One message from a bus, normalised; its entity is read as `T`.
 ///
@@ -36,10 +43,10 @@ pub struct Event<T = serde_json::Value> {
 }
 
 impl<T> Event<T> {
-    /// The entity after the change.
+    /// The entity after the change. A struct is read by its fields' names: an array is none.
     ///
     /// # Errors
-    /// The event has none, as after a deletion, or its JSON is not a `T`. Through `?` either rejects the event.
+    /// The event has none, as after a deletion, or its JSON is not a `T`, or nested deeper than 127 levels. Through `?` either rejects the event.
     pub fn entity(&self) -> Result<T, EntityError>
     where
         T: DeserializeOwned,
@@ -160,7 +167,12 @@ impl<T> fmt::Debug for Event<T> {
 }
 
 fn parse<T: DeserializeOwned>(part: &'static str, json: &[u8]) -> Result<T, EntityError> {
-    serde_json::from_slice(json).map_err(|cause| EntityError::Shape { part, cause })
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let read = T::deserialize(ByName::new(&mut reader)).and_then(|value| reader.end().map(|()| value));
+    read.map_err(|cause| match cause.to_string().starts_with(TOO_DEEP) {
+        true => EntityError::Depth { part },
+        false => EntityError::Shape { part, cause },
+    })
 }
 
 /// Why an entity could not be read.
@@ -169,6 +181,11 @@ fn parse<T: DeserializeOwned>(part: &'static str, json: &[u8]) -> Result<T, Enti
 pub enum EntityError {
     /// The event has no entity.
     Absent,
+    /// The JSON has more than 127 levels of arrays and objects within each other.
+    Depth {
+        /// `entity` or `previous`.
+        part: &'static str,
+    },
     /// The JSON has another shape.
     Shape {
         /// `entity` or `previous`.
@@ -182,6 +199,7 @@ impl fmt::Display for EntityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("the event has no entity"),
+            Self::Depth { part } => write!(f, "the event's `{part}` is nested deeper than {DEPTH_MAX} levels"),
             Self::Shape { part, .. } => write!(f, "the event's `{part}` does not have the shape this plugin reads"),
         }
     }
@@ -190,7 +208,7 @@ impl fmt::Display for EntityError {
 impl std::error::Error for EntityError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Absent => None,
+            Self::Absent | Self::Depth { .. } => None,
             Self::Shape { cause, .. } => Some(cause),
         }
     }
@@ -240,6 +258,15 @@ mod tests {
         assert_eq!(event.entity_json(), Some(&b"not json"[..]));
         assert!(event.entity().is_err());
         assert!(event.with_shape::<serde_json::Value>().entity().is_err());
+    }
+
+    #[test]
+    fn an_entity_that_is_too_deep_is_named() {
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let read = |levels| test::event("a.b").entity_bytes(nested(levels)).build::<serde_json::Value>().entity();
+        assert!(read(super::DEPTH_MAX).is_ok());
+        let failure = Failure::from(read(super::DEPTH_MAX + 1).unwrap_err());
+        assert_eq!(failure, crate::reject("the event's `entity` is nested deeper than 127 levels"));
     }
 
     #[test]

@@ -91,6 +91,7 @@
 //!
 //! The contract itself, with its bounds, is `wit/subscriber.wit` in Wirehook's repository.
 
+mod by_name;
 mod event;
 mod webhook;
 mod failure;

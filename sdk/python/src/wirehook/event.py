@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -39,7 +40,8 @@ class Event:
 
     @cached_property
     def entity(self) -> Any:
-        """The entity after the change. Rejects the event where it has none, or one that is no JSON."""
+        """The entity after the change: numbers with a fraction or an exponent as ``Decimal``, which keeps their digits.
+        Rejects the event where it has none, one that is no JSON, or one nested deeper than 127 levels."""
         if self.entity_json is None:
             raise Reject("the event has no entity")
         return _parse("entity", self.entity_json)
@@ -72,7 +74,31 @@ class Event:
         return self.attribute(f"header.{name.lower()}")
 
 
+#: Levels of arrays and objects within each other that an entity may have, in every SDK (wit/README.md). A few thousand
+#: would end the interpreter.
+DEPTH_MAX = 127
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\\\]|\\\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _is_too_deep(text: bytes) -> bool:
+    if text.count(b"[") + text.count(b"{") <= DEPTH_MAX:
+        return False
+    depth = 0
+    for found in _STRUCTURE.finditer(text):
+        first = text[found.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                return True
+        elif first in b"]}":
+            depth -= 1
+    return False
+
+
 def _parse(what: str, text: bytes) -> Any:
+    if _is_too_deep(text):
+        raise Reject(f"the event's `{what}` is nested deeper than {DEPTH_MAX} levels")
     try:
         return _json.loads(text)
     except ValueError as error:
