@@ -9,7 +9,11 @@ export const pluginConsole = Object.fromEntries(
 
 function text(value) {
   if (typeof value === "string") return value;
-  if (value instanceof Error) return value.stack ? `${value}\n${value.stack}` : String(value);
+  if (value instanceof Error) {
+    const stack = host.stack(value);
+    // Some engines begin it with the error.
+    return !stack || stack.startsWith(String(value)) ? stack || String(value) : `${value}\n${stack}`;
+  }
   try {
     return (typeof value === "object" && JSON.stringify(value)) || String(value);
   } catch {

@@ -21,6 +21,16 @@ test("config and log lines are the call's", () => {
   assert.deepEqual(logs, [{ level: "warn", message: "in EUR" }]);
 });
 
+test("an error is logged once, with its stack", () => {
+  const logs = [];
+  const fail = () => (console.error("no", new TypeError("wrong")), []);
+  call(fail, event("test"), { logs });
+  const [{ level, message }] = logs;
+  assert.equal(level, "error");
+  assert.match(message, /^no TypeError: wrong\n +at fail \(.*sdk\.test\.js:\d+:\d+\)/);
+  assert.equal(message.split("TypeError").length, 2);
+});
+
 test("a wrong result is told with what to do", () => {
   const check = (onEvent, message) => assert.throws(() => call(onEvent, event("test")), { message });
   check(async () => [], /remove `async`/);

@@ -6,6 +6,9 @@ import { host } from "../src/host.js";
 import { Event, Failure, call } from "../src/index.js";
 import { mapped } from "./stack.js";
 
+// Also of an error that is only logged the author's own lines are what helps.
+host.stack = (error) => mapped(error.stack ?? "", globalThis.wirehookSourceMap);
+
 export function handler(onEvent) {
   return {
     onEvent(raw) {
@@ -24,5 +27,5 @@ export function handler(onEvent) {
 function failure(error) {
   if (error instanceof Failure) return { tag: error.tag, val: error.message };
   if (!(error instanceof Error)) return { tag: "reject", val: `uncaught: ${String(error)}` };
-  return { tag: "reject", val: `uncaught ${error}\n${mapped(error.stack ?? "", globalThis.wirehookSourceMap)}` };
+  return { tag: "reject", val: `uncaught ${error}\n${host.stack(error)}` };
 }
