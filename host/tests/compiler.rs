@@ -1,7 +1,9 @@
 //! Compiling in a process of its own, by the program itself.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use wirehook::clock::SystemClock;
@@ -42,9 +44,8 @@ fn what_is_invalid_is_told_as_it_is_in_process() {
     check(HOST, CompileLimits::default(), &wasm, &["not valid WebAssembly"]);
 }
 
-#[test]
-fn a_bomb_ends_at_the_deadline() {
-    // 90 KB to read and minutes to compile: every loop carries every local.
+/// 90 KB to read and minutes to compile: every loop carries every local.
+fn bomb() -> Vec<u8> {
     const LOCALS: usize = 10_000;
     let mut body = format!("(local {})", "i64 ".repeat(LOCALS));
     for turn in 0..3_000 {
@@ -52,13 +53,18 @@ fn a_bomb_ends_at_the_deadline() {
         write!(body, "(loop (local.set {to} (i64.add (local.get {from}) (i64.const 1))) (br_if 0 (local.get 0)))")
             .expect("text");
     }
+    component(&body)
+}
+
+#[test]
+fn a_bomb_ends_at_the_deadline() {
     let limits = CompileLimits { deadline: Duration::from_secs(1), ..CompileLimits::default() };
-    check(HOST, limits, &component(&body), &["took longer than 1 s,", "smaller functions"]);
+    check(HOST, limits, &bomb(), &["took longer than 1 s,", "smaller functions"]);
     let limits = CompileLimits { cpu_max: Duration::from_secs(1), ..CompileLimits::default() };
     check(
         HOST,
         limits,
-        &component(&body),
+        &bomb(),
         &["took longer than 1 s of CPU,", "smaller functions", "or raise `[plugins] compile_cpu`"],
     );
 }
@@ -80,4 +86,20 @@ fn a_compiler_that_is_not_there_or_dies_is_no_fault_of_the_plugin() {
         &component(""),
         &["the compiler failed on this file", "exit status: 1"],
     );
+}
+
+/// Whatever became of the host: nobody waits for what nobody reads.
+#[test]
+fn a_compiler_ends_when_nobody_reads_what_it_makes() {
+    const CPU_SECONDS: &str = "20";
+    let mut child = Command::new(HOST)
+        .args(["compile-plugin", &(2_u64 << 30).to_string(), CPU_SECONDS])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a compiler");
+    child.stdin.take().expect("its input").write_all(&bomb()).expect("it reads all");
+    drop(child.stdout.take());
+    // By itself, and not by the limit on what it may use.
+    assert_eq!(child.wait().expect("its end").code(), Some(1));
 }
