@@ -1,10 +1,14 @@
 //! Time as an argument. Only this file reads the machine's clocks; everything else is given a [`Clock`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+pub mod passed;
+
+use passed::Reading;
 
 /// A moment of the wall clock: milliseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -100,6 +104,22 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Time since an arbitrary origin; never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// Time since the machine was started, its sleep included; never goes back.
+    fn since_boot(&self) -> Duration {
+        self.monotonic()
+    }
+
+    /// What all of them show, with what is known of the wall clock.
+    fn reading(&self) -> Reading {
+        Reading { boot: "one".into(), since_boot: self.since_boot(), wall: self.now(), is_synchronised: false }
+    }
+}
+
+impl fmt::Debug for dyn Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// The machine's clocks.
@@ -126,12 +146,51 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.origin.elapsed()
     }
+
+    fn since_boot(&self) -> Duration {
+        since_boot()
+    }
+
+    fn reading(&self) -> Reading {
+        static BOOT: LazyLock<Arc<str>> = LazyLock::new(|| boot_id().into());
+        let is_synchronised = is_synchronised();
+        Reading { boot: Arc::clone(&BOOT), since_boot: since_boot(), wall: self.now(), is_synchronised }
+    }
+}
+
+/// Where Linux tells one boot from another.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What tells this start of the machine from every other. Empty where the system does not say.
+pub fn boot_id() -> String {
+    std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned()
+}
+
+/// Asked of the kernel itself: a library that shifts the clocks of a process, as for a test, has no say in what is deleted.
+fn since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid, writable timespec for the whole call, and the call keeps no pointer to it.
+    let status = unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_BOOTTIME, &raw mut time) };
+    debug_assert_eq!(status, 0, "Linux has this clock since 2.6.39");
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Whether the kernel says that the wall clock follows a reference, as under an NTP daemon. Where it may not be asked, it
+/// does not say so.
+fn is_synchronised() -> bool {
+    // SAFETY: all zeros are a valid `timex`, and with `modes` of 0 nothing is set.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is valid and writable for the whole call, and the call keeps no pointer to it.
+    let status = unsafe { libc::adjtimex(&raw mut state) };
+    (0..libc::TIME_ERROR).contains(&status) && state.status & libc::STA_UNSYNC == 0
 }
 
 /// A clock that moves only when told, for tests of anything that takes a [`Clock`].
 #[derive(Debug, Default)]
 pub struct ManualClock {
     now_ms: std::sync::atomic::AtomicI64,
+    /// How far the wall clock was set from there.
+    set_ms: std::sync::atomic::AtomicI64,
 }
 
 impl ManualClock {
@@ -147,15 +206,21 @@ impl ManualClock {
         let step_ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         self.now_ms.fetch_add(step_ms, std::sync::atomic::Ordering::SeqCst);
     }
+
+    /// Sets the wall clock forward by so many milliseconds, or back; no time passes.
+    pub fn step(&self, by_ms: i64) {
+        self.set_ms.fetch_add(by_ms, std::sync::atomic::Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.now_ms.load(std::sync::atomic::Ordering::SeqCst))
+        let set_ms = self.set_ms.load(std::sync::atomic::Ordering::SeqCst);
+        Timestamp(self.now_ms.load(std::sync::atomic::Ordering::SeqCst).saturating_add(set_ms))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.now().0).unwrap_or(0))
+        Duration::from_millis(u64::try_from(self.now_ms.load(std::sync::atomic::Ordering::SeqCst)).unwrap_or(0))
     }
 }
 
