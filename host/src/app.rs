@@ -161,7 +161,7 @@ impl Host {
         // holds it holds the addresses too, and is named.
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
-        let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics), clock.now())?);
+        let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics, &clock), clock.now())?);
         metrics.dead_letters(Reason::HostCrash, store.dead_at_opening());
         let socket = OpsSocket::bind(&settings.store.path)?;
         let admin = admin::bind(settings.admin.listen).await?;
@@ -518,10 +518,11 @@ fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, I
     sources.iter().map(intake).collect()
 }
 
-fn store_options(settings: &Settings, metrics: &Metrics) -> SqliteOptions {
+fn store_options(settings: &Settings, metrics: &Metrics, clock: &Arc<dyn Clock>) -> SqliteOptions {
     SqliteOptions {
         synchronous: settings.store.synchronous,
         commits: Some(metrics.commits.clone()),
+        clock: Arc::clone(clock),
         ..SqliteOptions::new(&settings.store.path)
     }
 }

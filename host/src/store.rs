@@ -508,9 +508,9 @@ pub trait Store: History + Send + Sync + 'static {
     /// Returns deliveries whose turn it is, in their order, because one recorded here has ended: they are this host's now.
     fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>>;
 
-    /// Makes dead letters `backlog_full` of what nobody holds in `backlog` and has been due since before `before`. Returns
-    /// how many.
-    fn expire(&self, backlog: Backlog, before: Timestamp, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Makes dead letters `backlog_full` of what nobody holds in `backlog` and has been due for longer than `age`, by the
+    /// time that has passed. Returns how many.
+    fn expire(&self, backlog: Backlog, age: Duration, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Gives up this host's claims on work that it will not do; the work is due again at once.
     fn release(
@@ -575,8 +575,9 @@ pub trait Store: History + Send + Sync + 'static {
         Box::pin(async move { Ok(self.discard_from(filter).await?.count) })
     }
 
-    /// Deletes what is past its age, a bounded part at a time. Returns whether more remains.
-    fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Deletes what is past its age, a bounded part at a time. Age is time that has passed: no step of the wall clock makes
+    /// anything older. Returns whether more remains.
+    fn sweep(&self, ages: Retention) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// The wall clock was set back by `by`, to `now`: what is due later by the clock before is due earlier by as much.
     fn clock_went_back(&self, by: Duration, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
@@ -610,15 +611,15 @@ pub trait Store: History + Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<EndpointSummary>, StoreError>>;
 }
 
-/// What is older than these moments may go.
+/// What is older than this may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// Finished events with their runs, deliveries and attempts.
-    pub delivered: Timestamp,
+    pub delivered: Duration,
     /// Dead letters with what they belong to.
-    pub dead: Timestamp,
+    pub dead: Duration,
     /// Event keys kept to recognise a redelivery.
-    pub dedup: Timestamp,
+    pub dedup: Duration,
 }
 
 /// Why the store did not do it.

@@ -4,10 +4,10 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use futures::future::join_all;
 use rusqlite::Connection;
-use wirehook::clock::Timestamp;
 use wirehook::delivery::Transition;
 use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
@@ -83,8 +83,8 @@ async fn work(synchronous: Synchronous) -> Recording {
     }
     let store = SqliteStore::open(options(folder.path(), &power, synchronous), START).unwrap();
     rounds(&store, &power, "third", 4).await;
-    let before = Retention { delivered: Timestamp(0), dead: Timestamp(0), dedup: Timestamp(0) };
-    store.sweep(before).await.unwrap();
+    let ages = Retention { delivered: Duration::MAX, dead: Duration::MAX, dedup: Duration::MAX };
+    store.sweep(ages).await.unwrap();
     power.recording()
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use wirehook::store::Store;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
-use wirehook_tests::conformance::store::START;
+use wirehook_tests::conformance::store::{START, clock};
 
 macro_rules! on_sqlite {
     ($($property:ident),+ $(,)?) => {
@@ -19,7 +19,8 @@ macro_rules! on_sqlite {
                 let factory = || -> Arc<dyn Store> {
                     opened.set(opened.get() + 1);
                     let path = folder.path().join(format!("{}.db", opened.get()));
-                    Arc::new(SqliteStore::open(SqliteOptions::new(path), START).unwrap())
+                    let options = SqliteOptions { clock: clock(), ..SqliteOptions::new(path) };
+                    Arc::new(SqliteStore::open(options, START).unwrap())
                 };
                 wirehook_tests::conformance::store::$property(factory).await;
             }

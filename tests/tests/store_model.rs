@@ -7,11 +7,12 @@ mod operators;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use rusqlite::Connection;
-use wirehook::clock::Timestamp;
+use wirehook::clock::{Clock as _, ManualClock, Timestamp};
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::settings::Synchronous;
@@ -160,12 +161,14 @@ struct Model {
 struct Harness<'p> {
     path: &'p Path,
     store: Option<SqliteStore>,
+    clock: Arc<ManualClock>,
     model: Model,
 }
 
 /// Nothing here cuts the power, so that commits need not wait for the disk.
-fn open(path: &Path, now: Timestamp) -> SqliteStore {
-    let options = SqliteOptions { synchronous: Synchronous::Normal, ..SqliteOptions::new(path) };
+fn open(path: &Path, clock: &Arc<ManualClock>, now: Timestamp) -> SqliteStore {
+    let clock = Arc::<ManualClock>::clone(clock);
+    let options = SqliteOptions { clock, synchronous: Synchronous::Normal, ..SqliteOptions::new(path) };
     SqliteStore::open(options, now).unwrap()
 }
 
@@ -198,7 +201,10 @@ impl Harness<'_> {
             Step::Remember { plugin } => self.remember(PLUGINS[plugin]).await,
             Step::Sweep => self.sweep().await,
             Step::Reopen => self.reopen(),
-            Step::Wait => self.model.now = self.model.now.plus(Duration::from_millis(50)),
+            Step::Wait => {
+                self.clock.advance(Duration::from_millis(50));
+                self.model.now = self.clock.now();
+            }
         }
     }
 
@@ -334,7 +340,6 @@ impl Harness<'_> {
         };
         let number = self.model.deliveries[&seq].1.attempts + 1;
         let record = attempt(seq, number, now, transition);
-        let ended_at = now.plus(record.duration);
         self.store().record_attempts(vec![record.clone(), record.clone()]).await.unwrap();
         self.store().record_attempts(vec![record]).await.unwrap();
         let work = &mut self.model.deliveries.get_mut(&seq).unwrap().1;
@@ -348,13 +353,13 @@ impl Harness<'_> {
         work.attempts += 1;
         match end {
             AttemptEnd::Deferred => unreachable!("it is none"),
-            AttemptEnd::Delivered => work.end("delivered", ended_at),
+            AttemptEnd::Delivered => work.end("delivered", now),
             AttemptEnd::Retry => {
-                work.end("retrying", ended_at);
+                work.end("retrying", now);
                 work.due_at = due_at;
             }
             AttemptEnd::Dead => {
-                work.end("dead", ended_at);
+                work.end("dead", now);
                 self.model.letters.push(Letter::Delivery(seq));
             }
         }
@@ -424,15 +429,14 @@ impl Harness<'_> {
     }
 
     async fn sweep(&mut self) {
-        let before = self.model.now;
-        let retention = Retention { delivered: before, dead: before, dedup: Timestamp(0) };
+        let retention = Retention { delivered: Duration::ZERO, dead: Duration::ZERO, dedup: Duration::MAX };
         while self.store().sweep(retention).await.unwrap() {}
         self.model.sweep();
     }
 
     fn reopen(&mut self) {
         drop(self.store.take());
-        self.store = Some(open(self.path, self.model.now));
+        self.store = Some(open(self.path, &self.clock, self.model.now));
         self.model.runs.values_mut().for_each(|work| work.held = false);
         self.model.deliveries.values_mut().for_each(|(_, work)| work.held = false);
     }
@@ -537,9 +541,10 @@ proptest! {
     fn the_store_does_what_the_model_does(steps in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let store = Some(open(&path, START));
+        let clock = ManualClock::starting_at(START);
+        let store = Some(open(&path, &clock, START));
         let model = Model { now: START, ..Model::default() };
-        let mut harness = Harness { path: &path, store, model };
+        let mut harness = Harness { path: &path, store, clock, model };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             for step in steps {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
-use wirehook::clock::Timestamp;
+use wirehook::clock::{Clock as _, ManualClock, Timestamp};
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::{DeliveryId, Transition};
 use wirehook::event::OrderKey;
@@ -106,6 +106,7 @@ struct Work {
 struct Host<'p> {
     path: &'p Path,
     store: Option<SqliteStore>,
+    clock: Arc<ManualClock>,
     now: Timestamp,
     runs: BTreeMap<EventSeq, Work>,
     /// With the position of its event; positions of deliveries of one run stand in the plugin's order.
@@ -117,8 +118,9 @@ struct Host<'p> {
 }
 
 /// Nothing here cuts the power, so that commits need not wait for the disk.
-fn open(path: &Path, now: Timestamp) -> SqliteStore {
-    let options = SqliteOptions { synchronous: Synchronous::Normal, ..SqliteOptions::new(path) };
+fn open(path: &Path, clock: &Arc<ManualClock>, now: Timestamp) -> SqliteStore {
+    let clock = Arc::<ManualClock>::clone(clock);
+    let options = SqliteOptions { clock, synchronous: Synchronous::Normal, ..SqliteOptions::new(path) };
     SqliteStore::open(options, now).unwrap()
 }
 
@@ -149,7 +151,7 @@ impl Host<'_> {
             Step::Park => drop(self.store().park_runs("orders".into()).await.unwrap()),
             Step::Unpark => self.unpark().await,
             Step::Crash => self.crash(),
-            Step::Wait => self.now = self.now.plus(Duration::from_millis(50)),
+            Step::Wait => self.pass(Duration::from_millis(50)),
             Step::EndRun { .. } | Step::Attempt { .. } | Step::Release { .. } => {}
         }
     }
@@ -258,13 +260,18 @@ impl Host<'_> {
         }
     }
 
+    fn pass(&mut self, duration: Duration) {
+        self.clock.advance(duration);
+        self.now = self.clock.now();
+    }
+
     async fn expire(&mut self, endpoint: &'static str) {
         let backlog = Backlog::Deliveries(endpoint.into());
         let dead = |letters: Vec<wirehook::store::DeadLetterSummary>| {
             letters.into_iter().filter(|letter| letter.reason == Reason::BacklogFull).map(|letter| letter.delivery_id)
         };
         let before: Vec<_> = dead(self.store().list_dead_letters(DeadLetterFilter::default()).await.unwrap()).collect();
-        self.store().expire(backlog, self.now.minus(Duration::from_millis(400)), self.now).await.unwrap();
+        self.store().expire(backlog, Duration::from_millis(400), self.now).await.unwrap();
         let after = dead(self.store().list_dead_letters(DeadLetterFilter::default()).await.unwrap());
         for id in after.filter(|id| !before.contains(id)).flatten() {
             self.deliveries.get_mut(&self.by_id[&id]).unwrap().2.open = false;
@@ -278,7 +285,7 @@ impl Host<'_> {
 
     fn crash(&mut self) {
         drop(self.store.take());
-        self.store = Some(open(self.path, self.now));
+        self.store = Some(open(self.path, &self.clock, self.now));
         self.held.clear();
         self.held_runs.clear();
     }
@@ -287,7 +294,7 @@ impl Host<'_> {
     async fn finish(&mut self) {
         self.unpark().await;
         for _ in 0..ROUNDS_MAX {
-            self.now = self.now.plus(Duration::from_millis(200));
+            self.pass(Duration::from_millis(200));
             self.claim_runs(100).await;
             while let Some(seq) = self.held_runs.pop() {
                 self.end_run(seq, RunEnd::Produced { counts: [1, 1], claim: Claim::Here }).await;
@@ -340,10 +347,12 @@ proptest! {
     fn nothing_goes_before_what_precedes_it_and_everything_has_its_turn(steps in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let store = Some(open(&path, START));
+        let clock = ManualClock::starting_at(START);
+        let store = Some(open(&path, &clock, START));
         let mut host = Host {
             path: &path,
             store,
+            clock,
             now: START,
             runs: BTreeMap::new(),
             deliveries: BTreeMap::new(),

@@ -5,18 +5,21 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use rusqlite::Connection;
 use tokio::task::unconstrained;
+use wirehook::clock::ManualClock;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::metrics::{CommitMetrics, Metrics};
 use wirehook::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
-use wirehook::store::{Acceptance, Arrival, Claim, EventSeq, History, RunOutcome, Store, StoreError};
+use wirehook::store::{Acceptance, Arrival, Claim, EventSeq, History, Retention, RunOutcome, Store, StoreError};
 use wirehook_tests::conformance::store::{
-    HERE, OPEN, START, accept, arrival, at, attempt, completion, cursor_of, deliver, delivery, event, kept_cursor,
+    HERE, OPEN, START, accept, arrival, at, attempt, completion, cursor_of, dead_message, deliver, delivery, event,
+    kept_cursor,
 };
 use wirehook_tests::power_cut::{PowerCut, Unsynced};
 
@@ -111,7 +114,7 @@ async fn the_files_are_the_owners_alone() {
 }
 
 /// The version that this host writes.
-const VERSION: usize = 8;
+const VERSION: usize = 9;
 
 #[test]
 fn versions_are_minded() {
@@ -130,13 +133,66 @@ fn versions_are_minded() {
     open(&path).unwrap();
 }
 
+/// Takes the schema back by the last step.
+const BEFORE_PASSED: &str = "DROP TABLE passed_clock; DROP TABLE wall_stretch;
+    ALTER TABLE event DROP COLUMN aged_from; ALTER TABLE run DROP COLUMN aged_from;
+    ALTER TABLE delivery DROP COLUMN aged_from; ALTER TABLE dead_letter DROP COLUMN aged_from;";
+
+#[tokio::test]
+async fn what_came_before_the_store_had_a_clock_ages_by_the_wall_clock_and_from_the_migration_at_the_latest() {
+    const HOUR: i64 = 3_600_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let clock = ManualClock::starting_at(START);
+    let open =
+        || SqliteStore::open(SqliteOptions { clock: clock.clone(), ..SqliteOptions::new(&path) }, START).unwrap();
+    let store = open();
+    for id in ["old", "ahead"] {
+        let (delivered, _) = deliver(&store, id, Claim::Here, START).await;
+        store.record_attempts(vec![attempt(delivered, 1, START, Transition::Delivered)]).await.unwrap();
+    }
+    store.accept(vec![dead_message("old", b"{"), dead_message("ahead", b"[")], START).await.unwrap();
+    drop(store);
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(BEFORE_PASSED).unwrap();
+    let stamp = |table: &str, column: &str, seq: &str, first: i64| {
+        let sql = format!("UPDATE {table} SET {column} = iif({seq} = {first}, ?1, ?2)");
+        connection.execute(&sql, (at(-HOUR).0, at(1_000 * HOUR).0)).unwrap();
+    };
+    stamp("event", "accepted_at", "seq", 1);
+    stamp("run", "ended_at", "event_seq", 1);
+    stamp("delivery", "ended_at", "event_seq", 1);
+    stamp("dedup", "seen_at", "key LIKE '%old'", 1);
+    stamp("dead_letter", "died_at", "id", 1);
+    connection.pragma_update(None, "user_version", 8).unwrap();
+    drop(connection);
+
+    let store = open();
+    let left = async |age: i64| {
+        let age = Duration::from_millis(age.unsigned_abs());
+        while store.sweep(Retention { delivered: age, dead: age, dedup: age }).await.unwrap() {}
+        let reader = Connection::open(&path).unwrap();
+        let count = |table| {
+            let sql = format!("SELECT count(*) FROM {table}");
+            reader.query_row(&sql, (), |row| row.get::<_, i64>(0)).unwrap()
+        };
+        ["event", "dedup", "dead_letter"].map(count)
+    };
+    assert_eq!(left(HOUR + 1).await, [2, 4, 2]);
+    assert_eq!(left(HOUR - 1).await, [1, 2, 1], "an hour old by its stamp");
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(left(HOUR + 1).await, [1, 2, 1]);
+    assert_eq!(left(HOUR - 1).await, [0, 0, 0], "an hour since the migration, whatever its stamp says");
+}
+
 #[tokio::test]
 async fn a_store_of_the_first_version_is_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     drop(open(&path).unwrap());
-    Connection::open(&path)
-        .unwrap()
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(BEFORE_PASSED).unwrap();
+    connection
         .execute_batch(
             "DROP TABLE source_cursor; DROP TABLE plugin_state; DROP TABLE plugin_state_usage;
              DROP TABLE lookup; DROP TABLE suspect; DROP TABLE endpoint_state; DROP TABLE pause;

@@ -212,12 +212,8 @@ impl Housekeeping {
 
     async fn keep(&mut self, drain: &Drain) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let before = Retention {
-            delivered: now.minus(self.retention.delivered),
-            dead: now.minus(self.retention.dead),
-            dedup: now.minus(self.retention.dedup),
-        };
-        while self.store.sweep(before).await? && !drain.is_draining() {
+        let RetentionSettings { delivered, dead, dedup, .. } = self.retention;
+        while self.store.sweep(Retention { delivered, dead, dedup }).await? && !drain.is_draining() {
             tokio::task::yield_now().await;
         }
         self.make_room(drain).await?;
@@ -242,7 +238,7 @@ impl Housekeeping {
         let deliveries = self.backlogs.iter().map(|(name, of)| (of.age, Backlog::Deliveries(Arc::clone(name))));
         let mut any = false;
         for (age, backlog) in runs.chain(deliveries) {
-            let expired = self.store.expire(backlog.clone(), now.minus(age), now).await?;
+            let expired = self.store.expire(backlog.clone(), age, now).await?;
             if expired > 0 {
                 let reason = Reason::BacklogFull;
                 tracing::error!(?backlog, expired, %reason, "what waited for longer than `[backlog] age` is dead letters");

@@ -73,8 +73,8 @@ pub(crate) struct Seen {
     pub(crate) freed: Vec<Arc<str>>,
     /// Deliveries whose turn it is once another has ended.
     pub(crate) behind: HashMap<DeliverySeq, ClaimedDelivery>,
-    /// What was to be expired, and before when.
-    pub(crate) expired: Vec<(Backlog, Timestamp)>,
+    /// What was to be expired, and of which age.
+    pub(crate) expired: Vec<(Backlog, Duration)>,
     /// What is paused.
     pub(crate) pauses: Vec<Pause>,
     /// The cursor last kept for each source.
@@ -332,9 +332,9 @@ impl Store for FakeStore {
             turns
         })
     }
-    fn expire(&self, backlog: Backlog, before: Timestamp, _: Timestamp) -> Answer<'_, u64> {
+    fn expire(&self, backlog: Backlog, age: Duration, _: Timestamp) -> Answer<'_, u64> {
         self.answer("expire", move |seen| {
-            seen.expired.push((backlog, before));
+            seen.expired.push((backlog, age));
             0
         })
     }

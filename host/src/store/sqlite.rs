@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file, one thread that writes, commits shared by whatever waits.
 
 mod accept;
+mod age;
 mod backfill;
 mod backlog;
 mod bulk;
@@ -55,6 +56,7 @@ pub use self::health::{Failing, FailingKind};
 pub use self::open::{OpenError, SqliteOptions};
 pub(crate) use self::size::free_bytes;
 
+use self::age::Age;
 use self::checkpoint::Checkpoints;
 use self::claims::{Entered, Release};
 use self::group::Group;
@@ -115,8 +117,12 @@ impl SqliteStore {
         if left_behind.is_after_crash {
             tracing::info!(path = %path.display(), "the host before this one ended without stopping; until this one is stopped in order, no plugin is called before its event is durable");
         }
+        let age = Age::load(&opened.connection, Arc::clone(&options.clock)).map_err(sqlite)?;
         // This commit also makes durable what a crash left in the log: a redelivery of it is answered without another.
-        let Entered { host, dead } = claims::enter_host(&opened.connection, &left_behind.runs, now).map_err(sqlite)?;
+        let Entered { host, dead } = {
+            let entered = claims::enter_host(&opened.connection, &left_behind.runs, Arc::clone(&age), now);
+            entered.map_err(sqlite)?
+        };
         // What the file before it said is counted by now.
         let begun = BegunFile::create(&path, host);
         let anchor = open::open_anchor(&options).map_err(sqlite)?;
@@ -133,6 +139,7 @@ impl SqliteStore {
             has_failed: false,
             clock: SystemClock::shared(),
             event_last: EventSeq(0),
+            age,
             counters: Arc::clone(&counters),
             health: Arc::clone(&health),
             checkpoints,
@@ -352,8 +359,8 @@ impl Store for SqliteStore {
         self.write(deliveries::bytes(&records), move |group| group.record_attempts(&records)).boxed()
     }
 
-    fn expire(&self, backlog: Backlog, before: Timestamp, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.move_all(move |group| group.expire_some(&backlog, before, now)).boxed()
+    fn expire(&self, backlog: Backlog, age: Duration, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.move_all(move |group| group.expire_some(&backlog, age, now)).boxed()
     }
 
     fn release(
@@ -436,8 +443,8 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| queries::show_dead_letter(connection, id)).boxed()
     }
 
-    fn sweep(&self, before: Retention) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.write(SMALL, move |group| group.sweep(before)).boxed()
+    fn sweep(&self, ages: Retention) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.write(SMALL, move |group| group.sweep(ages)).boxed()
     }
 
     fn clock_went_back(&self, by: Duration, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {

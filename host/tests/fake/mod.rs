@@ -141,7 +141,7 @@ impl Store for FakeStore {
     fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, Vec<ClaimedDelivery>> {
         no()
     }
-    fn expire(&self, _: Backlog, _: Timestamp, _: Timestamp) -> Answer<'_, u64> {
+    fn expire(&self, _: Backlog, _: std::time::Duration, _: Timestamp) -> Answer<'_, u64> {
         no()
     }
     fn release(&self, _: Vec<(EventSeq, Arc<str>)>, _: Vec<DeliverySeq>) -> Answer<'_, ()> {

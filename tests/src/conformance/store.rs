@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use wirehook::clock::Timestamp;
+use wirehook::clock::{Clock, ManualClock, Timestamp};
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::{DeliveryId, Distinct, Transition};
 use wirehook::event::{Event, EventKey};
@@ -176,6 +176,20 @@ pub const START: Timestamp = Timestamp(1_800_000_000_000);
 /// `START` and some milliseconds.
 pub fn at(offset_ms: i64) -> Timestamp {
     Timestamp(START.0 + offset_ms)
+}
+
+thread_local! {
+    static CLOCK: Arc<ManualClock> = ManualClock::starting_at(START);
+}
+
+/// The clock of every store of this test's thread: things age by it. It shows [`START`] at first.
+pub fn clock() -> Arc<ManualClock> {
+    CLOCK.with(Arc::clone)
+}
+
+/// Lets time pass until `now`.
+fn pass_until(now: Timestamp) {
+    clock().advance(now.since(clock().now()));
 }
 
 /// An event of source `bus` whose key and body are `id`.

@@ -74,7 +74,7 @@ impl Group<'_> {
         now: Timestamp,
         arrived: &mut Arrived,
     ) -> rusqlite::Result<Acceptance> {
-        match self.know(&event.key, &event.body_digest, now)? {
+        match self.know(&event.key, &event.body_digest)? {
             Known::Duplicate => Ok(Acceptance::Duplicate),
             Known::Conflict => {
                 self.keep_conflict(event, now)?;
@@ -98,7 +98,7 @@ impl Group<'_> {
     }
 
     fn accept_dead(&mut self, message: &DeadMessage, now: Timestamp) -> rusqlite::Result<Acceptance> {
-        match self.know(&message.key, &message.body_digest, now)? {
+        match self.know(&message.key, &message.body_digest)? {
             Known::Duplicate => Ok(Acceptance::Duplicate),
             Known::Conflict => {
                 let detail = format!("{CONFLICT_DETAIL}; by itself it is {}: {}", message.reason, message.detail);
@@ -113,9 +113,9 @@ impl Group<'_> {
     }
 
     /// Whether the key was met before. A fresh one is written down, with a position of its own.
-    fn know(&mut self, key: &EventKey, body_digest: &[u8; 16], now: Timestamp) -> rusqlite::Result<Known> {
+    fn know(&mut self, key: &EventKey, body_digest: &[u8; 16]) -> rusqlite::Result<Known> {
         let seq = self.event_candidate();
-        if self.hot.dedup_insert.execute((seq.0, key.as_str(), body_digest, now.0))? == 1 {
+        if self.hot.dedup_insert.execute((seq.0, key.as_str(), body_digest, self.passed.0))? == 1 {
             self.take_event();
             return Ok(Known::Fresh(seq));
         }
@@ -142,6 +142,7 @@ impl Group<'_> {
             pairs_to_json(&event.attributes),
             event.entity.as_deref().map(readable),
             event.previous.as_deref().map(readable),
+            self.passed.0,
         ])?;
         Ok(())
     }
@@ -174,6 +175,7 @@ impl Group<'_> {
             size(bytes),
             beyond.as_ref().map(|_| now.0),
             beyond.as_ref().map(ToString::to_string),
+            beyond.as_ref().map(|_| self.passed.0),
         ])?;
         if inserted == 0 {
             return Ok(0);
@@ -206,8 +208,9 @@ impl Group<'_> {
     fn keep_message(&mut self, message: &DeadMessage, now: Timestamp) -> rusqlite::Result<()> {
         let inserted = self
             .cached(
-                "INSERT INTO dead_letter (kind, reason, detail, died_at, event_key, subject, source, body_digest, payload)
-                 VALUES ('message', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+                "INSERT INTO dead_letter (kind, reason, detail, died_at, event_key, subject, source, body_digest, payload,
+                   aged_from)
+                 VALUES ('message', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
             )?
             .execute(params![
                 message.reason.as_str(),
@@ -218,6 +221,7 @@ impl Group<'_> {
                 message.source,
                 message.body_digest,
                 readable(&message.payload),
+                self.passed.0,
             ])?;
         if inserted == 1 {
             self.tally.dead_letter(message.reason, DeadLetterKind::Message, 1);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::OptionalExtension;
 
@@ -140,13 +141,9 @@ impl Group<'_> {
         })
     }
 
-    /// Makes dead letters of some of what nobody holds and has been due since before `before`. Returns how many.
-    pub(super) fn expire_some(
-        &mut self,
-        backlog: &Backlog,
-        before: Timestamp,
-        now: Timestamp,
-    ) -> rusqlite::Result<u64> {
+    /// Makes dead letters of some of what nobody holds and has been due for longer than `age`. Returns how many.
+    pub(super) fn expire_some(&mut self, backlog: &Backlog, age: Duration, now: Timestamp) -> rusqlite::Result<u64> {
+        let before = self.age.wall_before(age);
         match backlog {
             Backlog::Runs(plugin) => self.expire_runs(plugin, before, now),
             Backlog::Deliveries(endpoint) => self.expire_deliveries(endpoint, before, now),
@@ -168,9 +165,9 @@ impl Group<'_> {
             let full = Full::Age(*due_at);
             let order = self.run_leaves(*event, plugin)?;
             self.cached(
-                "UPDATE run SET state = 'dead', ended_at = ?3, detail = ?4 WHERE event_seq = ?1 AND plugin = ?2",
+                "UPDATE run SET state = 'dead', ended_at = ?3, detail = ?4, aged_from = ?5 WHERE event_seq = ?1 AND plugin = ?2",
             )?
-            .execute((event.0, plugin, now.0, full.to_string()))?;
+            .execute((event.0, plugin, now.0, full.to_string(), self.passed.0))?;
             self.tally.run(plugin, RunState::parse(state)?, -1);
             self.tally.run(plugin, RunState::Dead, 1);
             self.bury_run(*event, plugin, &full, now)?;
@@ -200,8 +197,8 @@ impl Group<'_> {
             .collect::<Result<_, _>>()?;
         for old in &old {
             let order = self.delivery_leaves(old.seq)?;
-            self.cached("UPDATE delivery SET state = 'dead', ended_at = ?2 WHERE seq = ?1")?
-                .execute((old.seq.0, now.0))?;
+            self.cached("UPDATE delivery SET state = 'dead', ended_at = ?2, aged_from = ?3 WHERE seq = ?1")?
+                .execute((old.seq.0, now.0, self.passed.0))?;
             self.tally.delivery(endpoint, old.state, -1);
             self.tally.delivery(endpoint, DeliveryState::Dead, 1);
             self.bury_delivery(old.seq, old.event, &old.plugin, &Full::Age(old.due_at), now)?;

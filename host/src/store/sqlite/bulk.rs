@@ -146,8 +146,8 @@ impl Group<'_> {
     /// Returns whether another delivery is due at its endpoint now, as the next in its order.
     fn discard_waiting(&mut self, open: &Open, now: Timestamp) -> rusqlite::Result<bool> {
         let order = self.delivery_leaves(DeliverySeq(open.seq))?;
-        self.cached("UPDATE delivery SET state = 'discarded', ended_at = ?2 WHERE seq = ?1")?
-            .execute((open.seq, now.0))?;
+        self.cached("UPDATE delivery SET state = 'discarded', ended_at = ?2, aged_from = ?3 WHERE seq = ?1")?
+            .execute((open.seq, now.0, self.passed.0))?;
         self.tally.delivery(&open.endpoint, open.state, -1);
         self.tally.delivery(&open.endpoint, DeliveryState::Discarded, 1);
         order.map_or(Ok(false), |key| self.free_next(key, &open.endpoint, now))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::age::Age;
 use super::due;
 use super::group::Group;
 use crate::clock::{CLOCK_STEP_MIN, Timestamp};
@@ -36,8 +37,13 @@ pub(super) struct Entered {
 
 /// Enters this host, alone: whoever holds the store's lock is, so that earlier hosts' claims are nobody's. What was under
 /// way in them, `begun`, is counted against it in the same commit, once.
-pub(super) fn enter_host(connection: &Connection, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<Entered> {
-    let mut group = Group::new(connection, NO_HOST)?;
+pub(super) fn enter_host(
+    connection: &Connection,
+    begun: &[BegunRun],
+    age: Arc<Age>,
+    now: Timestamp,
+) -> rusqlite::Result<Entered> {
+    let mut group = Group::new(connection, NO_HOST, age)?;
     group.begin(false)?;
     match enter(&mut group, begun, now).and_then(|entered| group.commit().map(|()| entered)) {
         Ok(entered) => Ok(entered),
@@ -57,6 +63,7 @@ fn enter(group: &mut Group<'_>, begun: &[BegunRun], now: Timestamp) -> rusqlite:
     group.tally.write(group.connection())?;
     let seen = group.last_seen()?;
     let host = take_over(group.connection(), now)?;
+    group.keep_age()?;
     move_due(group, seen, now)?;
     Ok(Entered { host, dead })
 }
@@ -118,6 +125,7 @@ fn take_over(connection: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
 
 impl Group<'_> {
     pub(super) fn heartbeat(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        self.keep_age()?;
         let seen = self.cached("UPDATE host SET seen_at = ?2 WHERE id = ?1")?.execute((self.host, now.0))?;
         if seen == 0 {
             // Another host took this one for gone, and has its claims; new ones need the row again.

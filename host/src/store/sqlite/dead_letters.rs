@@ -12,6 +12,7 @@ use super::select;
 use super::state::{RunState, parse_kind, unknown};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
+use crate::clock::passed::Passed;
 use crate::dead_letter::Reason;
 use crate::store::{DeadLetterFilter, DeadLetterKind, DeliverySeq, DeliveryState, Discarded, EventSeq, Pace, Redriven};
 
@@ -116,8 +117,8 @@ impl Group<'_> {
     pub(super) fn bury(&mut self, death: &Death<'_>) -> rusqlite::Result<()> {
         self.cached(
             "INSERT INTO dead_letter (kind, reason, detail, died_at, event_key, subject, source, event_seq, plugin,
-               delivery_seq, endpoint)
-             SELECT ?1, ?2, ?3, ?4, key, subject, source, seq, ?6, ?7, (SELECT endpoint FROM delivery WHERE seq = ?7)
+               delivery_seq, endpoint, aged_from)
+             SELECT ?1, ?2, ?3, ?4, key, subject, source, seq, ?6, ?7, (SELECT endpoint FROM delivery WHERE seq = ?7), ?8
              FROM event WHERE seq = ?5",
         )?
         .execute(params![
@@ -128,6 +129,7 @@ impl Group<'_> {
             death.event.0,
             death.plugin,
             death.delivery.map(|seq| seq.0),
+            self.passed.0,
         ])?;
         self.tally.dead_letter(death.reason, death.kind, 1);
         Ok(())
@@ -175,13 +177,16 @@ impl Group<'_> {
     }
 
     /// Discards the oldest dead letters of before `before`. Returns whether more remain.
-    pub(super) fn discard_expired(&mut self, before: Timestamp) -> rusqlite::Result<bool> {
+    pub(super) fn discard_expired(&mut self, before: Passed) -> rusqlite::Result<bool> {
         let oldest: Vec<(Letter, bool)> = {
             let mut select = self.cached(&format!(
-                "SELECT {}, died_at < ?1 FROM dead_letter ORDER BY id LIMIT {CHUNK}",
+                "SELECT {}, coalesce(aged_from, min(died_at, ?2)) < ?1 FROM dead_letter ORDER BY id LIMIT {CHUNK}",
                 Letter::COLUMNS
             ))?;
-            select.query_map([before.0], |row| Ok((Letter::at(row)?, row.get(7)?)))?.collect::<Result<_, _>>()?
+            let began = self.age.began();
+            select
+                .query_map((before.0, began.0), |row| Ok((Letter::at(row)?, row.get(7)?)))?
+                .collect::<Result<_, _>>()?
         };
         let full = oldest.len() == CHUNK;
         let mut all_expired = true;

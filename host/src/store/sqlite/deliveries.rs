@@ -170,6 +170,7 @@ impl Group<'_> {
             ended_at.0,
             record.status,
             record.error,
+            self.passed.0,
         ])?;
         if let Transition::Dead { reason } = record.transition {
             let (event, plugin): (i64, Arc<str>) = self

@@ -58,8 +58,8 @@ impl Group<'_> {
                 })?;
             }
             let order = self.run_leaves(EventSeq(*event), plugin)?;
-            self.cached("UPDATE run SET state = ?3, ended_at = ?4, detail = ?5 WHERE event_seq = ?1 AND plugin = ?2")?
-                .execute((event, plugin, end.as_str(), now.0, DETAIL))?;
+            self.cached("UPDATE run SET state = ?3, ended_at = ?4, detail = ?5, aged_from = ?6 WHERE event_seq = ?1 AND plugin = ?2")?
+                .execute((event, plugin, end.as_str(), now.0, DETAIL, self.passed.0))?;
             self.tally.run(plugin, RunState::Parked, -1);
             self.tally.run(plugin, end, 1);
             if let Some(key) = order {

@@ -1,12 +1,16 @@
 //! One transaction of the writer at a time: the commands of a group run in it and become durable together.
 
+use std::sync::Arc;
+
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement};
 use tokio::sync::oneshot;
 
 use super::accept::Arrived;
+use super::age::Age;
 use super::patience::Patience;
 use super::suspects::{Suspects, suspects};
 use super::tally::Tally;
+use crate::clock::passed::Passed;
 use crate::store::{Accepted, DeliverySeq, EventSeq};
 
 /// What the writer's commands work with. Lives as long as the writer's connection.
@@ -17,6 +21,9 @@ pub(super) struct Group<'c> {
     /// The statements that every event needs.
     pub(super) hot: Hot<'c>,
     pub(super) tally: Tally,
+    pub(super) age: Arc<Age>,
+    /// When this transaction began, by the store's clock: from then on what it writes ages.
+    pub(super) passed: Passed,
     /// Up to which event the sweep under way has come.
     pub(super) swept_to: i64,
     pub(super) suspects: Suspects,
@@ -61,12 +68,12 @@ impl<'c> Hot<'c> {
             dedup_digest: connection.prepare("SELECT body_digest FROM dedup WHERE key = ?1")?,
             event_insert: connection.prepare(
                 "INSERT INTO event (seq, accepted_at, run_count, key, source, subject, entity_type, operation, entity_id,
-                   tenant_id, timestamp, body_digest, attributes, entity, previous)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                   tenant_id, timestamp, body_digest, attributes, entity, previous, aged_from)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?,
             run_insert: connection.prepare(
-                "INSERT INTO run (event_seq, plugin, state, due_at, claimed_by, order_key, bytes, ended_at, detail)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+                "INSERT INTO run (event_seq, plugin, state, due_at, claimed_by, order_key, bytes, ended_at, detail, aged_from)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
             )?,
             run_open: connection.prepare(
                 "SELECT state, attempts, order_key, bytes FROM run
@@ -74,13 +81,13 @@ impl<'c> Hot<'c> {
             )?,
             run_end: connection.prepare(
                 "UPDATE run SET state = ?3, attempts = ?4, due_at = coalesce(?5, due_at), claimed_by = NULL, ended_at = ?6,
-                   delivery_from = ?7, delivery_count = ?8, plugin_digest = ?9, detail = ?10
+                   delivery_from = ?7, delivery_count = ?8, plugin_digest = ?9, detail = ?10, aged_from = ?11
                  WHERE event_seq = ?1 AND plugin = ?2",
             )?,
             delivery_insert: connection.prepare(
                 "INSERT INTO delivery (seq, id, event_seq, plugin, endpoint, state, due_at, claimed_by, created_at, order_key,
-                   bytes, ended_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                   bytes, ended_at, aged_from)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?,
             webhook_insert: connection
                 .prepare("INSERT INTO webhook (delivery_seq, content_type, headers, body) VALUES (?1, ?2, ?3, ?4)")?,
@@ -88,7 +95,7 @@ impl<'c> Hot<'c> {
                 .prepare("SELECT endpoint, state, attempts, order_key, bytes FROM delivery WHERE seq = ?1 AND claimed_by = ?2")?,
             delivery_end: connection.prepare(
                 "UPDATE delivery SET state = ?2, attempts = ?3, due_at = coalesce(?4, due_at), claimed_by = NULL,
-                   ended_at = ?5, last_status = ?6, last_error = ?7 WHERE seq = ?1",
+                   ended_at = ?5, last_status = ?6, last_error = ?7, aged_from = ?8 WHERE seq = ?1",
             )?,
             attempt_insert: connection.prepare(
                 "INSERT INTO attempt (delivery_seq, number, started_at, duration_us, status, error, response)
@@ -99,7 +106,7 @@ impl<'c> Hot<'c> {
 }
 
 impl<'c> Group<'c> {
-    pub(super) fn new(connection: &'c Connection, host: i64) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &'c Connection, host: i64, age: Arc<Age>) -> rusqlite::Result<Self> {
         let hot = Hot::prepare(connection)?;
         let last = |sql: &str| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
         let event_last = last(
@@ -115,6 +122,8 @@ impl<'c> Group<'c> {
             host,
             hot,
             tally: Tally::default(),
+            passed: age.now(),
+            age,
             swept_to: 0,
             shrunk_to: 0,
             suspects,
@@ -129,6 +138,7 @@ impl<'c> Group<'c> {
 
     pub(super) fn begin(&mut self, may_announce: bool) -> rusqlite::Result<()> {
         self.tally.forget();
+        self.passed = self.age.now();
         (self.may_announce, self.has_unannounced) = (may_announce, false);
         self.patience.begin();
         self.event_before = self.event_last;

@@ -4,12 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::integrity::{self, CHECK_DURATION_MAX};
 use super::lock::{LockError, LockFile};
+use crate::clock::{Clock, SystemClock};
 use crate::metrics::CommitMetrics;
 use crate::settings::Synchronous;
 
@@ -26,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0006_suspect.sql"),
     include_str!("../../../migrations/0007_order.sql"),
     include_str!("../../../migrations/0008_lookup.sql"),
+    include_str!("../../../migrations/0009_passed.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
@@ -62,6 +65,8 @@ pub struct SqliteOptions {
     pub vfs: Option<String>,
     /// What commits are counted with, where somebody looks.
     pub commits: Option<CommitMetrics>,
+    /// By which things age.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl SqliteOptions {
@@ -75,6 +80,7 @@ impl SqliteOptions {
             checkpoint_bytes: CHECKPOINT_BYTES,
             vfs: None,
             commits: None,
+            clock: SystemClock::shared(),
         }
     }
 }

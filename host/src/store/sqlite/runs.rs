@@ -222,6 +222,7 @@ impl Group<'_> {
             i64::try_from(end.delivery_count).unwrap_or(i64::MAX),
             completion.plugin_digest,
             end.detail,
+            self.passed.0,
         ])?;
         self.tally.run(&completion.plugin, open.state, -1);
         self.tally.run(&completion.plugin, end.state, 1);
@@ -287,6 +288,7 @@ impl Group<'_> {
             order.map(|key| key.0),
             size(bytes),
             beyond.as_ref().map(|_| completion.ended_at.0),
+            beyond.as_ref().map(|_| self.passed.0),
         ])?;
         self.hot.webhook_insert.execute((seq.0, &delivery.content_type, headers, readable(&delivery.body)))?;
         self.tally.delivery(&delivery.endpoint, state, 1);

@@ -116,10 +116,18 @@ impl Group<'_> {
         })?;
         let order = self.run_leaves(run.seq, &run.plugin)?;
         self.cached(
-            "UPDATE run SET state = ?3, claimed_by = NULL, ended_at = ?4, plugin_digest = ?5, detail = ?6
+            "UPDATE run SET state = ?3, claimed_by = NULL, ended_at = ?4, plugin_digest = ?5, detail = ?6, aged_from = ?7
              WHERE event_seq = ?1 AND plugin = ?2",
         )?
-        .execute((run.seq.0, &run.plugin, RunState::Dead.as_str(), now.0, &run.plugin_digest, detail))?;
+        .execute((
+            run.seq.0,
+            &run.plugin,
+            RunState::Dead.as_str(),
+            now.0,
+            &run.plugin_digest,
+            detail,
+            self.passed.0,
+        ))?;
         self.tally.run(&run.plugin, before, -1);
         self.tally.run(&run.plugin, RunState::Dead, 1);
         if let Some(key) = order {

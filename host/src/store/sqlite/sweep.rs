@@ -1,11 +1,11 @@
 //! Retention: what is past its age goes, a bounded part at a time, and never with open work.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::group::Group;
 use super::lookup::Names;
 use super::state::{RunState, parse_delivery_state, unsigned};
-use crate::clock::Timestamp;
+use crate::clock::passed::Passed;
 use crate::store::{DeliveryState, Retention};
 
 /// Events deleted in one commit.
@@ -21,7 +21,7 @@ const KEYS_DELETED_MAX: usize = 2_000;
 struct EndedRun {
     plugin: String,
     state: RunState,
-    ended_at: i64,
+    aged_from: i64,
     delivery_from: i64,
     delivery_count: i64,
     deliveries: Vec<EndedDelivery>,
@@ -31,7 +31,7 @@ struct EndedRun {
 struct EndedDelivery {
     endpoint: String,
     state: DeliveryState,
-    ended_at: i64,
+    aged_from: i64,
 }
 
 /// The bytes of what is kept: the file without what was deleted from it.
@@ -42,8 +42,9 @@ pub(super) fn kept_bytes(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Events in their order. Where they stop being old is for the reader to see: asked of SQLite, which has no index of
-/// times, the last look of each sweep would step over the whole history.
-const EVENTS_IN_ORDER: &str = "SELECT seq, run_count, accepted_at FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+/// ages, the last look of each sweep would step over the whole history.
+const EVENTS_IN_ORDER: &str = "SELECT seq, run_count, coalesce(aged_from, min(accepted_at, ?3)) FROM event
+  WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 
 /// What a look at some events found.
 #[derive(PartialEq, Eq, Debug)]
@@ -56,22 +57,16 @@ struct Look {
 }
 
 /// Looks at [`EVENTS_SEEN_MAX`] events behind `done_to` at most, up to the first that was not accepted before `before`.
-/// One that is from later than the newest of all is of a clock that was ahead, and is passed over.
-fn look(connection: &Connection, done_to: i64, before: Timestamp) -> rusqlite::Result<Look> {
-    let newest = connection
-        .prepare_cached("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1")?
-        .query_row((), |row| row.get(0));
-    let newest: i64 = newest.optional()?.unwrap_or(i64::MAX);
+/// Those of before `began` go by the wall clock of their time.
+fn look(connection: &Connection, done_to: i64, before: Passed, began: Passed) -> rusqlite::Result<Look> {
     let mut select = connection.prepare_cached(EVENTS_IN_ORDER)?;
-    let mut rows = select.query((done_to, EVENTS_SEEN_MAX as i64))?;
+    let mut rows = select.query((done_to, EVENTS_SEEN_MAX as i64, began.0))?;
     let (mut look, mut seen) = (Look { old: Vec::new(), seen_to: done_to, is_last: true }, 0);
     while let Some(row) = rows.next()? {
-        let accepted_at: i64 = row.get(2)?;
-        if accepted_at < before.0 {
-            look.old.push((row.get(0)?, row.get(1)?));
-        } else if accepted_at <= newest {
+        if row.get::<_, i64>(2)? >= before.0 {
             return Ok(look);
         }
+        look.old.push((row.get(0)?, row.get(1)?));
         look.seen_to = row.get(0)?;
         seen += 1;
     }
@@ -80,11 +75,11 @@ fn look(connection: &Connection, done_to: i64, before: Timestamp) -> rusqlite::R
 }
 
 impl Group<'_> {
-    pub(super) fn sweep(&mut self, before: Retention) -> rusqlite::Result<bool> {
+    pub(super) fn sweep(&mut self, ages: Retention) -> rusqlite::Result<bool> {
         self.keep_sequences()?;
-        let letters = self.discard_expired(before.dead)?;
-        let keys = self.delete_keys(before.dedup)?;
-        let (swept_to, events) = self.delete_events(before.delivered, self.swept_to)?;
+        let letters = self.discard_expired(self.passed.minus(ages.dead))?;
+        let keys = self.delete_keys(self.passed.minus(ages.dedup))?;
+        let (swept_to, events) = self.delete_events(self.passed.minus(ages.delivered), self.swept_to)?;
         self.swept_to = swept_to;
         let more = letters || keys || events;
         if !more {
@@ -101,13 +96,13 @@ impl Group<'_> {
             return Ok(false);
         }
         self.keep_sequences()?;
-        let (shrunk_to, more) = self.delete_events(Timestamp(i64::MAX), self.shrunk_to)?;
+        let (shrunk_to, more) = self.delete_events(Passed(i64::MAX), self.shrunk_to)?;
         self.shrunk_to = shrunk_to;
         Ok(more)
     }
 
     /// Keys stand in the order in which they were first seen, so that the oldest are found without an index.
-    fn delete_keys(&mut self, before: Timestamp) -> rusqlite::Result<bool> {
+    fn delete_keys(&mut self, before: Passed) -> rusqlite::Result<bool> {
         let deleted = self
             .cached(&format!(
                 "DELETE FROM dedup WHERE seen_at < ?1 AND seq IN (SELECT seq FROM dedup ORDER BY seq LIMIT {KEYS_DELETED_MAX})"
@@ -118,8 +113,8 @@ impl Group<'_> {
 
     /// Goes on behind `done_to`, up to the first event that is too young. Returns how far it came, nowhere where it came to
     /// the end, and whether there is more.
-    fn delete_events(&mut self, before: Timestamp, mut done_to: i64) -> rusqlite::Result<(i64, bool)> {
-        let Look { old, seen_to, is_last } = look(self.connection(), done_to, before)?;
+    fn delete_events(&mut self, before: Passed, mut done_to: i64) -> rusqlite::Result<(i64, bool)> {
+        let Look { old, seen_to, is_last } = look(self.connection(), done_to, before, self.age.began())?;
         let mut deleted = 0;
         for (seq, run_count) in old {
             if deleted == EVENTS_DELETED_MAX {
@@ -135,24 +130,24 @@ impl Group<'_> {
     }
 
     /// The event's runs with their deliveries, where all of them ended before `before`.
-    fn finished_runs(&self, seq: i64, before: Timestamp) -> rusqlite::Result<Option<Vec<EndedRun>>> {
+    fn finished_runs(&self, seq: i64, before: Passed) -> rusqlite::Result<Option<Vec<EndedRun>>> {
         let mut select = self.cached(
-            "SELECT plugin, state, coalesce(ended_at, 0), coalesce(delivery_from, 0), delivery_count
+            "SELECT plugin, state, coalesce(aged_from, min(ended_at, ?2), 0), coalesce(delivery_from, 0), delivery_count
              FROM run WHERE event_seq = ?1",
         )?;
-        let mut rows = select.query([seq])?;
+        let mut rows = select.query((seq, self.age.began().0))?;
         let mut finished = Vec::new();
         while let Some(row) = rows.next()? {
             let mut run = EndedRun {
                 plugin: row.get(0)?,
                 state: RunState::parse(row.get_ref(1)?.as_str()?)?,
-                ended_at: row.get(2)?,
+                aged_from: row.get(2)?,
                 delivery_from: row.get(3)?,
                 delivery_count: row.get(4)?,
                 deliveries: Vec::new(),
             };
             let ended = matches!(run.state, RunState::Produced | RunState::Filtered | RunState::Discarded);
-            if !ended || run.ended_at >= before.0 {
+            if !ended || run.aged_from >= before.0 {
                 return Ok(None);
             }
             let Some(deliveries) = self.finished_deliveries(&run, before)? else { return Ok(None) };
@@ -162,19 +157,21 @@ impl Group<'_> {
         Ok(Some(finished))
     }
 
-    fn finished_deliveries(&self, run: &EndedRun, before: Timestamp) -> rusqlite::Result<Option<Vec<EndedDelivery>>> {
-        let mut select = self
-            .cached("SELECT endpoint, state, coalesce(ended_at, 0) FROM delivery WHERE seq >= ?1 AND seq < ?1 + ?2")?;
-        let mut rows = select.query((run.delivery_from, run.delivery_count))?;
+    fn finished_deliveries(&self, run: &EndedRun, before: Passed) -> rusqlite::Result<Option<Vec<EndedDelivery>>> {
+        let mut select = self.cached(
+            "SELECT endpoint, state, coalesce(aged_from, min(ended_at, ?3), 0) FROM delivery
+             WHERE seq >= ?1 AND seq < ?1 + ?2",
+        )?;
+        let mut rows = select.query((run.delivery_from, run.delivery_count, self.age.began().0))?;
         let mut finished = Vec::new();
         while let Some(row) = rows.next()? {
             let delivery = EndedDelivery {
                 endpoint: row.get(0)?,
                 state: parse_delivery_state(row.get_ref(1)?.as_str()?)?,
-                ended_at: row.get(2)?,
+                aged_from: row.get(2)?,
             };
             let ended = matches!(delivery.state, DeliveryState::Delivered | DeliveryState::Discarded);
-            if !ended || delivery.ended_at >= before.0 {
+            if !ended || delivery.aged_from >= before.0 {
                 return Ok(None);
             }
             finished.push(delivery);
@@ -212,12 +209,12 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection
             .execute_batch(
-                "CREATE TABLE event (seq INTEGER PRIMARY KEY, run_count INTEGER, accepted_at INTEGER);
+                "CREATE TABLE event (seq INTEGER PRIMARY KEY, run_count INTEGER, accepted_at INTEGER, aged_from INTEGER);
                  WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-                 INSERT INTO event SELECT i, 1, i FROM n;",
+                 INSERT INTO event SELECT i, 1, i, i FROM n;",
             )
             .unwrap();
-        let seen = |done_to, before| look(&connection, done_to, Timestamp(before)).unwrap();
+        let seen = |done_to, before| look(&connection, done_to, Passed(before), Passed(5)).unwrap();
         assert_eq!(seen(0, 3), Look { old: vec![(1, 1), (2, 1)], seen_to: 2, is_last: true });
         assert_eq!(seen(1, 3).old, [(2, 1)]);
         let all = seen(0, i64::MAX);
@@ -227,11 +224,10 @@ mod tests {
         let steps = connection.prepare_cached(EVENTS_IN_ORDER).unwrap().get_status(StatementStatus::VmStep);
         assert!(steps < 100, "{steps} steps");
 
-        // The clock was years ahead for a while: what came then holds up nothing, however much it is.
-        connection.execute("UPDATE event SET accepted_at = 1000000000 WHERE seq BETWEEN 2 AND 3000", ()).unwrap();
-        connection.execute("UPDATE event SET accepted_at = 2 WHERE seq = 3001", ()).unwrap();
-        let ahead = seen(0, 3);
-        assert_eq!((&ahead.old[..], ahead.seen_to, ahead.is_last), (&[(1, 1)][..], 2000, false));
-        assert_eq!(seen(2000, 3), Look { old: vec![(3001, 1)], seen_to: 3001, is_last: true });
+        // Of before events aged by the store's clock, when the wall clock was years ahead for a while.
+        let ahead = "UPDATE event SET aged_from = NULL, accepted_at = 1000000000 WHERE seq < 3";
+        connection.execute(ahead, ()).unwrap();
+        assert_eq!(seen(0, 5), Look { old: vec![], seen_to: 0, is_last: true });
+        assert_eq!(seen(0, 6).old, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::age::Age;
 use super::checkpoint::Checkpoints;
 use super::claims::Release;
 use super::due::{Place, Queue};
@@ -104,6 +105,7 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     /// The last position that was given to an event, whether or not it became durable.
     pub(super) event_last: EventSeq,
+    pub(super) age: Arc<Age>,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Arc<Health>,
     pub(super) checkpoints: Checkpoints,
@@ -154,7 +156,7 @@ impl Writer {
         if !self.gather() {
             return End::Closed;
         }
-        let mut group = match Group::new(connection, self.host) {
+        let mut group = match Group::new(connection, self.host, Arc::clone(&self.age)) {
             Ok(group) => group,
             Err(error) => return self.fail_with(&error),
         };

@@ -389,9 +389,9 @@ pub async fn finds_names_in_a_long_history(stores: impl Factory) {
     check("before it is indexed").await;
     while store.index_some().await.unwrap() {}
     check("after it is indexed").await;
-    let none = Timestamp(0);
-    let before = Retention { delivered: at(10_000), dead: none, dedup: none };
-    while store.sweep(before).await.unwrap() {}
+    super::pass_until(at(10_000));
+    let ages = Retention { delivered: Duration::ZERO, dead: Duration::MAX, dedup: Duration::MAX };
+    while store.sweep(ages).await.unwrap() {}
     assert!(traced(&*store, "entity-000001").await.is_empty());
     assert!(store.show_delivery(ids[0].clone()).await.unwrap().is_none());
     let after = accept_of(&*store, "later", "entity-000001").await;

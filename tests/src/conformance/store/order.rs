@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
@@ -210,7 +211,8 @@ pub async fn what_had_no_turn_does_not_expire(stores: impl Factory) {
     let next = store.record_attempts(vec![attempt(a, 1, at(50_000), Transition::Delivered)]).await.unwrap();
     assert_eq!(next[0].seq, b, "claimed for whoever ended the one before");
     store.release(Vec::new(), vec![b]).await.unwrap();
-    let expire = |backlog| store.expire(backlog, at(40_000), at(60_000));
+    super::pass_until(at(60_000));
+    let expire = |backlog| store.expire(backlog, Duration::from_secs(20), at(60_000));
     assert_eq!(expire(Backlog::Deliveries("shop".into())).await.unwrap(), 0);
     let ids = vec![next[0].id.clone()];
     let filter = DeliveryFilter { ids, ..DeliveryFilter::default() };

@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use wirehook::clock::Timestamp;
+use wirehook::clock::{Clock as _, Timestamp};
 use wirehook::delivery::Transition;
 use wirehook::store::{Acceptance, Claim, DeliveryState, Retention, RunOutcome, RunStart, Store};
 
 use super::{
     DEAD, Factory, HERE, OPEN, START, accept, arrival, at, attempt, completion, dead_message, deliver, deliveries_in,
-    delivery, due_deliveries, event, runs_in, status,
+    delivery, due_deliveries, event, pass_until, runs_in, status,
 };
 
 /// The status counts events, runs, deliveries and dead letters as they are.
@@ -70,23 +71,26 @@ pub async fn is_idle_when_nothing_will_happen_by_itself(stores: impl Factory) {
     assert!(idle(&["shop"]).await, "dead");
 }
 
-async fn sweep_all(store: &dyn Store, before: Retention) {
+async fn sweep_all(store: &dyn Store, ages: Retention) {
     for _ in 0..1_000 {
-        if !store.sweep(before).await.unwrap() {
+        if !store.sweep(ages).await.unwrap() {
             return;
         }
     }
     panic!("a sweep ends");
 }
 
-/// Retention that keeps keys, and everything that ended at `delivered` or later or died at `dead` or later.
-fn retention(delivered: Timestamp, dead: Timestamp) -> Retention {
-    Retention { delivered, dead, dedup: Timestamp(0) }
+/// Retention, at this moment, that keeps what ended at `delivered` or later or died at `dead` or later, and keys that came
+/// at `dedup` or later.
+fn retention(delivered: Timestamp, dead: Timestamp, dedup: Timestamp) -> Retention {
+    let now = super::clock().now();
+    Retention { delivered: now.since(delivered), dead: now.since(dead), dedup: now.since(dedup) }
 }
 
 /// Only what has ended goes, when its own age says so, with all that belongs to it.
 pub async fn sweeps_what_is_past_its_age_only(stores: impl Factory) {
     let store = stores();
+    pass_until(at(10));
     let (delivered, id) = deliver(&*store, "delivered", Claim::Here, at(10)).await;
     let (dead, dead_id) = deliver(&*store, "dead", Claim::Here, at(20)).await;
     let (waiting, _) = deliver(&*store, "waiting", Claim::Here, at(30)).await;
@@ -97,9 +101,17 @@ pub async fn sweeps_what_is_past_its_age_only(stores: impl Factory) {
         attempt(dead, 1, at(100), DEAD),
         attempt(waiting, 1, at(100), Transition::Retry { due_at: at(200) }),
     ];
+    pass_until(at(120));
     store.record_attempts(records).await.unwrap();
     store.accept(vec![dead_message("1", b"{")], at(100)).await.unwrap();
 
+    // However the wall clock is set: nothing is older or younger for it.
+    pass_until(at(10_000));
+    super::clock().step(-31 * 86_400_000);
+    let retention = |delivered, dead| {
+        let now = at(10_000);
+        Retention { delivered: now.since(delivered), dead: now.since(dead), dedup: Duration::MAX }
+    };
     sweep_all(&*store, retention(at(120), at(0))).await;
     assert_eq!(status(&*store).await.events, 4, "the event nobody wanted goes, what ended at the very moment stays");
     sweep_all(&*store, retention(at(121), at(0))).await;
@@ -124,8 +136,10 @@ pub async fn sweeps_what_is_past_its_age_only(stores: impl Factory) {
 pub async fn forgets_keys_by_their_own_age(stores: impl Factory) {
     let store = stores();
     let first = accept(&*store, "a", &[], HERE, at(0)).await;
+    pass_until(at(10));
     store.accept(vec![dead_message("1", b"{")], at(10)).await.unwrap();
-    let before = |dedup| Retention { delivered: at(-1), dead: at(-1), dedup };
+    pass_until(at(20));
+    let before = |dedup| retention(at(-1), at(-1), dedup);
     let message = || vec![arrival(event("a"), &[], HERE), dead_message("1", b"{")];
     sweep_all(&*store, before(at(0))).await;
     assert_eq!(store.accept(message(), at(20)).await.unwrap(), [Acceptance::Duplicate, Acceptance::Duplicate]);
