@@ -522,6 +522,8 @@ fn store_options(settings: &Settings, metrics: &Metrics, clock: &Arc<dyn Clock>)
     SqliteOptions {
         synchronous: settings.store.synchronous,
         commits: Some(metrics.commits.clone()),
+        letters: Some(metrics.letters.clone()),
+        dead_bytes_max: settings.retention.dead_bytes_max,
         clock: Arc::clone(clock),
         ..SqliteOptions::new(&settings.store.path)
     }

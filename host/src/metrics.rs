@@ -11,7 +11,7 @@ use prometheus::{
 use self::process::Process;
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
-use crate::store::{EndpointBacklog, EndpointState, StoreSize};
+use crate::store::{DeadLetterKind, EndpointBacklog, EndpointState, StoreSize};
 use crate::sync::lock;
 
 mod process;
@@ -38,6 +38,8 @@ pub struct Metrics {
     catalog: Catalog,
     /// What the store counts its commits with.
     pub commits: CommitMetrics,
+    /// What the store counts dead letters with.
+    pub letters: LetterMetrics,
     /// `wirehook_events_unrouted_total`: accepted events that nobody subscribes to.
     pub events_unrouted: IntCounter,
     /// `wirehook_event_conflicts_total`: messages with the key of an earlier one and another body.
@@ -80,6 +82,16 @@ pub struct CommitMetrics {
     pub seconds: Histogram,
     /// `wirehook_commit_failures_total`: groups that failed.
     pub failures: IntCounter,
+}
+
+/// What the store counts dead letters with.
+#[derive(Clone, Debug)]
+pub struct LetterMetrics {
+    /// `wirehook_dead_letters_evicted_total{kind}`: those that made room, by kind in the order of
+    /// [`DeadLetterKind::ALL`].
+    pub evicted: [IntCounter; DeadLetterKind::ALL.len()],
+    /// `wirehook_dead_letter_bytes`: what dead letters keep.
+    pub bytes: IntGauge,
 }
 
 /// One source's metrics.
@@ -155,6 +167,17 @@ impl Metrics {
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
         let registry = Catalog::default();
         registry.register(Box::new(Process::new()?))?;
+        let evicted = counters(
+            &registry,
+            "dead_letters_evicted_total",
+            "Dead letters that were deleted because newer ones needed their room.",
+            &["kind"],
+        )?;
+        let letters = LetterMetrics {
+            evicted: DeadLetterKind::ALL.map(|kind| evicted.with_label_values(&[kind.as_str()])),
+            bytes: gauges(&registry, "dead_letter_bytes", "What dead letters keep.", &[])?
+                .with_label_values::<&str>(&[]),
+        };
         let dead_letters =
             counters(&registry, "dead_letters_total", "What will not be tried again by itself.", &["reason"])?;
         let build_info = gauges(&registry, "build_info", "1, labelled with the version.", &["version"])?;
@@ -270,6 +293,7 @@ impl Metrics {
                 &["endpoint"],
             )?,
             oldest_due: oldest_due(&registry)?,
+            letters,
             commits: CommitMetrics {
                 seconds: histogram(&registry, "commit_duration_seconds", "Commits of the store.", COMMIT_SECONDS, &[])?
                     .with_label_values::<&str>(&[]),

@@ -324,6 +324,7 @@ impl OpenOffline for Opener {
                 synchronous: settings.synchronous,
                 migrate: false,
                 create: false,
+                takes_over: false,
                 ..SqliteOptions::new(&settings.path)
             };
             let store = SqliteStore::open(options, self.clock.now());

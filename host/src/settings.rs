@@ -101,6 +101,8 @@ pub struct RetentionSettings {
     pub dead: Duration,
     /// Event keys.
     pub dedup: Duration,
+    /// `dead_max_bytes`: what dead letters may keep; beyond it the oldest make room.
+    pub dead_bytes_max: u64,
     /// `max_bytes`: the bytes of the store above which finished events go before their age.
     pub bytes_max: u64,
 }

@@ -56,6 +56,24 @@ async fn killed_by(host: &mut TestHost, marked: usize) -> Result<()> {
     store_file::check_integrity_of_copy(&host.store_path())
 }
 
+/// Looks at the store and changes it by commands, which count no crash and forget none.
+async fn commands_while_no_host_runs(host: &TestHost) -> Result<()> {
+    let commands: [&[&str]; 8] = [
+        &["dead-letters", "list"],
+        &["dead-letters", "redrive", "--reason", "plugin_trap", "--yes"],
+        &["deliveries", "list"],
+        &["deliveries", "retry", "--all", "--yes"],
+        &["plugin", "list"],
+        &["endpoints", "list"],
+        &["trace", &entity_id(MARKED)],
+        &["check"],
+    ];
+    for command in commands {
+        host.command(command).await?.expect_code(0).with_context(|| format!("{command:?}"))?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_takes_the_host_down_is_a_dead_letter_and_its_neighbours_are_delivered() -> Result<()> {
     let nats = NatsServer::start().await?;
@@ -76,6 +94,7 @@ async fn an_event_that_takes_the_host_down_is_a_dead_letter_and_its_neighbours_a
     // In company, then alone twice.
     for crash in 1..=3 {
         killed_by(&mut host, MARKED).await.with_context(|| format!("crash {crash}"))?;
+        commands_while_no_host_runs(&host).await.with_context(|| format!("after crash {crash}"))?;
     }
     host.forget_logs();
     host.start().await?;

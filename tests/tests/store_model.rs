@@ -523,7 +523,9 @@ fn check_tally(path: &Path) {
          UNION ALL SELECT 'run_bytes', plugin, 'open', sum(bytes) FROM run
            WHERE state IN ('pending', 'retrying', 'parked') GROUP BY plugin
          UNION ALL SELECT 'delivery_bytes', endpoint, 'open', sum(bytes) FROM delivery
-           WHERE state IN ('pending', 'retrying') GROUP BY endpoint ORDER BY 1, 2, 3",
+           WHERE state IN ('pending', 'retrying') GROUP BY endpoint
+         UNION ALL SELECT 'dead_letter_bytes', coalesce(endpoint, plugin, source), kind, sum(bytes) FROM dead_letter
+           GROUP BY coalesce(endpoint, plugin, source), kind ORDER BY 1, 2, 3",
     );
     let kept = list("SELECT kind, name, state, count FROM tally WHERE count <> 0 ORDER BY 1, 2, 3");
     assert_eq!(kept, counted);

@@ -88,6 +88,9 @@ impl SpaceWatch {
         let folder = self.store.folder().to_owned();
         // A disk that is gone, as a network may be, must hold up this task only.
         let free = tokio::task::spawn_blocking(move || free_bytes(&folder)).await.ok().flatten();
+        if let Some(free) = free {
+            self.store.disk_has_left(free.saturating_sub(self.free_bytes_min));
+        }
         let failed_full = self.store.failing().is_some_and(|failing| failing.kind == FailingKind::Full);
         let seen = Seen { free, failed_full, now: self.clock.monotonic() };
         let after = before.after(seen, self.free_bytes_min);

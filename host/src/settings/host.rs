@@ -57,6 +57,11 @@ pub const RETENTION_SIZE: ByteSize = ByteSize::gib(10);
 /// The least and the most of `[retention] max_bytes`.
 pub const RETENTION_SIZE_BOUNDS: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize::pib(1));
 
+/// The default of `[retention] dead_max_bytes`: `max_bytes` divided by this.
+pub const DEAD_LETTERS_SHARE: u64 = 4;
+/// The least and the most of `[retention] dead_max_bytes`.
+pub const DEAD_SIZE_BOUNDS: (ByteSize, ByteSize) = (ByteSize::kib(64), ByteSize::pib(1));
+
 const NAME_LEN_MAX: usize = 64;
 
 pub(super) fn store(section: &Section<'_>) -> Result<StoreSettings, Reported> {
@@ -82,8 +87,16 @@ pub(super) fn retention(section: &Section<'_>) -> Result<RetentionSettings, Repo
     let (delivered, dead, dedup) = (age("delivered", 24), age("dead", 24 * 30), age("dedup", 24 * 7));
     let size_bounds = within(RETENTION_SIZE_BOUNDS.0, RETENTION_SIZE_BOUNDS.1);
     let bytes_max = section.or_default_if("max_bytes", RETENTION_SIZE, size_bounds);
+    let share = ByteSize::b(bytes_max.as_ref().map_or(RETENTION_SIZE, |size| *size).as_u64() / DEAD_LETTERS_SHARE);
+    let dead_bytes_max = section.or_default_if("dead_max_bytes", share, within(DEAD_SIZE_BOUNDS.0, DEAD_SIZE_BOUNDS.1));
     section.finish();
-    Ok(RetentionSettings { delivered: delivered?, dead: dead?, dedup: dedup?, bytes_max: bytes_max?.as_u64() })
+    Ok(RetentionSettings {
+        delivered: delivered?,
+        dead: dead?,
+        dedup: dedup?,
+        bytes_max: bytes_max?.as_u64(),
+        dead_bytes_max: dead_bytes_max?.as_u64(),
+    })
 }
 
 pub(super) fn admin(section: &Section<'_>) -> Result<(AdminSettings, usize), Reported> {

@@ -34,8 +34,6 @@ const NAME_LENGTH_AT: usize = 21;
 const DIGEST_AT: usize = 22;
 const NAME_AT: usize = 54;
 
-/// Where Linux tells one boot from another.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_BYTES_MAX: usize = SLOT_BYTES - MAGIC.len();
 
 /// A run that was under way in a host that is gone, unless the store has its outcome.
@@ -137,6 +135,12 @@ impl BegunFile {
         Arc::new(Self { path, host, file: file.ok(), free, failed })
     }
 
+    /// For a process that makes no calls: what is there stays.
+    pub(super) fn none(store: &Path, host: i64) -> Arc<Self> {
+        let free = Mutex::new(Slots { given_back: Vec::new(), next: 0 });
+        Arc::new(Self { path: path_for(store), host, file: None, free, failed: AtomicBool::new(true) })
+    }
+
     /// Marks that a call begins of `run`, by the plugin's build of this hex digest.
     pub(super) fn begin(self: &Arc<Self>, run: &ClaimedRun, plugin_digest: &str, alone: bool) -> Begun {
         let Some(bytes) = self.encode(run, plugin_digest, alone) else { return Begun::default() };
@@ -220,8 +224,9 @@ fn path_for(store: &Path) -> PathBuf {
 
 /// Empty where the system has none: then every boot is the same one.
 fn boot_id() -> Vec<u8> {
-    let id = std::fs::read(BOOT_ID).unwrap_or_default();
-    id.trim_ascii()[..id.trim_ascii().len().min(BOOT_ID_BYTES_MAX)].to_vec()
+    let mut id = crate::clock::boot_id().into_bytes();
+    id.truncate(BOOT_ID_BYTES_MAX);
+    id
 }
 
 fn header(boot_id: &[u8]) -> [u8; SLOT_BYTES] {

@@ -188,7 +188,7 @@ pub enum DeadLetterKind {
 
 impl DeadLetterKind {
     /// Every kind.
-    pub const ALL: &[Self; 3] = &[Self::Message, Self::Run, Self::Delivery];
+    pub const ALL: [Self; 3] = [Self::Message, Self::Run, Self::Delivery];
 
     /// The name used in the store and on the command line.
     pub fn as_str(self) -> &'static str {

@@ -10,6 +10,7 @@ mod claims;
 mod dead_letters;
 mod deliveries;
 mod due;
+mod evict;
 mod endpoints;
 mod group;
 mod health;
@@ -58,7 +59,8 @@ pub(crate) use self::size::free_bytes;
 
 use self::age::Age;
 use self::checkpoint::Checkpoints;
-use self::claims::{Entered, Release};
+use self::claims::{Entered, Entering, Release};
+use self::evict::LetterBounds;
 use self::group::Group;
 use self::health::Health;
 use self::queue::Queue;
@@ -90,6 +92,8 @@ pub struct SqliteStore {
     begun: Arc<BegunFile>,
     health: Arc<Health>,
     dead_at_opening: u64,
+    letter_bounds: Arc<LetterBounds>,
+    is_after_crash: bool,
     path: PathBuf,
     closed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -114,17 +118,23 @@ impl SqliteStore {
         let path = options.path.clone();
         let sqlite = |source| OpenError::of_sqlite(&path, source);
         let left_behind = begun::left_behind(&path);
-        if left_behind.is_after_crash {
+        if left_behind.is_after_crash && options.takes_over {
             tracing::info!(path = %path.display(), "the host before this one ended without stopping; until this one is stopped in order, no plugin is called before its event is durable");
         }
+        let entering = Entering { begun: &left_behind.runs, takes_over: options.takes_over };
+        let letter_bounds = LetterBounds::new(options.dead_bytes_max, options.letters.clone());
         let age = Age::load(&opened.connection, Arc::clone(&options.clock)).map_err(sqlite)?;
         // This commit also makes durable what a crash left in the log: a redelivery of it is answered without another.
         let Entered { host, dead } = {
-            let entered = claims::enter_host(&opened.connection, &left_behind.runs, Arc::clone(&age), now);
+            let entered =
+                claims::enter_host(&opened.connection, &entering, Arc::clone(&age), Arc::clone(&letter_bounds), now);
             entered.map_err(sqlite)?
         };
-        // What the file before it said is counted by now.
-        let begun = BegunFile::create(&path, host);
+        // What the file before it said is counted by now. A command makes no calls, and leaves the file to the next host.
+        let begun = match options.takes_over {
+            true => BegunFile::create(&path, host),
+            false => BegunFile::none(&path, host),
+        };
         let anchor = open::open_anchor(&options).map_err(sqlite)?;
         let thread_error = |source| OpenError::Io { action: "start the threads of", path: path.clone(), source };
         let checkpoints = Checkpoints::start(options.clone()).map_err(thread_error)?;
@@ -140,6 +150,7 @@ impl SqliteStore {
             clock: SystemClock::shared(),
             event_last: EventSeq(0),
             age,
+            letter_bounds: Arc::clone(&letter_bounds),
             counters: Arc::clone(&counters),
             health: Arc::clone(&health),
             checkpoints,
@@ -165,6 +176,8 @@ impl SqliteStore {
             begun,
             health,
             dead_at_opening: dead,
+            letter_bounds,
+            is_after_crash: left_behind.is_after_crash,
             closed: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
         })
@@ -192,6 +205,11 @@ impl SqliteStore {
     /// Runs that opening made dead letters, since hosts ended while they were under way.
     pub fn dead_at_opening(&self) -> u64 {
         self.dead_at_opening
+    }
+
+    /// Tells how much its disk has left beyond the least that is to be free, in bytes: dead letters grow into half of it.
+    pub fn disk_has_left(&self, bytes: u64) {
+        self.letter_bounds.spare.store(bytes, Ordering::Relaxed);
     }
 
     /// Why it can't commit at present; none where the last commit succeeded.
@@ -282,10 +300,12 @@ impl SqliteStore {
 }
 
 impl Drop for SqliteStore {
-    /// Waits for the writer, so that the store can be opened again as soon as this returns.
+    /// Waits for the writer, so that the store can be opened again as soon as this returns. A host that did not get as far
+    /// as a call leaves behind what it found: that the host before it ended without stopping.
     fn drop(&mut self) {
         if let Some(_nobody_waits) = self.begin_close()
             && self.begun.is_unused()
+            && !self.is_after_crash
         {
             self.begun.remove();
         }

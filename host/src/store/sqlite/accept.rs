@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::backlog::{Full, size};
 use super::claims::Release;
+use super::evict::LETTER_BYTES;
 use super::group::Group;
 use super::state::{RunState, pairs_to_json, readable};
 use super::writer::Outcome;
@@ -206,11 +207,13 @@ impl Group<'_> {
 
     /// Keeps a message as a dead letter. A conflict that is kept already, and redelivered, is not kept twice.
     fn keep_message(&mut self, message: &DeadMessage, now: Timestamp) -> rusqlite::Result<()> {
+        let texts = message.detail.len() + message.subject.len();
+        let bytes = LETTER_BYTES.saturating_add(size(message.payload.len() + texts));
         let inserted = self
             .cached(
                 "INSERT INTO dead_letter (kind, reason, detail, died_at, event_key, subject, source, body_digest, payload,
-                   aged_from)
-                 VALUES ('message', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+                   aged_from, bytes)
+                 VALUES ('message', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
             )?
             .execute(params![
                 message.reason.as_str(),
@@ -222,8 +225,10 @@ impl Group<'_> {
                 message.body_digest,
                 readable(&message.payload),
                 self.passed.0,
+                bytes,
             ])?;
         if inserted == 1 {
+            self.letter_bytes(DeadLetterKind::Message, Arc::clone(&message.source), bytes);
             self.tally.dead_letter(message.reason, DeadLetterKind::Message, 1);
         }
         Ok(())

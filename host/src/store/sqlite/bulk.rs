@@ -11,7 +11,7 @@ use super::group::Group;
 use super::select;
 use super::state::parse_delivery_state;
 use crate::clock::Timestamp;
-use crate::store::{Changed, DeliveryChange, DeliverySeq, DeliveryState, DeliveryVerb, EventSeq};
+use crate::store::{Changed, DeadLetterKind, DeliveryChange, DeliverySeq, DeliveryState, DeliveryVerb, EventSeq};
 
 /// Deliveries changed in one commit.
 pub(super) const CHANGE_CHUNK: usize = 2_000;
@@ -177,8 +177,15 @@ impl Group<'_> {
 
     fn move_dead(&mut self, open: &Open, to: &Arc<str>) -> rusqlite::Result<()> {
         self.cached("UPDATE delivery SET endpoint = ?2 WHERE seq = ?1")?.execute((open.seq, to))?;
-        self.cached("UPDATE dead_letter SET endpoint = ?4 WHERE event_seq = ?1 AND plugin = ?2 AND delivery_seq = ?3")?
-            .execute((open.event, &open.plugin, open.seq, to))?;
+        let bytes: Option<i64> = self
+            .cached(
+                "UPDATE dead_letter SET endpoint = ?4 WHERE event_seq = ?1 AND plugin = ?2 AND delivery_seq = ?3
+                 RETURNING bytes",
+            )?
+            .query_row((open.event, &open.plugin, open.seq, to), |row| row.get(0))
+            .optional()?;
+        self.letter_bytes(DeadLetterKind::Delivery, Arc::clone(&open.endpoint), -bytes.unwrap_or(0));
+        self.letter_bytes(DeadLetterKind::Delivery, Arc::clone(to), bytes.unwrap_or(0));
         self.tally.delivery(&open.endpoint, open.state, -1);
         self.tally.delivery(to, open.state, 1);
         Ok(())

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::age::Age;
 use super::due;
+use super::evict::LetterBounds;
 use super::group::Group;
 use crate::clock::{CLOCK_STEP_MIN, Timestamp};
 use crate::store::begun::BegunRun;
@@ -35,17 +36,26 @@ pub(super) struct Entered {
     pub(super) dead: u64,
 }
 
+/// Who enters.
+pub(super) struct Entering<'a> {
+    /// What was under way in hosts that are gone.
+    pub(super) begun: &'a [BegunRun],
+    /// Whether this is a host and no command.
+    pub(super) takes_over: bool,
+}
+
 /// Enters this host, alone: whoever holds the store's lock is, so that earlier hosts' claims are nobody's. What was under
-/// way in them, `begun`, is counted against it in the same commit, once.
+/// way in them is counted against it in the same commit, once; a command leaves it claimed, so that the next host can.
 pub(super) fn enter_host(
     connection: &Connection,
-    begun: &[BegunRun],
+    entering: &Entering<'_>,
     age: Arc<Age>,
+    letter_bounds: Arc<LetterBounds>,
     now: Timestamp,
 ) -> rusqlite::Result<Entered> {
-    let mut group = Group::new(connection, NO_HOST, age)?;
+    let mut group = Group::new(connection, NO_HOST, age, letter_bounds)?;
     group.begin(false)?;
-    match enter(&mut group, begun, now).and_then(|entered| group.commit().map(|()| entered)) {
+    match enter(&mut group, entering, now).and_then(|entered| group.commit().map(|()| entered)) {
         Ok(entered) => Ok(entered),
         Err(error) => {
             group.roll_back();
@@ -57,12 +67,13 @@ pub(super) fn enter_host(
 /// Claims nothing.
 const NO_HOST: i64 = 0;
 
-fn enter(group: &mut Group<'_>, begun: &[BegunRun], now: Timestamp) -> rusqlite::Result<Entered> {
-    let dead = group.suspect_all(begun, now)?;
+fn enter(group: &mut Group<'_>, entering: &Entering<'_>, now: Timestamp) -> rusqlite::Result<Entered> {
+    let dead = if entering.takes_over { group.suspect_all(entering.begun, now)? } else { 0 };
+    let left = if entering.takes_over { Vec::new() } else { group.under_way(entering.begun)? };
     // Written at once: what is open is counted by it.
     group.tally.write(group.connection())?;
     let seen = group.last_seen()?;
-    let host = take_over(group.connection(), now)?;
+    let host = take_over(group.connection(), &left, now)?;
     group.keep_age()?;
     move_due(group, seen, now)?;
     Ok(Entered { host, dead })
@@ -87,8 +98,8 @@ fn move_due(group: &mut Group<'_>, seen: Option<Timestamp>, now: Timestamp) -> r
     Ok(())
 }
 
-/// Opens the claims of earlier hosts, and takes their place.
-fn take_over(connection: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
+/// Opens the claims of earlier hosts but for those of the runs `left`, and takes their place.
+fn take_over(connection: &Connection, left: &[&BegunRun], now: Timestamp) -> rusqlite::Result<i64> {
     let claimed = |kind: &str, free: &str| -> rusqlite::Result<i64> {
         let open: i64 = connection.query_row(
             "SELECT coalesce(sum(count), 0) FROM tally WHERE kind = ?1 AND state IN ('pending', 'retrying')",
@@ -117,7 +128,13 @@ fn take_over(connection: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
            (SELECT seq FROM delivery WHERE claimed_by IS NOT NULL ORDER BY seq DESC LIMIT ?1)",
         [deliveries],
     )?;
-    connection.execute("DELETE FROM host", ())?;
+    let mut claim = connection.prepare("UPDATE run SET claimed_by = ?3 WHERE event_seq = ?1 AND plugin = ?2")?;
+    for run in left {
+        claim.execute((run.seq.0, &run.plugin, run.host))?;
+    }
+    let hosts: Vec<i64> = left.iter().map(|run| run.host).collect();
+    let hosts = serde_json::to_string(&hosts).unwrap_or_else(|_| "[]".to_owned());
+    connection.execute("DELETE FROM host WHERE id NOT IN (SELECT value FROM json_each(?1))", [hosts])?;
     connection
         .execute("INSERT INTO host (pid, started_at, seen_at) VALUES (?1, ?2, ?2)", (std::process::id(), now.0))?;
     Ok(connection.last_insert_rowid())

@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::claims::Release;
+use super::evict::LETTER_BYTES;
 use super::group::Group;
 use super::select;
 use super::state::{RunState, parse_kind, unknown};
@@ -81,20 +82,23 @@ pub(super) fn choose(
 }
 
 /// A dead letter as far as mending it needs.
-struct Letter {
+pub(super) struct Letter {
     id: i64,
-    kind: DeadLetterKind,
+    pub(super) kind: DeadLetterKind,
     reason: Reason,
-    event: Option<i64>,
+    pub(super) event: Option<i64>,
     plugin: Option<Arc<str>>,
     delivery: Option<i64>,
     endpoint: Option<Arc<str>>,
+    source: Arc<str>,
+    bytes: i64,
 }
 
 impl Letter {
-    const COLUMNS: &'static str = "id, kind, reason, event_seq, plugin, delivery_seq, endpoint";
+    pub(super) const COLUMNS: &'static str =
+        "id, kind, reason, event_seq, plugin, delivery_seq, endpoint, source, bytes";
 
-    fn at(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn at(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
             kind: parse_kind(row.get_ref(1)?.as_str()?)?,
@@ -103,6 +107,8 @@ impl Letter {
             plugin: row.get(4)?,
             delivery: row.get(5)?,
             endpoint: row.get(6)?,
+            source: row.get(7)?,
+            bytes: row.get(8)?,
         })
     }
 }
@@ -115,24 +121,44 @@ pub(super) fn reason_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Reason
 impl Group<'_> {
     /// Writes the dead letter of a run or delivery. Its state is the caller's to change.
     pub(super) fn bury(&mut self, death: &Death<'_>) -> rusqlite::Result<()> {
-        self.cached(
+        let mut insert = self.cached(
             "INSERT INTO dead_letter (kind, reason, detail, died_at, event_key, subject, source, event_seq, plugin,
-               delivery_seq, endpoint, aged_from)
-             SELECT ?1, ?2, ?3, ?4, key, subject, source, seq, ?6, ?7, (SELECT endpoint FROM delivery WHERE seq = ?7), ?8
-             FROM event WHERE seq = ?5",
-        )?
-        .execute(params![
-            death.kind.as_str(),
-            death.reason.as_str(),
-            death.detail,
-            death.died_at.0,
-            death.event.0,
-            death.plugin,
-            death.delivery.map(|seq| seq.0),
-            self.passed.0,
-        ])?;
+               delivery_seq, endpoint, aged_from, bytes)
+             SELECT ?1, ?2, ?3, ?4, key, subject, source, seq, ?6, ?7, (SELECT endpoint FROM delivery WHERE seq = ?7), ?8,
+               ?9 + octet_length(?3) + coalesce((SELECT bytes FROM run WHERE event_seq = ?5 AND plugin = ?6), 0)
+               + coalesce((SELECT bytes FROM delivery WHERE seq = ?7), 0)
+               + coalesce((SELECT sum(coalesce(octet_length(response), 0) + coalesce(octet_length(error), 0))
+                           FROM attempt WHERE delivery_seq = ?7), 0)
+             FROM event WHERE seq = ?5 RETURNING coalesce(endpoint, plugin), bytes",
+        )?;
+        let written: Option<(Arc<str>, i64)> = insert
+            .query_row(
+                params![
+                    death.kind.as_str(),
+                    death.reason.as_str(),
+                    death.detail,
+                    death.died_at.0,
+                    death.event.0,
+                    death.plugin,
+                    death.delivery.map(|seq| seq.0),
+                    self.passed.0,
+                    LETTER_BYTES,
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
         self.tally.dead_letter(death.reason, death.kind, 1);
+        if let Some((name, bytes)) = written {
+            self.letter_bytes(death.kind, name, bytes);
+        }
         Ok(())
+    }
+
+    /// What dead letters of a source, plugin or endpoint keep has changed.
+    pub(super) fn letter_bytes(&mut self, kind: DeadLetterKind, name: Arc<str>, change: i64) {
+        let holder = (kind, name);
+        self.letters.change(&holder, change);
+        self.tally.letter_bytes(holder, change);
     }
 
     /// Redrives these; the first of them is the piece number `before` of the pace.
@@ -185,7 +211,7 @@ impl Group<'_> {
             ))?;
             let began = self.age.began();
             select
-                .query_map((before.0, began.0), |row| Ok((Letter::at(row)?, row.get(7)?)))?
+                .query_map((before.0, began.0), |row| Ok((Letter::at(row)?, row.get(9)?)))?
                 .collect::<Result<_, _>>()?
         };
         let full = oldest.len() == CHUNK;
@@ -225,7 +251,7 @@ impl Group<'_> {
         Ok(letters.len() as u64)
     }
 
-    fn discard(&mut self, letter: &Letter) -> rusqlite::Result<()> {
+    pub(super) fn discard(&mut self, letter: &Letter) -> rusqlite::Result<()> {
         match letter.kind {
             DeadLetterKind::Message => {}
             DeadLetterKind::Run => {
@@ -281,6 +307,8 @@ impl Group<'_> {
     fn remove_letter(&mut self, letter: &Letter) -> rusqlite::Result<()> {
         self.cached("DELETE FROM dead_letter WHERE id = ?1")?.execute([letter.id])?;
         self.tally.dead_letter(letter.reason, letter.kind, -1);
+        let name = letter.endpoint.as_ref().or(letter.plugin.as_ref()).unwrap_or(&letter.source);
+        self.letter_bytes(letter.kind, Arc::clone(name), -letter.bytes);
         Ok(())
     }
 }

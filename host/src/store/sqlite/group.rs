@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::accept::Arrived;
 use super::age::Age;
+use super::evict::{LetterBounds, Letters};
 use super::patience::Patience;
 use super::suspects::{Suspects, suspects};
 use super::tally::Tally;
@@ -21,6 +22,8 @@ pub(super) struct Group<'c> {
     /// The statements that every event needs.
     pub(super) hot: Hot<'c>,
     pub(super) tally: Tally,
+    pub(super) letters: Letters,
+    pub(super) letter_bounds: Arc<LetterBounds>,
     pub(super) age: Arc<Age>,
     /// When this transaction began, by the store's clock: from then on what it writes ages.
     pub(super) passed: Passed,
@@ -106,7 +109,12 @@ impl<'c> Hot<'c> {
 }
 
 impl<'c> Group<'c> {
-    pub(super) fn new(connection: &'c Connection, host: i64, age: Arc<Age>) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        connection: &'c Connection,
+        host: i64,
+        age: Arc<Age>,
+        letter_bounds: Arc<LetterBounds>,
+    ) -> rusqlite::Result<Self> {
         let hot = Hot::prepare(connection)?;
         let last = |sql: &str| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
         let event_last = last(
@@ -122,6 +130,8 @@ impl<'c> Group<'c> {
             host,
             hot,
             tally: Tally::default(),
+            letters: Letters::load(connection)?,
+            letter_bounds,
             passed: age.now(),
             age,
             swept_to: 0,
@@ -146,8 +156,11 @@ impl<'c> Group<'c> {
     }
 
     pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
+        self.evict_letters()?;
         self.tally.write(self.connection)?;
-        self.hot.commit.raw_execute().map(drop)
+        self.hot.commit.raw_execute()?;
+        self.count_evicted();
+        Ok(())
     }
 
     /// Undoes what a failed group wrote; an error means that SQLite has done so already.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::integrity::{self, CHECK_DURATION_MAX};
 use super::lock::{LockError, LockFile};
 use crate::clock::{Clock, SystemClock};
-use crate::metrics::CommitMetrics;
+use crate::metrics::{CommitMetrics, LetterMetrics};
 use crate::settings::Synchronous;
 
 /// `PRAGMA application_id` of every store: `WIRE` in ASCII.
@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0007_order.sql"),
     include_str!("../../../migrations/0008_lookup.sql"),
     include_str!("../../../migrations/0009_passed.sql"),
+    include_str!("../../../migrations/0010_dead_letter_bytes.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
@@ -65,6 +66,13 @@ pub struct SqliteOptions {
     pub vfs: Option<String>,
     /// What commits are counted with, where somebody looks.
     pub commits: Option<CommitMetrics>,
+    /// Whether this is a host, which takes over what hosts before it had claimed. A command leaves what was under way when a
+    /// host ended without stopping as it is, for the next host to find.
+    pub takes_over: bool,
+    /// What dead letters may keep together, in bytes: beyond it the oldest make room.
+    pub dead_bytes_max: u64,
+    /// What dead letters are counted with.
+    pub letters: Option<LetterMetrics>,
     /// By which things age.
     pub clock: Arc<dyn Clock>,
 }
@@ -80,6 +88,9 @@ impl SqliteOptions {
             checkpoint_bytes: CHECKPOINT_BYTES,
             vfs: None,
             commits: None,
+            takes_over: true,
+            dead_bytes_max: u64::MAX,
+            letters: None,
             clock: SystemClock::shared(),
         }
     }

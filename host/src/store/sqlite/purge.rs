@@ -106,7 +106,7 @@ fn doomed(connection: &Connection, seq: i64) -> rusqlite::Result<Option<Doomed>>
         .optional()?;
     let Some((key, routed)) = event else { return Ok(None) };
     let runs = connection
-        .prepare_cached("SELECT plugin, state, claimed_by IS NOT NULL FROM run WHERE event_seq = ?1")?
+        .prepare_cached("SELECT plugin, state, claimed_by IS (SELECT max(id) FROM host) FROM run WHERE event_seq = ?1")?
         .query_map([seq], |row| {
             Ok(Run { plugin: row.get(0)?, state: RunState::parse(row.get_ref(1)?.as_str()?)?, held: row.get(2)? })
         })?

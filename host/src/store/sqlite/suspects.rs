@@ -67,6 +67,15 @@ impl Group<'_> {
         Ok(dead)
     }
 
+    /// Those that have come to no outcome since.
+    pub(super) fn under_way<'b>(&self, begun: &'b [BegunRun]) -> rusqlite::Result<Vec<&'b BegunRun>> {
+        let mut left = Vec::new();
+        for run in begun {
+            left.extend(self.was_under_way(run)?.map(|_| run));
+        }
+        Ok(left)
+    }
+
     /// The state of a run that has come to no outcome since its call began, in a host that is gone.
     fn was_under_way(&self, run: &BegunRun) -> rusqlite::Result<Option<RunState>> {
         let mut select = self.cached(

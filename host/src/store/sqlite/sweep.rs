@@ -18,7 +18,7 @@ const EVENTS_SEEN_MAX: usize = 2_000;
 const KEYS_DELETED_MAX: usize = 2_000;
 
 /// An event's run, as far as its end is concerned.
-struct EndedRun {
+pub(super) struct EndedRun {
     plugin: String,
     state: RunState,
     aged_from: i64,
@@ -81,7 +81,8 @@ impl Group<'_> {
         let keys = self.delete_keys(self.passed.minus(ages.dedup))?;
         let (swept_to, events) = self.delete_events(self.passed.minus(ages.delivered), self.swept_to)?;
         self.swept_to = swept_to;
-        let more = letters || keys || events;
+        let evicted = self.evict_some();
+        let more = letters || keys || events || evicted;
         if !more {
             Names::ALL.iter().try_for_each(|names| self.forget_segments(*names))?;
         }
@@ -130,7 +131,7 @@ impl Group<'_> {
     }
 
     /// The event's runs with their deliveries, where all of them ended before `before`.
-    fn finished_runs(&self, seq: i64, before: Passed) -> rusqlite::Result<Option<Vec<EndedRun>>> {
+    pub(super) fn finished_runs(&self, seq: i64, before: Passed) -> rusqlite::Result<Option<Vec<EndedRun>>> {
         let mut select = self.cached(
             "SELECT plugin, state, coalesce(aged_from, min(ended_at, ?2), 0), coalesce(delivery_from, 0), delivery_count
              FROM run WHERE event_seq = ?1",
@@ -179,7 +180,7 @@ impl Group<'_> {
         Ok(Some(finished))
     }
 
-    fn delete_event(&mut self, seq: i64, run_count: i64, runs: &[EndedRun]) -> rusqlite::Result<()> {
+    pub(super) fn delete_event(&mut self, seq: i64, run_count: i64, runs: &[EndedRun]) -> rusqlite::Result<()> {
         for run in runs {
             let range = (run.delivery_from, run.delivery_count);
             for (table, column) in [("attempt", "delivery_seq"), ("webhook", "delivery_seq"), ("delivery", "seq")] {

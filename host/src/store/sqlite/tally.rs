@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::evict::Holder;
 use super::state::RunState;
 use crate::dead_letter::Reason;
 use crate::store::{DeadLetterKind, DeliveryState};
@@ -33,6 +34,7 @@ pub(super) struct Tally {
     pub(super) open_runs: HashMap<Arc<str>, Open>,
     pub(super) open_deliveries: HashMap<Arc<str>, Open>,
     dead_letters: HashMap<(Reason, DeadLetterKind), i64>,
+    letter_bytes: HashMap<Holder, i64>,
 }
 
 impl Tally {
@@ -83,6 +85,11 @@ impl Tally {
         *self.dead_letters.entry((reason, kind)).or_default() += change;
     }
 
+    /// The bytes that dead letters keep.
+    pub(super) fn letter_bytes(&mut self, holder: Holder, change: i64) {
+        *self.letter_bytes.entry(holder).or_default() += change;
+    }
+
     /// Drops changes of a group that was not committed.
     pub(super) fn forget(&mut self) {
         self.routed = 0;
@@ -91,6 +98,7 @@ impl Tally {
         self.deliveries.values_mut().for_each(|counts| counts.fill(0));
         self.run_bytes.values_mut().chain(self.delivery_bytes.values_mut()).for_each(|bytes| *bytes = 0);
         self.dead_letters.clear();
+        self.letter_bytes.clear();
     }
 
     /// Writes the changes, once for each count that changed.
@@ -122,6 +130,9 @@ impl Tally {
         }
         for ((reason, kind), change) in &self.dead_letters {
             add("dead_letter", reason.as_str(), kind.as_str(), *change)?;
+        }
+        for ((kind, name), change) in &self.letter_bytes {
+            add("dead_letter_bytes", name, kind.as_str(), *change)?;
         }
         self.forget();
         Ok(())

@@ -222,7 +222,7 @@ fn mark_of(letters: &[Letter], plugin: &str, delivery: Option<i64>) -> Option<Le
 
 fn runs(connection: &Connection, event: i64, letters: &[Letter]) -> rusqlite::Result<Vec<RunTrace>> {
     let mut select = connection.prepare_cached(
-        "SELECT plugin, state, claimed_by IS NOT NULL, attempts, due_at, ended_at, plugin_digest, detail,
+        "SELECT plugin, state, claimed_by IS (SELECT max(id) FROM host), attempts, due_at, ended_at, plugin_digest, detail,
            coalesce(delivery_from, 0), delivery_count
          FROM run WHERE event_seq = ?1 ORDER BY plugin",
     )?;

@@ -13,6 +13,7 @@ use super::age::Age;
 use super::checkpoint::Checkpoints;
 use super::claims::Release;
 use super::due::{Place, Queue};
+use super::evict::LetterBounds;
 use super::group::Group;
 use super::health::Health;
 use super::lock::LockFile;
@@ -106,6 +107,7 @@ pub(super) struct Writer {
     /// The last position that was given to an event, whether or not it became durable.
     pub(super) event_last: EventSeq,
     pub(super) age: Arc<Age>,
+    pub(super) letter_bounds: Arc<LetterBounds>,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Arc<Health>,
     pub(super) checkpoints: Checkpoints,
@@ -156,7 +158,8 @@ impl Writer {
         if !self.gather() {
             return End::Closed;
         }
-        let mut group = match Group::new(connection, self.host, Arc::clone(&self.age)) {
+        let mut group = match Group::new(connection, self.host, Arc::clone(&self.age), Arc::clone(&self.letter_bounds))
+        {
             Ok(group) => group,
             Err(error) => return self.fail_with(&error),
         };
