@@ -52,10 +52,10 @@ impl Group<'_> {
             let order = self.run_leaves(crate::store::EventSeq(*event), plugin)?;
             let ended = self
                 .cached(
-                    "UPDATE run SET state = 'filtered', ended_at = ?3, detail = ?4
+                    "UPDATE run SET state = 'filtered', ended_at = ?3, detail = ?4, aged_from = ?5
                      WHERE event_seq = ?1 AND plugin = ?2 AND state = 'parked'",
                 )?
-                .execute((event, plugin, now.0, DETAIL))?;
+                .execute((event, plugin, now.0, DETAIL, self.passed.0))?;
             if ended == 0 {
                 continue;
             }
