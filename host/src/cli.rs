@@ -12,6 +12,7 @@ use crate::logging::{self, LogFormat};
 use crate::ops::{Reply, Request, access};
 use crate::plugin::compiler;
 use crate::settings::Environment;
+use crate::settings::encoded::{arguments, without_credentials};
 use crate::store::Store;
 
 pub mod console;
@@ -192,7 +193,10 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The whole program, given its parts: arguments, one command, an exit code.
 pub fn main(parts: &dyn Parts) -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => refuse(&error),
+    };
     if let Command::CompilePlugin { memory_bytes_max, cpu_seconds_max } = cli.command {
         // Before there is a thread or a file that it does not need.
         return compiler::run_child(memory_bytes_max, cpu_seconds_max);
@@ -211,6 +215,17 @@ pub fn main(parts: &dyn Parts) -> ExitCode {
             Exit::Failure.into()
         }
     }
+}
+
+/// Ends the process over its arguments, as clap does, but without the passwords in them.
+fn refuse(error: &clap::Error) -> ! {
+    let said = error.render().to_string();
+    let clean = without_credentials(&said, arguments());
+    if clean == said {
+        error.exit()
+    }
+    eprint!("{clean}");
+    std::process::exit(error.exit_code())
 }
 
 /// Carries out one command; what went wrong is on the console by the time this returns.

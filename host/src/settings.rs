@@ -20,6 +20,7 @@ use crate::store::BacklogBounds;
 pub mod load;
 pub mod error;
 pub mod show;
+pub mod encoded;
 pub mod bus_url;
 pub(crate) mod postgres_url;
 pub mod observers;

@@ -97,6 +97,69 @@ async fn no_secret_is_ever_shown() -> Result<()> {
     Ok(())
 }
 
+/// What stands behind the scheme where a password has a character at which a URL's authority ends.
+const UNENCODED: [&str; 7] =
+    ["u:12/RET@h", "u:12?RET@h", "u:12#RET@h", "u:12@RET@h", "12/RET@h", ":12/RET@h", "h?password=12&RET"];
+
+#[tokio::test]
+async fn no_part_of_a_password_that_is_not_encoded_is_shown_by_settings() -> Result<()> {
+    let host = TestHost::builder().build()?;
+    let settings = host.folder.read_settings()?;
+    let sections = [
+        ("nats", "[[source]]\nname = \"a\"\nkind = \"nats\"\nsubjects = [\"a\"]\nurl = \"URL\""),
+        ("redis", "[[source]]\nname = \"a\"\nkind = \"redis\"\nchannels = [\"a\"]\nurl = \"URL\""),
+        ("postgres", "[[source]]\nname = \"a\"\nkind = \"postgres\"\nurl = { env = \"NO\", default = \"URL\" }"),
+        ("http", "[[source]]\nname = \"a\"\nkind = \"http\"\nlisten = \"URL\""),
+        ("https", "[[endpoint]]\nname = \"a\"\nscheme = \"none\"\nurl = \"URL\""),
+        ("socks5", "[egress]\nproxy = \"URL\""),
+        ("nats", "[[source]]\nname = \"a\"\nkind = \"nats\"\nurl = \"URL"),
+    ];
+    for (scheme, section) in sections {
+        for text in UNENCODED {
+            let url = format!("{scheme}://{text}:1/d");
+            let before = if section.starts_with("[egress]") { "" } else { &settings };
+            host.folder.write_settings(&format!("{before}\n{}\n", section.replace("URL", &url)))?;
+            expect_silence(&host, &["config", "show"], &url).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_part_of_a_password_that_is_not_encoded_is_shown_by_arguments() -> Result<()> {
+    let host = TestHost::builder().build()?;
+    for text in UNENCODED {
+        for arguments in [
+            &["dev", "--plugin", "no.wasm", "--source"][..],
+            &["dev", "--plugin", "no.wasm", "--source", "-", "--forward-to"],
+            &["dev", "--plugin", "no.wasm", "--source", "-", "--allow-http"],
+            &["dev", "--plugin", "no.wasm"],
+            &["publish", "order.created", "--source"],
+            &["publish"],
+        ] {
+            for scheme in ["nats", "postgres", "http"] {
+                let url = format!("{scheme}://{text}:1/d");
+                expect_silence(&host, &[arguments, &[&url]].concat(), &url).await?;
+            }
+        }
+        for (backend, key) in [("nats", "nats_url"), ("redis", "redis_url")] {
+            let url = format!("{backend}://{text}:1/d");
+            let observers = format!("[observers]\nbackend = \"{backend}\"\n{key} = \"{url}\"\n");
+            host.folder.write_file("fraiseql.toml", observers.as_bytes())?;
+            expect_silence(&host, &["config", "show", "--observers", "fraiseql.toml"], &url).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn expect_silence(host: &TestHost, arguments: &[&str], url: &str) -> Result<()> {
+    let output = host.command(arguments).await?;
+    let said = format!("{}{}", output.stdout, output.stderr);
+    ensure!(!output.status.success(), "`{}` takes {url}", output.line);
+    ensure!(!said.contains("RET"), "`{}` with {url} shows part of a password: {said}", output.line);
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_store_is_for_its_owner_only() -> Result<()> {
     use std::os::unix::fs::PermissionsExt;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::failure::{Failure, Failures};
 use crate::settings::Environment;
+use crate::settings::encoded::{arguments, without_credentials};
 
 /// What an answer to a question may be, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1024;
@@ -172,7 +173,9 @@ impl Console {
     }
 
     fn said(&mut self, word: &str, look: Look, failure: &Failure) {
-        let mut text = format!("{} {}\n", look.paint(&format!("{word}:"), self.coloured_err), failure.message);
+        // An argument may be a URL in a place where none is taken apart.
+        let message = without_credentials(&failure.message, arguments());
+        let mut text = format!("{} {message}\n", look.paint(&format!("{word}:"), self.coloured_err));
         if let Some(at) = &failure.at {
             text.push_str(&format!("  at {at}\n"));
         }

@@ -18,6 +18,7 @@ use super::scheme::{SchemeArgs, secret_of_variable};
 use super::table::{counted, printable};
 use super::{Console, Session};
 use crate::settings::SignatureScheme;
+use crate::settings::encoded::http_url;
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -79,7 +80,7 @@ pub(super) struct DevArgs {
 }
 
 fn forward_to(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let url = http_url(text).map_err(|what| format!("it {what}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("its scheme is neither http nor https".to_owned());
     }

@@ -4,8 +4,10 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::encoded::{self, Unencoded};
 use super::postgres_url::with_one_host;
 use super::servers::{SERVERS_MAX, servers};
+use super::source::is_postgres_parameter;
 use crate::secret::Secret;
 
 /// A URL without its credentials, and the credentials.
@@ -35,6 +37,17 @@ pub enum BusUrlError {
     /// The credentials are not text.
     #[error("has a user that is not UTF-8 text")]
     NotText,
+    /// Nobody can tell where the password ends.
+    #[error(transparent)]
+    Unencoded(#[from] Unencoded),
+    /// What follows a `?` or `#` says nothing to these buses, and may be a password.
+    #[error("has a `?` or `#` with something behind it, which is not used; leave it out")]
+    MoreThanServer,
+    /// As libpq has it, but no parameter of its.
+    #[error(
+        "has a password in its query, and there a parameter that is not known; write %26 for an `&` in the password"
+    )]
+    UnknownParameter,
     /// Several servers, where one is all that can be had.
     #[error("names several servers, and wirehook connects to one")]
     Several,
@@ -52,6 +65,8 @@ impl BusUrl {
     /// # Errors
     /// When it is no URL with a host.
     pub fn parse(text: &str) -> Result<Self, BusUrlError> {
+        // Before anything splits it: a password may have what stands between servers.
+        encoded::check_bus(text)?;
         if !text.trim_start().starts_with("nats://") && !text.trim_start().starts_with("tls://") {
             return Self::parse_one(text);
         }
@@ -104,9 +119,17 @@ impl BusUrl {
         }
         let name = percent_decode_str(url.username()).decode_utf8().map_err(|_| BusUrlError::NotText)?.into_owned();
         let name = Some(name).filter(|name| !name.is_empty());
+        if url.fragment().is_some() || (url.query().is_some() && !is_postgres && url.scheme() != "http") {
+            return Err(BusUrlError::MoreThanServer);
+        }
         let mut password = url.password().map(|part| Secret::new(percent_decode_str(part).collect::<Vec<u8>>()));
         if is_postgres {
-            password = password.or(take_password(&mut url));
+            let in_query = take_password(&mut url);
+            // What is not known is named in an error elsewhere: here, it may be the password's other half.
+            if in_query.is_some() && url.query_pairs().any(|(key, _)| !is_postgres_parameter(&key)) {
+                return Err(BusUrlError::UnknownParameter);
+            }
+            password = password.or(in_query);
         }
         // Errors mean that the URL can't have credentials: then there are none to remove.
         let _ = url.set_password(None);
@@ -157,7 +180,7 @@ mod tests {
         check("redis://:pw@h/3", "redis://h/3", None, Some("pw"), None);
         check("rediss://u:pw@h", "rediss://h", Some("u"), Some("pw"), None);
         check("postgres://u:pw@h/db?sslmode=require", "postgres://u@h/db?sslmode=require", None, Some("pw"), None);
-        check("postgres://u@h/db?password=pw&a=b", "postgres://u@h/db?a=b", None, Some("pw"), None);
+        check("postgres://u@h/db?password=pw&dbname=b", "postgres://u@h/db?dbname=b", None, Some("pw"), None);
         check("postgres:///db?host=/run&password=pw", "postgres:///db?host=%2Frun", None, Some("pw"), None);
         check("postgres://u:pw@a:1,b:2/db", "postgres://u@a/db?host=a,b&port=1,2", None, Some("pw"), None);
         check("postgresql://u@h/db?password=pw", "postgresql://u@h/db", None, Some("pw"), None);
@@ -193,5 +216,17 @@ mod tests {
         check("redis:///0?password=hunter2");
         check("nats://u:hunter2@a:1,nats://u:hunter3@b:1");
         check("");
+        for scheme in ["nats", "tls", "redis", "rediss", "postgres", "postgresql", "http", "kafka"] {
+            for password in ["12/hunter2", "12?hunter2", "12#hunter2", "12/hunter2@x", "hunter2@x"] {
+                check(&format!("{scheme}://u:{password}@h:1/d"));
+                check(&format!("{scheme}://:{password}@h:1/d"));
+                check(&format!("{scheme}://{password}@h:1/d"));
+            }
+        }
+        check("redis://h/0?password=hunter2");
+        check("nats://h#hunter2");
+        check("postgres://h/d?password=x&hunter2");
+        check("postgres://h/d?password=x&hunter2=y");
+        check("postgres://h/d?password=x#hunter2");
     }
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use url::Url;
 
+use super::encoded;
 use super::kinds::Setting;
 use super::section::{Reported, Section};
 use super::{EgressSettings, ProxyKind, ProxySettings};
@@ -72,6 +73,8 @@ impl Setting for ProxyUrl {
     const PRIVATE: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
+        // Nothing but a host and a port stands there.
+        encoded::check_bus(text).map_err(|error| error.to_string())?;
         let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
         let (kind, port) = match url.scheme() {
             "http" => (ProxyKind::Http, PROXY_PORT),

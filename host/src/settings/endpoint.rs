@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::backlog::backlog;
+use super::encoded::http_url;
 use super::gate::gate;
 use super::host::Names;
 use super::kinds::{Setting, within};
@@ -259,7 +260,7 @@ impl Setting for EndpointUrl {
     const PRIVATE: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        let url = http_url(text)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err("is not a URL of scheme http or https".to_owned());
         }

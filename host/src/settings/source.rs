@@ -21,8 +21,8 @@ mod redis;
 
 pub(super) use self::address::tls as tls_files;
 pub use self::http::HTTP_LISTEN;
-pub(super) use self::postgres::url as postgres_url;
 pub use self::postgres::{OUTBOX_CHANNEL, OUTBOX_TABLE};
+pub(super) use self::postgres::{is_parameter as is_postgres_parameter, url as postgres_url};
 pub use self::redis::STREAM_FIELD;
 
 /// The most sources.

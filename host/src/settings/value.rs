@@ -35,7 +35,8 @@ impl Found {
         match &self.origin {
             Origin::Variable(name) | Origin::VariableDefault(name, _) => format!(": found the value of ${name}"),
             Origin::File(path) => format!(": found the content of {path}"),
-            _ if private => String::new(),
+            // Or whatever its kind, where a URL with credentials was written to the wrong key.
+            _ if private || (self.text.contains("://") && self.text.contains(['@', '?'])) => String::new(),
             _ => format!(": found `{}`", self.text),
         }
     }

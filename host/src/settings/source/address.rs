@@ -4,11 +4,13 @@ use url::Url;
 
 use super::TlsSettings;
 use crate::settings::bus_url::BusUrlError;
+use crate::settings::encoded;
 use crate::settings::section::{Reported, Section};
 use crate::settings::servers::servers;
 
 /// A bus's URL, of one of `schemes`, without a password in it.
 pub(super) fn read(text: &str, schemes: &[&str], user_allowed: bool) -> Result<Url, String> {
+    encoded::check_bus(text).map_err(|error| error.to_string())?;
     // Those of PostgreSQL have a form of their own.
     if !schemes.contains(&"postgres") && servers(text).len() > 1 {
         return Err(BusUrlError::Several.to_string());
@@ -22,6 +24,9 @@ pub(super) fn read(text: &str, schemes: &[&str], user_allowed: bool) -> Result<U
     }
     if url.password().is_some() || (!user_allowed && !url.username().is_empty()) {
         return Err("has credentials in it, which would end up in logs".to_owned());
+    }
+    if url.fragment().is_some() || (url.query().is_some() && !user_allowed) {
+        return Err("has a `?` or `#` with something behind it, which is not used".to_owned());
     }
     Ok(url)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{PostgresConnection, SourceKind, Start, TableName, TlsSettings, address};
+use crate::settings::encoded;
 use crate::settings::kinds::Setting;
 use crate::settings::postgres_url::{configs, with_one_host};
 use crate::settings::section::{Reported, Section};
@@ -147,6 +148,14 @@ const PARAMETERS: &[&str] = &[
     "tcp_user_timeout",
     "user",
 ];
+/// What is refused with the setting to write instead.
+const TLS_PARAMETERS: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
+
+/// Whether libpq knows this key behind the `?`, so that it is no part of a password.
+pub(in crate::settings) fn is_parameter(key: &str) -> bool {
+    PARAMETERS.contains(&key) || TLS_PARAMETERS.contains(&key)
+}
+
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 impl Setting for PostgresUrl {
@@ -155,6 +164,7 @@ impl Setting for PostgresUrl {
     const PRIVATE: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
+        encoded::check_bus(text).map_err(|error| error.to_string())?;
         let names_host = |url: &Url| url.query_pairs().any(|(key, value)| key == "host" && !value.is_empty());
         let is_hostless = |url: &Url| url.host_str().is_none_or(str::is_empty) && names_host(url);
         let text = with_one_host(text);
@@ -163,9 +173,12 @@ impl Setting for PostgresUrl {
             _ => text.into_owned(),
         };
         let url = address::read(&with_host, &["postgres", "postgresql"], true)?;
+        // First, lest the other half of a password with an `&` in it be named as a key that is not known.
+        if url.query_pairs().any(|(key, _)| key == "password") {
+            return Err("has credentials in it, which would end up in logs".to_owned());
+        }
         for (key, value) in url.query_pairs() {
             match &*key {
-                "password" => return Err("has credentials in it, which would end up in logs".to_owned()),
                 "sslrootcert" => return Err("has `sslrootcert`, which is `tls = { ca = \"…\" }` here".to_owned()),
                 "sslcert" | "sslkey" => {
                     return Err(format!("has `{key}`; write `tls = {{ cert = \"…\", key = \"…\" }}` instead"));
@@ -212,6 +225,8 @@ mod tests {
         check("mysql://localhost/shop", Err("not a URL of scheme"));
         check("postgres://app:secret@localhost/shop", Err("credentials"));
         check("postgres://localhost/shop?password=secret", Err("credentials"));
+        check("postgres://localhost/shop?s=x&password=se&cret", Err("credentials"));
+        check("postgres://app:12/secret@localhost/shop", Err("%2F"));
         check("postgres://localhost/shop?sslmode=maybe", Err("none of disable, allow"));
         check("postgres://localhost/shop?sslrootcert=ca.pem", Err("tls = { ca"));
         check("postgres://localhost/shop?pgbouncer=true", Err("`pgbouncer`, which is not known"));
