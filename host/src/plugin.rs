@@ -19,6 +19,7 @@ pub mod pool;
 mod fair;
 pub mod limits;
 mod gate;
+mod reservation;
 mod engine;
 mod cache;
 pub mod compiler;

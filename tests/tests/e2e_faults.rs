@@ -232,3 +232,37 @@ async fn the_host_may_have_as_many_files_open_as_it_is_allowed_to() -> Result<()
     ensure!(values == ["512", "512"], "{limit}");
     host.stop().await
 }
+
+/// Room for two workers and one kept instance, where memories are no larger than plugins may have them.
+const ADDRESS_SPACE: u64 = 8 << 30;
+
+#[tokio::test]
+async fn a_host_with_little_address_space_keeps_fewer_instances_and_delivers() -> Result<()> {
+    let source = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .address_space(ADDRESS_SPACE)
+        .plugin_settings("workers = 2")
+        .http(source.port, "")
+        .endpoint("orders", &endpoint, "")
+        .plugin(PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders"))
+        .build()?;
+    host.start().await?;
+    source.publish_orders(0..4).await?;
+    endpoint.wait_for("the webhooks", DEADLINE, |log| log.ids() == 4).await?;
+    host.logs().lines().iter().find(|line| line.contains("fewer plugin instances are kept")).context("a word on it")?;
+    host.expect_all_accounted().await
+}
+
+#[tokio::test]
+async fn too_little_address_space_is_named_with_what_is_needed() -> Result<()> {
+    let source = HttpPublisher::new()?;
+    let host = TestHost::builder()
+        .address_space(ADDRESS_SPACE / 4)
+        .plugin_settings("workers = 2")
+        .http(source.port, "")
+        .build()?;
+    let said = ["need 4.6 GiB of address space", "may have 2.0 GiB", "ulimit -v unlimited", "[plugins] workers"];
+    host.command(&["run"]).await?.expect_code(1)?.expect_said(&said)?;
+    Ok(())
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use bytesize::ByteSize;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
@@ -14,6 +15,7 @@ use super::gate::{Gate, Permit};
 use super::instance::{Slots, kept_max};
 use super::limits::MEMORY_BYTES_MAX;
 use super::linker;
+use super::reservation::{self, Reservation, TooLittle};
 use crate::clock::Clock;
 
 /// Core instances of one plugin: a plugin of several libraries, as Python's, is many.
@@ -24,6 +26,8 @@ const MEMORIES_PER_PLUGIN_MAX: u32 = 4;
 const TABLES_PER_PLUGIN_MAX: u32 = 16;
 /// Elements of one table.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Bytes that one of them takes at most.
+const TABLE_ELEMENT_BYTES: usize = 16;
 /// Bytes of the host's own data about one plugin's instance.
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a memory that stay resident between calls: what makes a fresh sandbox cheap.
@@ -52,9 +56,21 @@ pub enum EngineError {
     /// The folder for compiled code can't be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// A limit on address space, which the pool would be beyond.
+    #[error(
+        "the sandboxes of {workers} plugin workers need {needed} of address space, and the process may have {allowed}; lift that limit (`ulimit -v unlimited`, `LimitAS=infinity`), or lower `[plugins] workers`"
+    )]
+    AddressSpace {
+        /// How many were asked for.
+        workers: usize,
+        /// The limit.
+        allowed: ByteSize,
+        /// What they need.
+        needed: ByteSize,
+    },
     /// The pool could not be reserved.
     #[error(
-        "the sandboxes of {workers} plugin workers could not be reserved: {detail}; lower `[plugins] workers`, or lift the limit on address space (`ulimit -v`)"
+        "the sandboxes of {workers} plugin workers could not be reserved: {detail}; lower `[plugins] workers`, or let the process have more address space (the container's or the system's limit, `vm.overcommit_memory`)"
     )]
     Pool {
         /// How many were asked for.
@@ -81,7 +97,8 @@ impl Engine {
         let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
         let slots = slots.ok_or(EngineError::Workers(workers))?;
         let kept = u32::try_from(kept_max(workers)).map_err(|_| EngineError::Workers(workers))?;
-        let wasmtime = wasmtime::Engine::new(&config(slots + kept))
+        let reserved = reserve(slots, kept)?;
+        let wasmtime = wasmtime::Engine::new(&config(slots + reserved.kept, reserved.memory))
             .map_err(|error| EngineError::Pool { workers, detail: format!("{error:#}") })?;
         let linker = linker::build(&wasmtime).map_err(|error| EngineError::Link(format!("{error:#}")))?;
         let cache = CompiledCache::open(cache_dir, &wasmtime, clock.clone())?;
@@ -99,7 +116,7 @@ impl Engine {
             cache,
             compiler,
             gate,
-            slots: Slots::new(workers),
+            slots: Slots::new(reserved.kept as usize),
             ticker: Some(ticker),
             clock,
         }))
@@ -148,10 +165,27 @@ impl Drop for Engine {
 
 /// What compiles for every [`Engine`] of this build, whatever its number of slots.
 pub(super) fn for_compiling() -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&config(1))
+    wasmtime::Engine::new(&config(1, reservation::memory(reservation::allowed())))
 }
 
-fn config(slots: u32) -> Config {
+/// Room for as many instances as the process may have address space for.
+fn reserve(workers: u32, kept_max: u32) -> Result<Reservation, EngineError> {
+    let tables = u64::from(TABLES_PER_PLUGIN_MAX) * (TABLE_ELEMENTS_MAX * TABLE_ELEMENT_BYTES) as u64;
+    let planned = reservation::plan(reservation::allowed(), workers, kept_max, (MEMORIES_PER_PLUGIN_MAX, tables));
+    let reserved = planned.map_err(|TooLittle { allowed, needed }| EngineError::AddressSpace {
+        workers: workers as usize,
+        allowed: ByteSize::b(allowed),
+        needed: ByteSize::b(needed),
+    })?;
+    if reserved.kept < kept_max {
+        let (bound, asked) = (reserved.kept, kept_max);
+        tracing::warn!(bound, asked, "fewer plugin instances are kept, as the process has a limit on address space");
+    }
+    Ok(reserved)
+}
+
+/// For `slots` instances at once; each memory with `memory` bytes of address space, where not the runtime's default.
+fn config(slots: u32, memory: Option<u64>) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots * CORE_INSTANCES_PER_PLUGIN_MAX)
@@ -172,6 +206,10 @@ fn config(slots: u32) -> Config {
         .pagemap_scan(Enabled::Auto);
 
     let mut config = Config::new();
+    if let Some(bytes) = memory {
+        // The pool never moves a memory.
+        config.memory_reservation(bytes).memory_may_move(false);
+    }
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .cranelift_opt_level(OptLevel::Speed)

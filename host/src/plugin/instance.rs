@@ -62,8 +62,8 @@ pub(super) fn may_be_kept(
 }
 
 impl Slots {
-    pub(super) fn new(workers: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(kept_max(workers))))
+    pub(super) fn new(kept: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(kept)))
     }
 
     fn take(&self) -> Option<Slot> {

@@ -84,6 +84,7 @@ pub struct HostFolderBuilder {
     store_settings: String,
     open_files: Option<OpenFiles>,
     program: Option<PathBuf>,
+    address_space: Option<u64>,
 }
 
 /// The limit on open files that a host starts with.
@@ -113,6 +114,12 @@ impl HostFolderBuilder {
     /// Starts every command with this limit on open files.
     pub fn open_files(mut self, limit: OpenFiles) -> Self {
         self.open_files = Some(limit);
+        self
+    }
+
+    /// Starts every command with this limit on address space, in bytes.
+    pub fn address_space(mut self, bytes: u64) -> Self {
+        self.address_space = Some(bytes);
         self
     }
 
@@ -213,6 +220,7 @@ impl HostFolderBuilder {
             variables: self.variables,
             open_files: self.open_files,
             program,
+            address_space: self.address_space,
             root,
         };
         std::fs::create_dir(folder.plugins())?;
@@ -238,6 +246,7 @@ pub struct HostFolder {
     variables: BTreeMap<String, String>,
     open_files: Option<OpenFiles>,
     program: PathBuf,
+    address_space: Option<u64>,
 }
 
 impl HostFolder {
@@ -251,6 +260,9 @@ impl HostFolder {
         command.envs(&self.variables);
         if let Some(limit) = self.open_files {
             limit.hold(&mut command);
+        }
+        if let Some(bytes) = self.address_space {
+            limit(&mut command, libc::RLIMIT_AS, libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
         }
         Ok(command)
     }
@@ -345,14 +357,18 @@ fn contents(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
 impl OpenFiles {
     fn hold(self, command: &mut Command) {
         let limit = libc::rlimit { rlim_cur: self.soft, rlim_max: self.hard };
-        let set = move || {
-            // SAFETY: `limit` is a whole `rlimit`, which the call only reads.
-            match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        };
-        // SAFETY: between fork and exec, `set` makes one system call, and allocates nothing.
-        unsafe { command.pre_exec(set) };
+        self::limit(command, libc::RLIMIT_NOFILE, limit);
     }
+}
+
+fn limit(command: &mut Command, resource: libc::__rlimit_resource_t, limit: libc::rlimit) {
+    let set = move || {
+        // SAFETY: `limit` is a whole `rlimit`, which the call only reads.
+        match unsafe { libc::setrlimit(resource, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec, `set` makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(set) };
 }
