@@ -193,6 +193,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The whole program, given its parts: arguments, one command, an exit code.
 pub fn main(parts: &dyn Parts) -> ExitCode {
+    logging::escape_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => refuse(&error),

@@ -30,6 +30,7 @@ pub mod cli;
 pub mod ops;
 pub mod admin;
 pub mod metrics;
+pub mod foreign;
 pub mod logging;
 pub mod receiver;
 pub mod demo;

@@ -133,7 +133,8 @@ fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView], rea
     section(console, &table)?;
     if reachable && loaded.warnings.is_empty() && plugins.iter().all(|plugin| plugin.ok) {
         let coloured = console.coloured();
-        console.line(format_args!("\n{}", Look::Good.paint("all is well", coloured)))?;
+        console.line("")?;
+        console.line(Look::Good.paint("all is well", coloured))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::{Failure, Failures};
+use crate::foreign;
 use crate::settings::Environment;
 use crate::settings::encoded::{arguments, without_credentials};
 
@@ -129,16 +130,16 @@ impl Console {
     /// # Errors
     /// When standard output is closed.
     pub fn object(&mut self, object: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, object)?;
+        foreign::write_json(&mut self.out, object)?;
         self.out.write_all(b"\n")
     }
 
-    /// Data: a line for people.
+    /// Data: one line for people, whatever is in it: only the looks of [`Look::paint`] reach a terminal as they are.
     ///
     /// # Errors
     /// When standard output is closed.
     pub fn line(&mut self, line: impl std::fmt::Display) -> io::Result<()> {
-        writeln!(self.out, "{line}")
+        writeln!(self.out, "{}", one_line(&line.to_string(), self.coloured_out))
     }
 
     /// Data: bytes as they are.
@@ -175,12 +176,13 @@ impl Console {
     fn said(&mut self, word: &str, look: Look, failure: &Failure) {
         // An argument may be a URL in a place where none is taken apart.
         let message = without_credentials(&failure.message, arguments());
+        let message = indented(&message);
         let mut text = format!("{} {message}\n", look.paint(&format!("{word}:"), self.coloured_err));
         if let Some(at) = &failure.at {
-            text.push_str(&format!("  at {at}\n"));
+            text.push_str(&format!("  at {}\n", indented(at)));
         }
         if let Some(help) = &failure.help {
-            text.push_str(&format!("  {} {help}\n", Look::Good.paint("help:", self.coloured_err)));
+            text.push_str(&format!("  {} {}\n", Look::Good.paint("help:", self.coloured_err), indented(help)));
         }
         // Where standard error is closed, nobody is left to tell.
         let _ = self.err.write_all(text.as_bytes());
@@ -197,5 +199,53 @@ impl Console {
         let mut answer = String::new();
         io::Read::take(io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+}
+
+/// The line without what others could have put into it; where `coloured`, with the looks that [`Look::paint`] gives.
+fn one_line(line: &str, coloured: bool) -> String {
+    if !coloured {
+        return foreign::escape(line).into_owned();
+    }
+    // The longest first: what one begins with may be another.
+    let looks = [Look::Bad, Look::Good, Look::Uneasy, Look::Heading].map(|look| look.style().render().to_string());
+    let reset = anstyle::Reset.render().to_string();
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find('\u{1b}') {
+        shown.push_str(&foreign::escape(&rest[..at]));
+        let look = looks.iter().chain([&reset]).find(|look| rest[at..].starts_with(look.as_str()));
+        let length = look.map_or(1, String::len);
+        match look {
+            Some(look) => shown.push_str(look),
+            None => shown.push_str(&foreign::escape("\u{1b}")),
+        }
+        rest = &rest[at + length..];
+    }
+    shown.push_str(&foreign::escape(rest));
+    shown
+}
+
+/// Text over several lines, none of which but the first begins where the lines of others do.
+fn indented(text: &str) -> String {
+    foreign::escape_but(text.trim_end_matches('\n'), |c| c == '\n').replace('\n', "\n    ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_a_look_drives_the_terminal() {
+        let painted = Look::Bad.paint("a\n\u{1b}[8mb\u{202e}", true);
+        let bad = Look::Bad.style();
+        assert_eq!(one_line(&painted, true), format!("{bad}a\\n\\u{{1b}}[8mb\\u{{202e}}{bad:#}"));
+        assert_eq!(one_line("a\n\u{1b}[31mb", false), r"a\n\u{1b}[31mb");
+        assert_eq!(one_line(&Look::Heading.paint("id", true), true), Look::Heading.paint("id", true));
+    }
+
+    #[test]
+    fn a_failure_over_several_lines_is_one() {
+        assert_eq!(indented("a\nerror: b\r\u{9b}\n"), "a\n    error: b\\r\\u{9b}");
     }
 }

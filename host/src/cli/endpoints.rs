@@ -252,7 +252,9 @@ fn print(session: &mut Session<'_>, report: &TestReport) -> std::io::Result<()> 
     for (name, value) in &report.headers {
         session.console.line(format_args!("> {name}: {}", printable(value)))?;
     }
-    session.console.line(format_args!(">\n> {}\n", printable(&report.body)))?;
+    session.console.line(">")?;
+    session.console.line(format_args!("> {}", report.body))?;
+    session.console.line("")?;
     let came_back = match (report.status, &report.error) {
         (Some(status), _) => format!("status {status}"),
         (None, error) => printable(error.as_deref().unwrap_or("no answer")),
@@ -264,7 +266,8 @@ fn print(session: &mut Session<'_>, report: &TestReport) -> std::io::Result<()> 
         session.console.line(format_args!("< retry-after: {retry_after}"))?;
     }
     if !report.response.is_empty() {
-        session.console.line(format_args!("<\n< {}", printable(&report.response)))?;
+        session.console.line("<")?;
+        session.console.line(format_args!("< {}", report.response))?;
     }
     Ok(())
 }

@@ -46,7 +46,9 @@ fn print(session: &mut Session<'_>, status: &Status, now: Timestamp) -> std::io:
         let waits = counted(parked.count, "delivery waits", "deliveries wait");
         let text = format!("{waits} for the endpoint `{}`, which is not configured", printable(&parked.endpoint));
         let text = Look::Uneasy.paint(&text, session.console.coloured());
-        session.console.line(format_args!("\n{text}\n  wirehook deliveries list --state parked"))?;
+        session.console.line("")?;
+        session.console.line(text)?;
+        session.console.line("  wirehook deliveries list --state parked")?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::console::{Console, Look};
+use crate::foreign;
 
 /// The widest a column is padded to, in characters; a longer cell pushes its neighbours.
 const COLUMN_WIDTH_MAX: usize = 60;
@@ -64,18 +65,23 @@ impl Table {
     }
 
     fn widths(&self) -> Vec<usize> {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.chars().count());
+        let column_width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| width(text));
             cells.chain([self.headings[column].len()]).max().unwrap_or_default().min(COLUMN_WIDTH_MAX)
         };
-        (0..self.headings.len()).map(width).collect()
+        (0..self.headings.len()).map(column_width).collect()
     }
+}
+
+/// In characters, as it is printed.
+fn width(text: &str) -> usize {
+    foreign::escape(text).chars().count()
 }
 
 fn line(row: &[(String, Look)], widths: &[usize], numbers: &[usize], coloured: bool) -> String {
     let mut line = String::new();
     for (index, (text, look)) in row.iter().enumerate() {
-        let padding = widths[index].saturating_sub(text.chars().count());
+        let padding = widths[index].saturating_sub(width(text));
         let (before, after) = if numbers.contains(&index) { (padding, 0) } else { (0, padding) };
         line.extend(std::iter::repeat_n(' ', before));
         line.push_str(&look.paint(text, coloured));
@@ -102,9 +108,9 @@ pub fn counted(count: u64, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 
-/// Text from outside, without what would move the cursor or colour the terminal.
+/// Text from outside, with escapes for what would move the cursor, colour the terminal or mislead its reader.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    foreign::escape(text).into_owned()
 }
 
 #[cfg(test)]
@@ -133,6 +139,6 @@ mod tests {
 
     #[test]
     fn text_from_outside_can_not_drive_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+        assert_eq!(printable("a\u{1b}[31mb\n\u{202e}"), r"a\u{1b}[31mb\n\u{202e}");
     }
 }

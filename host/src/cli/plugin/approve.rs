@@ -72,8 +72,10 @@ pub(super) fn approve(session: &mut Session<'_>, args: &ApproveArgs) -> Result<E
     } else {
         let listed = ceiling.is_some();
         print(session, &now, approved, before.is_some(), &changes)?;
-        session.console.line(format_args!("\n{}\n", advice(present.admit(), listed)))?;
-        session.console.line(block.trim_end())?;
+        session.console.line("")?;
+        session.console.line(advice(present.admit(), listed))?;
+        session.console.line("")?;
+        block.trim_end().lines().try_for_each(|line| session.console.line(line))?;
     }
     Ok(Exit::Success)
 }
