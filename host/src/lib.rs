@@ -41,6 +41,7 @@ pub mod project;
 pub mod recorded;
 pub mod drain;
 pub mod open_files;
+pub mod encoding;
 pub mod secret;
 pub mod secret_files;
 pub mod tls;

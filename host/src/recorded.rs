@@ -23,6 +23,7 @@ use thiserror::Error;
 
 pub use json::{JsonError, indented};
 
+use crate::encoding;
 use crate::event::decode::{Undecodable, decode};
 use crate::event::{Event, EventKey, Message};
 
@@ -209,7 +210,8 @@ impl Recorded {
     /// # Errors
     /// It can't be read, or is no event.
     pub fn read(file: &Path) -> Result<Self, RecordedError> {
-        let text = Bytes::from(read(file)?);
+        let bytes = Bytes::from(read(file)?);
+        let text = bytes.slice_ref(encoding::without_mark(&bytes));
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(EVENT_END).unwrap_or(&name).to_owned();
         let recorded = |event, attempt| Self { name: name.clone(), file: file.to_owned(), event, attempt };

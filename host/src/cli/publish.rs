@@ -12,6 +12,7 @@ use super::parts::{PublishReport, Routed};
 use super::pause::SOURCES_NONE;
 use super::table::{counted, printable};
 use super::{Console, Observers, Session};
+use crate::encoding;
 use crate::publish::compose::{Happening, OPERATIONS, Said, compose};
 use crate::publish::input::{INPUT_BYTES_MAX, MISTAKES_TOLD_MAX, Mistake, Rules, read};
 use crate::publish::{Outgoing, bus, route};
@@ -166,7 +167,8 @@ fn entity(text: &str) -> Result<Value, Failures> {
     let json = match text.strip_prefix('@') {
         Some(file) => {
             let bytes = input(file)?;
-            String::from_utf8_lossy(&bytes).into_owned()
+            let text = encoding::text(&bytes);
+            text.map_err(|error| Failure::new(format!("{file} {error}")).into_usage())?.to_owned()
         }
         None => text.to_owned(),
     };

@@ -19,6 +19,7 @@ pub use self::format::{ENTITY_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 use self::format::{Origin, Reading};
 pub use self::identity::{KEY_VALUE_BYTES_MAX, fallback_key};
 use self::members::{Member, Members, string};
+use crate::encoding::{self, NotText};
 use crate::event::{Event, EventKey, Message};
 
 /// Most headers that become attributes; the rest is left out.
@@ -72,8 +73,8 @@ pub enum Undecodable {
     #[error("the body is empty; an event is JSON")]
     Empty,
     /// Not text.
-    #[error("the body is not JSON: it is not UTF-8 from byte {0} on")]
-    NotUtf8(usize),
+    #[error("the body is not JSON: it {0}")]
+    NotText(NotText),
     /// Text, but not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
@@ -202,7 +203,7 @@ impl<'a> Parsed<'a> {
 }
 
 fn text(payload: &Bytes) -> Result<&str, Undecodable> {
-    let text = std::str::from_utf8(payload).map_err(|error| Undecodable::NotUtf8(error.valid_up_to()))?;
+    let text = encoding::text(payload).map_err(Undecodable::NotText)?;
     if text.trim_ascii().is_empty() { Err(Undecodable::Empty) } else { Ok(text) }
 }
 

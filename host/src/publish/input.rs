@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::Outgoing;
+use crate::encoding::{self, NotText};
 use crate::event::decode::{self, Format};
 use crate::event::{Message, decode::Undecodable};
 
@@ -48,7 +49,9 @@ impl fmt::Display for Mistake {
 /// With one mistake at least, in the order of the input.
 pub fn read(input: &Bytes, rules: Rules<'_>) -> Result<Vec<Outgoing>, Vec<Mistake>> {
     let (mut events, mut mistakes) = (Vec::new(), Vec::new());
-    for (line, payload) in split(input, rules.raw)? {
+    // What a byte order mark stands before is the input's, whatever its first event is.
+    let input = if rules.raw { input.clone() } else { input.slice_ref(encoding::without_mark(input)) };
+    for (line, payload) in split(&input, rules.raw)? {
         match outgoing(line, payload, rules) {
             Ok(event) => events.push(event),
             Err(problem) => mistakes.push(Mistake { line, problem }),
@@ -87,9 +90,13 @@ fn split(input: &Bytes, raw: bool) -> Result<Vec<Located>, Vec<Mistake>> {
     if raw {
         return Ok(lines());
     }
-    let text = std::str::from_utf8(input).map_err(|error| {
-        let line = line_of(input, error.valid_up_to());
-        vec![Mistake { line, problem: "the input is not UTF-8 text here".to_owned() }]
+    let text = encoding::text(input).map_err(|error| {
+        vec![match error {
+            NotText::NotUtf8(at) => {
+                Mistake { line: line_of(input, at), problem: "the input is not UTF-8 text here".to_owned() }
+            }
+            other => Mistake { line: 1, problem: format!("the input {other}") },
+        }]
     })?;
     let array = text.trim_ascii_start().starts_with('[');
     match lines().first() {
@@ -186,6 +193,10 @@ mod tests {
         check(&format!("\n[ {ORDER},\n\n {{\"a\":1}}]"), &[(2, ORDER, order), (4, "{\"a\":1}", None)]);
         check("{\n\"a\": 1\n}\n{\"b\":\n2}", &[(1, "{\n\"a\": 1\n}", None), (4, "{\"b\":\n2}", None)]);
         check("[]", &[]);
+        check(&format!("\u{feff}[{ORDER}]"), &[(1, ORDER, order)]);
+        check(&format!("\u{feff}{ORDER}\n{ORDER}"), &[(1, ORDER, order), (2, ORDER, order)]);
+        let wide: Vec<u8> = ORDER.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(wrong(&wide, rules())[0].contains("UTF-16"));
     }
 
     #[test]

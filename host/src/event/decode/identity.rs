@@ -19,6 +19,9 @@ use crate::event::{EventKey, Message};
 /// Longest value kept in a key as it is, in bytes; a longer one is replaced by its hash.
 pub const KEY_VALUE_BYTES_MAX: usize = 256;
 
+/// What the hash of a value begins with.
+const HASHED: &str = "sha256-";
+
 /// Headers that carry an identity, in lower case, the stronger first.
 const IDENTITY_HEADERS: [&str; 2] = ["nats-msg-id", "idempotency-key"];
 
@@ -90,10 +93,11 @@ fn unescape(token: &str) -> Cow<'_, str> {
 
 /// Keeps keys short and on one line: they are printed, indexed and typed.
 fn bounded(value: &str) -> Cow<'_, str> {
-    if value.len() <= KEY_VALUE_BYTES_MAX && !value.contains(char::is_control) {
+    // What looks like a hash is hashed as well, so that nobody can write the key of somebody else's long value.
+    if value.len() <= KEY_VALUE_BYTES_MAX && !value.contains(char::is_control) && !value.starts_with(HASHED) {
         return Cow::Borrowed(value);
     }
-    Cow::Owned(format!("sha256-{}", hex::encode(Sha256::digest(value))))
+    Cow::Owned(format!("{HASHED}{}", hex::encode(Sha256::digest(value))))
 }
 
 /// Finds one member of an object, or one element of an array by its index, and skips the rest.

@@ -78,7 +78,6 @@ fn an_undecodable_message_says_what_is_missing() {
     check(b"hello", "the body is not JSON: expected value at line 1 column 1");
     check(b"{} {}", "the body is not JSON: trailing characters at line 1 column 4");
     check(b"{\"a\":01}", "the body is not JSON: invalid number at line 1 column 7");
-    check(b"\xef\xbb\xbf{}", "the body is not JSON: expected value at line 1 column 1");
     check(
         br#"{"event":"fraiseql.order.created","entity_type":"order"}"#,
         "the body is in the format `page`, but its `operation` is missing",
@@ -261,6 +260,12 @@ fn the_key_comes_from_the_strongest_identity_there_is() {
     check("{}", &all, Some("s:1:2"), None, "bus/msg-id/Order:7");
     check("{}", &all[..1], Some("s:1:2"), None, "bus/msg-id/idem");
     check("{}", &[], Some("s:1:2"), None, "bus/position/s:1:2");
+    // The hash of a long value is not to be had by writing it.
+    let long = "x".repeat(300);
+    let hash = format!("sha256-{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&long)));
+    check("{}", &headers(&[("Nats-Msg-Id", &long)]), None, None, &format!("bus/msg-id/{hash}"));
+    let hash_of_hash = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&hash));
+    check("{}", &headers(&[("Nats-Msg-Id", &hash)]), None, None, &format!("bus/msg-id/sha256-{hash_of_hash}"));
     check("{}", &headers(&[("Nats-Msg-Id", "")]), None, None, "bus/once/unique");
     check(r#"{"id":"x"}"#, &[], None, None, "bus/once/unique");
 }
@@ -416,5 +421,24 @@ proptest! {
             prop_assert!(event.subject.parse::<crate::event::subject::SubjectPattern>().is_ok());
             prop_assert!(event.key.as_str().starts_with("bus/"));
         }
+    }
+}
+
+#[test]
+fn a_byte_order_mark_says_nothing_and_another_encoding_is_named() {
+    let with = |bytes: Vec<u8>| decoded(&Message { payload: bytes.into(), ..message("") }, None);
+    let body = br#"{"id":7}"#;
+    let marked = with([&b"\xef\xbb\xbf"[..], body].concat()).unwrap();
+    assert_eq!(marked.entity.as_deref(), Some(&body[..]), "the plugin doesn't see it");
+    let wide =
+        |unit: fn(u16) -> [u8; 2]| String::from_utf8_lossy(body).encode_utf16().flat_map(unit).collect::<Vec<_>>();
+    for bytes in [
+        wide(u16::to_le_bytes),
+        wide(u16::to_be_bytes),
+        [vec![0xff, 0xfe], wide(u16::to_le_bytes)].concat(),
+        [vec![0xfe, 0xff], wide(u16::to_be_bytes)].concat(),
+    ] {
+        let said = with(bytes).unwrap_err().to_string();
+        assert!(said.contains("UTF-16") && said.contains("write it in UTF-8"), "{said}");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::EVENTS_IN_REQUEST_MAX;
 use super::refusal::Refusal;
+use crate::encoding;
 use crate::event::decode;
 
 /// The events of one request, each a slice of its body.
@@ -34,17 +35,19 @@ pub(super) fn split(body: &Bytes, event_bytes_max: usize, id_field: Option<&str>
         }
         decode::check(event, id_field).map_err(|error| Refusal::bad_request(error.to_string()).at(index))
     };
-    let content = body.trim_ascii();
+    let content = encoding::without_mark(body).trim_ascii();
     if content.is_empty() {
         return Err(Refusal::bad_request("the body is empty; send a JSON object, or an array of them".to_owned()));
+    }
+    if !matches!(content, [b'{' | b'[', ..]) {
+        encoding::text(body).map_err(|error| Refusal::bad_request(format!("the body {error}")))?;
     }
     if content.first() != Some(&b'[') {
         let event = body.slice_ref(content);
         check(&event, None)?;
         return Ok(Events::One(event));
     }
-    let text = std::str::from_utf8(content)
-        .map_err(|error| Refusal::bad_request(format!("the body is not UTF-8 from byte {} on", error.valid_up_to())))?;
+    let text = encoding::text(content).map_err(|error| Refusal::bad_request(format!("the body {error}")))?;
     let events = elements(text)?;
     if events.is_empty() {
         return Err(Refusal::bad_request("the array is empty; send at least one event".to_owned()));
@@ -107,6 +110,8 @@ mod tests {
         check("[{\"a\": 1} ,{}]", many(&["{\"a\": 1}", "{}"]));
         check("", Err((400, None)));
         check("  ", Err((400, None)));
+        check("\u{feff} {\"a\": 1}", Ok(Events::One(Bytes::from_static(b"{\"a\": 1}"))));
+        check("\u{feff}[{}]", many(&["{}"]));
         check("[]", Err((400, None)));
         check("7", Err((400, None)));
         check("{", Err((400, None)));
@@ -119,6 +124,17 @@ mod tests {
         check(&format!("{{\"a\":\"{}\"}}", "x".repeat(60)), Err((413, None)));
         check(&format!("[{}{{}}]", "{},".repeat(EVENTS_IN_REQUEST_MAX)), Err((400, None)));
         assert!(split_text(&format!("[{}{{}}]", "{},".repeat(EVENTS_IN_REQUEST_MAX - 1))).is_ok());
+    }
+
+    #[test]
+    fn another_encoding_is_named() {
+        for text in ["{}", "[{}]"] {
+            for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+                let body: Bytes = text.encode_utf16().flat_map(unit).collect();
+                let refusal = split(&body, 60, None).unwrap_err();
+                assert!(refusal.error.contains("UTF-16"), "{}", refusal.error);
+            }
+        }
     }
 
     #[test]
