@@ -42,6 +42,7 @@ pub mod recorded;
 pub mod drain;
 pub mod open_files;
 pub mod encoding;
+pub mod regular_file;
 pub mod secret;
 pub mod secret_files;
 pub mod tls;

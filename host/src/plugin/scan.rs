@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::compiler::Effort;
 use super::loader::FILE_BYTES_MAX;
 use super::manifest::{SIDECAR_BYTES_MAX, subjects_of};
 use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
+use crate::regular_file::{self, WithinError};
 use crate::settings::{Admit, PluginCeiling, PluginsSettings};
 use crate::sync::lock;
 
@@ -352,13 +353,11 @@ fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -
         return Err(PluginError::Name);
     }
     making.ceiling(name)?;
-    check_inside(path)?;
     let wasm = read_file(path, FILE_BYTES_MAX)?;
     if is_cut(&wasm) {
         return Err(PluginError::NotWhole);
     }
     let sidecar = path.with_extension("toml");
-    check_inside(&sidecar)?;
     let pair = Pair { wasm, sidecar: sidecar_text(&sidecar)? };
     let build = pair.build();
     if kept.is_some_and(|kept| kept.rolled_back.get(name) == Some(&build)) {
@@ -471,29 +470,14 @@ fn sidecar_text(path: &Path) -> Result<Option<String>, PluginError> {
     Ok(Some(text))
 }
 
-/// That `path` is no link, or one to a file within its own folder, as some volumes are made of. A file that is not there
-/// passes: whoever reads it says so.
-fn check_inside(path: &Path) -> Result<(), PluginError> {
-    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-    let Some(folder) = path.parent().filter(|_| is_link) else { return Ok(()) };
-    let unreadable = |source| PluginError::Unreadable { path: path.to_owned(), source };
-    let target = fs::canonicalize(path).map_err(unreadable)?;
-    let folder = fs::canonicalize(folder).map_err(unreadable)?;
-    if target.starts_with(folder) { Ok(()) } else { Err(PluginError::Outside(path.to_owned())) }
-}
-
 /// The whole file, once; one byte over `bytes_max` is enough for the check behind it to see that it is over.
 fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, PluginError> {
-    let unreadable = |source| PluginError::Unreadable { path: path.to_owned(), source };
-    // Looked at before it is opened: opening a pipe would wait for its writer.
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(bytes_max) + 1);
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+    let file = regular_file::open_within(path).map_err(|error| match error {
+        WithinError::Outside => PluginError::Outside(path.to_owned()),
+        WithinError::Io(source) => PluginError::Unreadable { path: path.to_owned(), source },
+    })?;
+    regular_file::read(file, bytes_max as u64)
+        .map_err(|source| PluginError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

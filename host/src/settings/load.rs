@@ -1,8 +1,6 @@
 //! From a file to [`Settings`]: found, read, validated once. Everything wrong in it is reported together.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +21,9 @@ pub const CONFIG_VARIABLE: &str = "WIREHOOK_CONFIG";
 pub const FILE_NAME: &str = "wirehook.toml";
 /// The file looked for last.
 pub const SYSTEM_FILE: &str = "/etc/wirehook/wirehook.toml";
+
+use crate::encoding;
+use crate::regular_file;
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
@@ -273,7 +274,7 @@ fn read(config: Option<&Path>, environment: &Environment) -> Result<(PathBuf, St
         }
         None => "",
     };
-    match read_text(&path, SETTINGS_BYTES_MAX) {
+    match read_settings(&path) {
         Ok(text) => Ok((path, text)),
         Err(source) => Err(SettingsError::Unreadable { path, named_by, source }),
     }
@@ -354,19 +355,34 @@ fn no_endpoint(file: &Path) -> Problem {
     }
 }
 
+/// The text of the settings. What this process was started with open is taken as it is: a shell's `<(…)`, standard input.
+fn read_settings(path: &Path) -> std::io::Result<String> {
+    if !path.starts_with("/dev/fd") && !path.starts_with("/proc/self/fd") && path != Path::new("/dev/stdin") {
+        return read_text(path, SETTINGS_BYTES_MAX);
+    }
+    let bytes = regular_file::read(std::fs::File::open(path)?, SETTINGS_BYTES_MAX)?;
+    text(bytes, SETTINGS_BYTES_MAX)
+}
+
 /// The text of a file of at most `bytes_max`.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
-    String::from_utf8(read_bounded(path, bytes_max)?).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+    text(regular_file::read(regular_file::open(path)?, bytes_max)?, bytes_max)
+}
+
+/// The text that bytes are, without a byte order mark.
+fn text(bytes: Vec<u8>, bytes_max: u64) -> std::io::Result<String> {
+    if bytes.len() as u64 > bytes_max {
+        return Err(std::io::Error::other(format!("it is larger than {bytes_max} bytes")));
+    }
+    match encoding::text(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => Err(std::io::Error::other(format!("it {error}"))),
+    }
 }
 
 /// The bytes of a file of at most `bytes_max`.
 pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(std::io::Error::other("it is a folder"));
-    }
-    let mut bytes = Vec::new();
-    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    let bytes = regular_file::read(regular_file::open(path)?, bytes_max)?;
     if bytes.len() as u64 > bytes_max {
         return Err(std::io::Error::other(format!("it is larger than {bytes_max} bytes")));
     }
