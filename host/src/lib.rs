@@ -29,6 +29,7 @@ pub mod settings;
 pub mod cli;
 pub mod ops;
 pub mod admin;
+pub mod door;
 pub mod metrics;
 pub mod foreign;
 pub mod logging;

@@ -8,12 +8,14 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::door::{DoorMetrics, Refused};
 use self::process::Process;
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::store::{DeadLetterKind, EndpointBacklog, EndpointState, StoreSize};
 use crate::sync::lock;
 
+mod door;
 mod process;
 pub mod quantile;
 
@@ -57,6 +59,8 @@ pub struct Metrics {
     source_reconnects: IntCounterVec,
     headers_dropped: IntCounterVec,
     delete_markers: IntCounterVec,
+    http_closed: IntCounterVec,
+    http_refused: IntCounterVec,
     runs: IntCounterVec,
     runs_waiting: IntGaugeVec,
     plugin_paused: IntGaugeVec,
@@ -233,6 +237,18 @@ impl Metrics {
                 "Delete markers of a stream, which are no events.",
                 &["source"],
             )?,
+            http_closed: counters(
+                &registry,
+                "http_connections_closed_total",
+                "Connections that the host closed because their client let it wait.",
+                &["listener", "reason"],
+            )?,
+            http_refused: counters(
+                &registry,
+                "http_requests_refused_total",
+                "Requests that were refused.",
+                &["listener", "reason"],
+            )?,
             runs: counters(&registry, "runs_total", "Tries of runs by what they came to.", &["plugin", "outcome"])?,
             runs_waiting: gauges(
                 &registry,
@@ -320,6 +336,11 @@ impl Metrics {
             headers_dropped: self.headers_dropped.with_label_values(&[name]),
             delete_markers: self.delete_markers.with_label_values(&[name]),
         }
+    }
+
+    /// The handles of one HTTP listener, named as in `/readyz`: `admin`, `source orders`.
+    pub fn door(&self, listener: &str) -> DoorMetrics {
+        DoorMetrics::new(listener, &self.http_closed, &self.http_refused)
     }
 
     /// The handles of one plugin.
@@ -489,6 +510,7 @@ mod tests {
     fn sampled() -> Metrics {
         let metrics = Metrics::new("1.2.3").unwrap();
         metrics.source("bus").accepted.inc_by(3);
+        metrics.door("admin").closed(crate::door::Closed::GaveWay);
         metrics.source("bus").connected.set(1);
         metrics.plugin("orders").produced.inc();
         metrics.plugin("orders").duration.observe(0.000_02);
