@@ -3,27 +3,27 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
+use crate::clock::Clock;
+use crate::door::{self, Door, check_host};
+use crate::foreign;
+use crate::metrics::{DoorMetrics, Metrics, Refused};
 
-/// Connections at once; more wait in the system's queue.
-pub const CONNECTIONS_MAX: usize = 32;
-/// How long one connection may last.
-pub const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
+/// Connections at once; for one more, the one gives way that has waited longest for its client.
+pub const CONNECTIONS_MAX: usize = 256;
+/// As in metrics and logs.
+const NAME: &str = "admin";
 /// How long open connections may take to end once the listener is told to.
 pub const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -61,14 +61,19 @@ pub struct AdminBindError {
 
 /// A bound listener that does not answer yet.
 #[derive(Debug)]
-pub struct AdminListener(TcpListener);
+pub struct AdminListener {
+    listener: TcpListener,
+    hosts: Vec<String>,
+}
 
-/// Takes the address of `[admin] listen`, so that a failure is seen before anything starts.
+/// Takes the address of `[admin] listen`, so that a failure is seen before anything starts. Requests are answered that are
+/// for an address, for `localhost` or for one of `hosts`.
 ///
 /// # Errors
 /// When the address is taken or not this machine's.
-pub async fn bind(address: SocketAddr) -> Result<AdminListener, AdminBindError> {
-    TcpListener::bind(address).await.map(AdminListener).map_err(|source| AdminBindError { address, source })
+pub async fn bind(address: SocketAddr, hosts: Vec<String>) -> Result<AdminListener, AdminBindError> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| door::widen(&listener).map(|()| listener));
+    bound.map(|listener| AdminListener { listener, hosts }).map_err(|source| AdminBindError { address, source })
 }
 
 impl AdminListener {
@@ -77,36 +82,27 @@ impl AdminListener {
     /// # Errors
     /// When the system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 
     /// Answers until `ended` is done, then for [`CLOSE_DEADLINE`] at most.
-    ///
-    /// # Errors
-    /// When the listener breaks.
     pub async fn serve(
         self,
         readiness: Arc<dyn Readiness>,
         metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
         ended: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        let (closing, closed) = tokio::sync::oneshot::channel();
-        let listener = BoundedListener { listener: self.0, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
-        let serve = axum::serve(listener, router(readiness, metrics)).with_graceful_shutdown(async move {
-            ended.await;
-            // The receiver is gone only when nobody waits any more.
-            let _ = closing.send(());
-        });
-        let overdue = async {
-            match closed.await {
-                Ok(()) => tokio::time::sleep(CLOSE_DEADLINE).await,
-                Err(_) => std::future::pending().await,
-            }
+    ) {
+        let door = Door {
+            name: NAME.to_owned(),
+            connections_max: CONNECTIONS_MAX,
+            close_deadline: CLOSE_DEADLINE,
+            clock,
+            metrics: Some(metrics.door(NAME)),
         };
-        tokio::select! {
-            served = serve => served,
-            () = overdue => Ok(()),
-        }
+        let router = router(readiness, metrics, self.hosts);
+        let failed = |error| tracing::warn!(%error, "the admin listener can't accept a connection and tries again");
+        door.serve(self.listener, router, ended, failed).await;
     }
 }
 
@@ -116,12 +112,33 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-fn router(readiness: Arc<dyn Readiness>, metrics: Arc<Metrics>) -> Router {
+/// What a request is checked with before anything is answered.
+#[derive(Clone)]
+struct Guard {
+    hosts: Arc<[String]>,
+    metrics: DoorMetrics,
+}
+
+fn router(readiness: Arc<dyn Readiness>, metrics: Arc<Metrics>, hosts: Vec<String>) -> Router {
+    let guard = Guard { hosts: hosts.into(), metrics: metrics.door(NAME) };
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(export))
         .with_state(Shared { readiness, metrics })
+        // Around whatever else: what a route answers, and whether there is one, is for those alone who may ask.
+        .layer(from_fn_with_state(guard, guarded))
+}
+
+async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match check_host(&head, &guard.hosts) {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(wrong) => {
+            guard.metrics.refused(Refused::Host);
+            (StatusCode::MISDIRECTED_REQUEST, format!("{wrong}\n")).into_response()
+        }
+    }
 }
 
 /// 200 for as long as the process answers at all.
@@ -139,7 +156,11 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     let parts = shared.readiness.parts();
     let ready = parts.iter().all(|part| part.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, parts })).into_response()
+    let mut body = Vec::new();
+    match foreign::write_json(&mut body, &Ready { ready, parts }) {
+        Ok(()) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn export(State(shared): State<Shared>) -> Response {
@@ -149,76 +170,14 @@ async fn export(State(shared): State<Shared>) -> Response {
     }
 }
 
-/// A listener that accepts no more than [`CONNECTIONS_MAX`] connections at once.
-struct BoundedListener {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-}
-
-impl axum::serve::Listener for BoundedListener {
-    type Io = BoundedConnection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed; without a permit the connection would merely not be counted.
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        let overdue = Box::pin(tokio::time::sleep(CONNECTION_LIFETIME));
-        (BoundedConnection { stream, overdue, _permit: permit }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends after [`CONNECTION_LIFETIME`], whatever its peer does or leaves undone.
-struct BoundedConnection {
-    stream: TcpStream,
-    overdue: Pin<Box<tokio::time::Sleep>>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl BoundedConnection {
-    fn poll_lifetime(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.overdue.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for BoundedConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_lifetime(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for BoundedConnection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_lifetime(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use crate::clock::SystemClock;
 
     struct Parts(AtomicBool);
 
@@ -239,8 +198,12 @@ mod tests {
     }
 
     async fn get(address: SocketAddr, path: &str) -> String {
+        get_for("localhost", address, path).await
+    }
+
+    async fn get_for(host: &str, address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).await.unwrap();
@@ -249,12 +212,13 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_says_what_is_missing() {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into(), vec!["h".to_owned()]).await.unwrap();
         let address = listener.address().unwrap();
         let parts = Arc::new(Parts(AtomicBool::new(false)));
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(listener.serve(parts.clone(), metrics, async { drop(ended.await) }));
+        let served =
+            tokio::spawn(listener.serve(parts.clone(), metrics, SystemClock::shared(), async { drop(ended.await) }));
 
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         let response = get(address, "/readyz").await;
@@ -269,17 +233,25 @@ mod tests {
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics").await.contains("wirehook_build_info{version=\"0\"} 1"));
         assert!(get(address, "/other").await.starts_with("HTTP/1.1 404"));
+        assert!(get_for("h:1", address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        for path in ["/healthz", "/readyz", "/metrics", "/other", "http://evil.example/metrics"] {
+            let response = get_for("evil.example", address, path).await;
+            assert!(response.starts_with("HTTP/1.1 421"), "{response}");
+            assert!(!response.contains("wirehook_build_info") && response.contains("`hosts`"), "{response}");
+        }
+        let counted = r#"wirehook_http_requests_refused_total{listener="admin",reason="host"} 5"#;
+        assert!(get(address, "/metrics").await.contains(counted));
 
         end.send(()).unwrap();
-        served.await.unwrap().unwrap();
+        served.await.unwrap();
         TcpStream::connect(address).await.unwrap_err();
     }
 
     #[tokio::test]
     async fn a_taken_address_is_named_with_its_setting() {
-        let taken = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let taken = bind(([127, 0, 0, 1], 0).into(), Vec::new()).await.unwrap();
         let address = taken.address().unwrap();
-        let error = bind(address).await.unwrap_err().to_string();
+        let error = bind(address, Vec::new()).await.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("`listen` in [admin] is {address}, where wirehook can't listen")),
             "{error}"

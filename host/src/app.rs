@@ -164,8 +164,8 @@ impl Host {
         let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics, &clock), clock.now())?);
         metrics.dead_letters(Reason::HostCrash, store.dead_at_opening());
         let socket = OpsSocket::bind(&settings.store.path)?;
-        let admin = admin::bind(settings.admin.listen).await?;
-        let prepared = settings.sources.iter().map(|source| prepare(source, &settings.limits));
+        let admin = admin::bind(settings.admin.listen, settings.admin.hosts.clone()).await?;
+        let prepared = settings.sources.iter().map(|source| prepare(source, &settings.limits, &metrics));
         let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
         let switches: Vec<_> = prepared.iter().map(|prepared| prepared.switch.clone()).collect();
 
@@ -302,11 +302,7 @@ impl Host {
             gate,
         });
         let (readiness, counted, ended) = (Arc::clone(&parts), Arc::clone(&metrics), service_drain.begun());
-        services.spawn(async move {
-            if let Err(error) = admin.serve(readiness, counted, ended).await {
-                tracing::error!(%error, "the admin listener broke");
-            }
-        });
+        services.spawn(admin.serve(readiness, counted, Arc::clone(&clock), ended));
         let hooks = Hooks {
             pool: Arc::clone(&pool),
             dispatcher: Arc::clone(&dispatcher),
@@ -454,15 +450,17 @@ impl Sources {
 }
 
 /// A source with what pauses it. An address is taken from here on, so that a failure is seen before anything starts.
-fn prepare(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Prepared, SourceError> {
+fn prepare(settings: &SourceSettings, limits: &LimitsSettings, metrics: &Metrics) -> Result<Prepared, SourceError> {
     let (wish, wished) = watch::channel(false);
     let first = source::build(settings, limits)?;
     let (again, limits) = (settings.clone(), limits.clone());
     let make = Box::new(move || source::build(&again, &limits));
+    let state = SourceState::new(Arc::clone(&settings.name), settings.kind.name());
+    let listens = matches!(settings.kind, SourceKind::Http { .. });
     Ok(Prepared {
         source: Pausable { first, make, wish: wished },
         switch: SourceSwitch {
-            state: SourceState::new(Arc::clone(&settings.name), settings.kind.name()),
+            state: if listens { state.with_door(metrics.door(&format!("source {}", settings.name))) } else { state },
             keeps: settings.kind.keeps(),
             // What was read of standard input and not taken yet would be lost, and it can't be opened again.
             pausable: !matches!(settings.kind, SourceKind::Stdin),

@@ -145,7 +145,7 @@ pub async fn connect(source: &SourceSettings, clock: &Arc<dyn Clock>) -> Result<
             SourceKind::Jetstream { connection, streams, .. } => {
                 Box::new(nats::JetstreamPublisher::connect(bus.clone(), connection, streams.clone(), clock).await?)
             }
-            SourceKind::Http { listen, token } => {
+            SourceKind::Http { listen, token, .. } => {
                 Box::new(http::HttpPublisher::new(bus.clone(), *listen, token.as_ref())?)
             }
             SourceKind::Redis { connection, .. } => {

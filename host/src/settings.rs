@@ -182,6 +182,8 @@ pub struct HttpSettings {
 pub struct AdminSettings {
     /// Where `/healthz`, `/readyz` and `/metrics` listen.
     pub listen: SocketAddr,
+    /// Names that requests may be for, besides addresses and `localhost`; in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// `[limits]`: bounds of the host itself.

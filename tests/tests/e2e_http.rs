@@ -126,3 +126,78 @@ async fn a_token_is_asked_for_where_one_is_set() -> Result<()> {
     assert_eq!(answer(source.request(body()).bearer_auth("a-token-of-sixteen-characters")).await?.0, 202);
     endpoint.wait_for("the webhook", DEADLINE, |log| log.ids() == 1).await
 }
+
+/// For `/healthz` of a build without optimisation, beside other tests; a probe gives up after a second.
+const ANSWERED: Duration = Duration::from_secs(3);
+
+/// One request on a connection of its own: the answer, and how long it took.
+async fn ask(address: &str, host: &str, path: &str) -> Result<(String, Duration)> {
+    let began = std::time::Instant::now();
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok((answer, began.elapsed()))
+}
+
+#[tokio::test]
+async fn whoever_opens_connections_and_sends_nothing_keeps_nobody_out() -> Result<()> {
+    wirehook::open_files::allow_most()?;
+    let Scene { source, endpoint, mut host } = scene("", "").await?;
+    let (admin, intake) = (host.folder.admin_address(), format!("127.0.0.1:{}", source.port));
+    for (address, count, sent) in [
+        (&admin, 32, &b""[..]),
+        (&admin, 1300, b""),
+        (&admin, 1300, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: "),
+        (&admin, 5000, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+        (&admin, 5000, b""),
+        (&intake, 5000, b"P"),
+    ] {
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(address).await?;
+            let _ = stream.write_all(sent).await;
+            streams.push(stream);
+        }
+        let (answer, took) = ask(&admin, "localhost", "/healthz").await?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        ensure!(took < ANSWERED, "/healthz took {took:?} beside {count} connections to {address}");
+        ensure!(source.post(order_created(0).body).await?.0 == 202);
+    }
+    host.logs().wait_for("gave way to new ones", DEADLINE).await?;
+    let (metrics, _) = ask(&admin, "127.0.0.1", "/metrics").await?;
+    for listener in ["admin", "source web"] {
+        let name = format!("wirehook_http_connections_closed_total{{listener=\"{listener}\",reason=\"gave_way\"}} ");
+        let line = metrics.lines().find(|line| line.starts_with(&name)).unwrap_or_default();
+        ensure!(line.len() > name.len() && !line.ends_with(" 0"), "{listener}: {line}");
+    }
+    endpoint.wait_for("the webhook", DEADLINE, |log| log.ids() == 1).await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_no_host_that_a_page_could_have() -> Result<()> {
+    let Scene { host, .. } = scene("", "").await?;
+    let admin = host.folder.admin_address();
+    for path in ["/healthz", "/readyz", "/metrics", "/nowhere", "http://evil.example/readyz"] {
+        let (answer, _) = ask(&admin, "evil.example:80", path).await?;
+        ensure!(answer.starts_with("HTTP/1.1 421") && !answer.contains("wirehook_"), "{path}: {answer}");
+    }
+    for name in ["localhost", "LOCALHOST.:1", "[::1]:7465", "10.0.0.1"] {
+        ensure!(ask(&admin, name, "/healthz").await?.0.starts_with("HTTP/1.1 200"), "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn failed_tokens_are_counted() -> Result<()> {
+    let Scene { source, host, .. } = scene("", "token = { env = \"EVENTS_TOKEN\" }").await?;
+    for _ in 0..3 {
+        ensure!(answer(source.request("{}").header("authorization", "Bearer wrong")).await?.0 == 401);
+    }
+    let (metrics, _) = ask(&host.folder.admin_address(), "localhost", "/metrics").await?;
+    let counted = "wirehook_http_requests_refused_total{listener=\"source web\",reason=\"token\"} 3";
+    ensure!(metrics.contains(counted), "{metrics}");
+    Ok(())
+}

@@ -99,11 +99,15 @@ pub(super) fn retention(section: &Section<'_>) -> Result<RetentionSettings, Repo
     })
 }
 
+/// The longest name of a host (RFC 1035).
+const HOST_NAME_LEN_MAX: usize = 253;
+
 pub(super) fn admin(section: &Section<'_>) -> Result<(AdminSettings, usize), Reported> {
     let offset = section.get("listen").map_or(section.offset, |value| value.span().start);
     let listen = section.or_default("listen", ADMIN_LISTEN);
+    let hosts = host_names(section);
     section.finish();
-    Ok((AdminSettings { listen: listen? }, offset))
+    Ok((AdminSettings { listen: listen?, hosts: hosts? }, offset))
 }
 
 pub(super) fn limits(section: &Section<'_>) -> Result<LimitsSettings, Reported> {
@@ -235,6 +239,31 @@ impl Names {
         }
         self.0.push((name.clone(), section.context.at_line(offset)));
         Ok(name)
+    }
+}
+
+/// `hosts`: the names that requests to a listener may be for.
+pub(super) fn host_names(section: &Section<'_>) -> Result<Vec<String>, Reported> {
+    Ok(section.list::<HostName>("hosts")?.into_iter().map(|name| name.0).collect())
+}
+
+/// A name as it stands in the header `Host`, without the port.
+struct HostName(String);
+
+impl Setting for HostName {
+    const EXPECTED: &'static str = "write a name without scheme and port, such as \"wirehook.internal\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > HOST_NAME_LEN_MAX || !name.bytes().all(valid) {
+            return Err("is not the name of a host".to_owned());
+        }
+        Ok(Self(name))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
     }
 }
 

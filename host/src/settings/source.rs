@@ -120,6 +120,8 @@ pub enum SourceKind {
         listen: SocketAddr,
         /// Bearer token; required where `listen` is not loopback.
         token: Option<Secret>,
+        /// Names that requests without a token may be for, besides addresses and `localhost`; in lower case.
+        hosts: Vec<String>,
     },
     /// JSON lines on standard input; its end drains the source.
     Stdin,

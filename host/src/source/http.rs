@@ -2,29 +2,30 @@
 
 mod body;
 mod content;
+mod key;
 mod refusal;
 
+use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header, request};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::task::JoinSet;
 
 use self::content::Rooms;
 use self::refusal::Refusal;
 use super::{Accept, AcceptError, Source, SourceError, SourceState};
+use crate::clock::{Clock, SystemClock};
+use crate::door::{self, Door, Hold, check_host, is_cross_site};
 use crate::drain::Drain;
 use crate::event::Message;
 use crate::secret::Secret;
@@ -38,24 +39,21 @@ pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Most bytes of bodies being read or accepted, unless one request alone may have more; more are answered 429.
 pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 128 * 1024 * 1024;
-/// Most connections; more wait.
+/// Most connections; for one more, the one gives way that has waited longest for its client.
 pub const CONNECTIONS_MAX: usize = 1024;
-/// How long a client may take for the head of a request, or be idle.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may leave its answers unread, where the system can tell; then its connection is closed.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a drain waits until what is in flight is accepted and its answers are read.
 const ANSWERED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for the next part of a body.
+pub const BODY_PART_TIMEOUT: Duration = Duration::from_secs(5);
 /// The only path; also the subject of other JSON.
 pub const PATH: &str = "/events";
 
-/// Headers of a request that become headers of its events; the others may be secrets.
-const EVENT_HEADERS: [&str; 4] = ["content-type", "idempotency-key", "traceparent", "tracestate"];
+/// Headers of a request that become headers of its events, besides its key; the others may be secrets.
+const EVENT_HEADERS: [&str; 3] = ["content-type", "traceparent", "tracestate"];
 
 /// A listener.
-#[derive(Debug)]
 pub struct HttpSource {
     name: Arc<str>,
     listener: TcpListener,
@@ -63,6 +61,8 @@ pub struct HttpSource {
     token: Option<Secret>,
     id_field: Option<String>,
     event_bytes_max: usize,
+    hosts: Vec<String>,
+    clock: Arc<dyn Clock>,
 }
 
 impl HttpSource {
@@ -80,18 +80,34 @@ impl HttpSource {
     ) -> Result<Self, SourceError> {
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
+            door::widen(&listener)?;
             Ok((listener.local_addr()?, listener))
         });
         let id_field = id_field.map(str::to_owned);
         match bound {
-            Ok((address, listener)) => Ok(Self { name, listener, address, token, id_field, event_bytes_max }),
+            Ok((address, listener)) => {
+                let (hosts, clock) = (Vec::new(), SystemClock::shared());
+                Ok(Self { name, listener, address, token, id_field, event_bytes_max, hosts, clock })
+            }
             Err(error) => Err(SourceError::Bind { name, address, error }),
         }
+    }
+
+    /// Takes requests without a token for these names too, besides those for addresses and `localhost`.
+    #[must_use]
+    pub fn answering_to(self, hosts: Vec<String>) -> Self {
+        Self { hosts, ..self }
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+}
+
+impl fmt::Debug for HttpSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSource").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -103,7 +119,7 @@ impl Source for HttpSource {
         drain: Drain,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let Self { name, listener, address, token, id_field, event_bytes_max } = *self;
+            let Self { name, listener, address, token, id_field, event_bytes_max, hosts, clock } = *self;
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| SourceError::Bind {
                 name: Arc::clone(&name),
                 address,
@@ -114,7 +130,8 @@ impl Source for HttpSource {
                 name,
                 inbox,
                 state: state.clone(),
-                drain: drain.clone(),
+                drain,
+                hosts,
                 token_digest: token.map(|token| Sha256::digest(token.expose()).into()),
                 id_field,
                 event_bytes_max,
@@ -123,7 +140,7 @@ impl Source for HttpSource {
             });
             state.listening(address);
             state.connected();
-            serve(listener, &receiver, &state, &drain).await;
+            serve(listener, &receiver, clock).await;
             state.disconnected();
             // The client may have gone before its events were accepted: they are waited for all the same.
             receiver.rooms.emptied().await;
@@ -133,51 +150,29 @@ impl Source for HttpSource {
 }
 
 /// Serves connections until the drain begins, and then until their requests are answered.
-async fn serve(listener: tokio::net::TcpListener, receiver: &Arc<Receiver>, state: &SourceState, drain: &Drain) {
-    let method_not_allowed = || async { Refusal::method_not_allowed() };
+async fn serve(listener: tokio::net::TcpListener, receiver: &Arc<Receiver>, clock: Arc<dyn Clock>) {
     let router = Router::new()
         .route(PATH, post(receive))
         .method_not_allowed_fallback(method_not_allowed)
-        .fallback(|| async { Refusal::not_found() })
+        .fallback(not_found)
         .with_state(Arc::clone(receiver));
-    let mut connections = JoinSet::new();
-    loop {
-        let stream = tokio::select! {
-            biased;
-            () = drain.begun() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Mostly too many open files: others must end before it can go on.
-                    state.failed(&format_args!("can't accept a connection: {error}"));
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
-        // An error only means slower small answers.
-        let _ = stream.set_nodelay(true);
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
-        let service = TowerToHyperService::new(router.clone());
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let begun = drain.begun();
-        connections.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                // An error is the client's: it went away or sent no HTTP.
-                _ = connection.as_mut() => return,
-                () = begun => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = tokio::time::timeout(ANSWERED_TIMEOUT, connection).await;
-        });
-    }
-    // Whoever connects from now on is refused at once, and can go to another host.
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    let door = Door {
+        name: format!("source {}", receiver.name),
+        connections_max: CONNECTIONS_MAX,
+        close_deadline: ANSWERED_TIMEOUT,
+        clock,
+        metrics: receiver.state.door().cloned(),
+    };
+    let failed = |error: io::Error| receiver.state.failed(&format_args!("can't accept a connection: {error}"));
+    door.serve(listener, router, receiver.drain.begun(), failed).await;
+}
+
+async fn not_found(State(receiver): State<Arc<Receiver>>) -> Response {
+    receiver.refuse(Refusal::not_found())
+}
+
+async fn method_not_allowed(State(receiver): State<Arc<Receiver>>) -> Response {
+    receiver.refuse(Refusal::method_not_allowed())
 }
 
 /// What every request needs.
@@ -186,6 +181,7 @@ struct Receiver {
     inbox: Arc<dyn Accept>,
     state: SourceState,
     drain: Drain,
+    hosts: Vec<String>,
     token_digest: Option<[u8; 32]>,
     id_field: Option<String>,
     event_bytes_max: usize,
@@ -193,31 +189,45 @@ struct Receiver {
     rooms: Rooms,
 }
 
-async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+async fn receive(
+    State(receiver): State<Arc<Receiver>>,
+    Extension(hold): Extension<Hold>,
+    request: Request,
+) -> Response {
     let (head, mut content) = request.into_parts();
-    match receiver.receive(&head, &mut content).await {
+    match receiver.receive(&head, &mut content, &hold).await {
         Ok(summary) => refusal::answer(StatusCode::ACCEPTED, &summary),
         Err(refusal) => {
             // A client that waits to be asked for its body (`Expect: 100-continue`) need not send it.
             if !head.headers.contains_key(header::EXPECT) {
                 content::discard(content, receiver.drain.clone());
             }
-            refusal.into_response()
+            receiver.refuse(refusal)
         }
     }
 }
 
 impl Receiver {
-    async fn receive(&self, head: &request::Parts, content: &mut Body) -> Result<Summary, Refusal> {
+    fn refuse(&self, refusal: Refusal) -> Response {
+        if let Some(door) = self.state.door() {
+            door.refused(refusal.reason);
+        }
+        refusal.into_response()
+    }
+
+    async fn receive(&self, head: &request::Parts, content: &mut Body, hold: &Hold) -> Result<Summary, Refusal> {
         if self.drain.is_draining() {
             return Err(Refusal::unavailable("this host is stopping; send it again, to another or later"));
         }
-        self.authorize(&head.headers)?;
-        refusal::content_type(&head.headers)?;
+        self.authorize(head)?;
+        refusal::content_type(&head.headers, self.token_digest.is_none())?;
+        let key = key::of(&head.headers)?;
         let mut room = self.rooms.enter()?;
         let content = content::read(content, self.request_bytes_max, &mut room).await?;
+        hold.works();
+        let room = room.begin()?;
         let events = body::split(&content, self.event_bytes_max, self.id_field.as_deref())?;
-        let messages = messages(events, &head.headers);
+        let messages = messages(events, &head.headers, key);
         // A task of its own: the client's going away must not stop what follows the commit.
         let (name, inbox) = (Arc::clone(&self.name), Arc::clone(&self.inbox));
         let accepted = tokio::spawn(async move {
@@ -237,10 +247,15 @@ impl Receiver {
         }
     }
 
+    /// A browser has no token to send. Without one to ask for, what a page of another site can make it send is refused.
+    ///
     /// Digests are compared, so that neither content nor length of the token shows in the time it takes.
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(expected) = &self.token_digest else { return Ok(()) };
-        let given = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    fn authorize(&self, head: &request::Parts) -> Result<(), Refusal> {
+        let Some(expected) = &self.token_digest else {
+            check_host(head, &self.hosts).map_err(Refusal::wrong_host)?;
+            return if is_cross_site(&head.headers) { Err(Refusal::cross_site()) } else { Ok(()) };
+        };
+        let given = head.headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
         let token = match given.split_at_checked(b"bearer ".len()) {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token,
             _ => return Err(Refusal::unauthorized()),
@@ -250,25 +265,19 @@ impl Receiver {
     }
 }
 
-fn messages(events: body::Events, headers: &HeaderMap) -> Vec<Message> {
-    let kept: Vec<_> = EVENT_HEADERS
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), headers.get(*name)?.to_str().ok()?.to_owned())))
-        .collect();
-    let message = |payload, headers| Message { subject: PATH.into(), payload, headers, position: None };
+fn messages(events: body::Events, headers: &HeaderMap, key: Option<&str>) -> Vec<Message> {
+    let kept = |name: &str| Some((name.to_owned(), headers.get(name)?.to_str().ok()?.to_owned()));
+    let kept: Vec<_> = EVENT_HEADERS.iter().filter_map(|name| kept(name)).collect();
+    let message = |payload, key: Option<String>| {
+        let mut headers = kept.clone();
+        headers.extend(key.map(|key| (key::NAME.to_owned(), key)));
+        Message { subject: PATH.into(), payload, headers, position: None }
+    };
     match events {
-        body::Events::One(payload) => vec![message(payload, kept)],
+        body::Events::One(payload) => vec![message(payload, key.map(str::to_owned))],
         body::Events::Many(payloads) => {
-            let each = payloads.into_iter().enumerate().map(|(index, payload)| {
-                let mut headers = kept.clone();
-                for (name, value) in &mut headers {
-                    if name == "idempotency-key" {
-                        *value = format!("{value}:{index}");
-                    }
-                }
-                message(payload, headers)
-            });
-            each.collect()
+            let each = payloads.into_iter().enumerate();
+            each.map(|(index, payload)| message(payload, key.map(|key| key::of_element(key, index)))).collect()
         }
     }
 }

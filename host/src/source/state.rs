@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use crate::metrics::DoorMetrics;
 use crate::sync::lock;
 
 /// A shared view of one source. Cheap to clone.
@@ -17,6 +18,7 @@ pub struct SourceState {
     status: Arc<watch::Sender<SourceStatus>>,
     /// As many as the source has in flight at most.
     set_aside: Arc<Mutex<VecDeque<Arc<str>>>>,
+    door: Option<DoorMetrics>,
 }
 
 /// A message that could not be read as it stood. Dropped once it is durable, or is to come again.
@@ -96,7 +98,17 @@ impl SourceState {
     /// The state of a source that has not begun. `kind` is its name in the settings.
     pub fn new(name: Arc<str>, kind: &'static str) -> Self {
         let status = Arc::new(watch::Sender::new(SourceStatus::default()));
-        Self { name, kind, status, set_aside: Arc::default() }
+        Self { name, kind, status, set_aside: Arc::default(), door: None }
+    }
+
+    /// With the metrics of its listener, for those that listen.
+    #[must_use]
+    pub fn with_door(self, door: DoorMetrics) -> Self {
+        Self { door: Some(door), ..self }
+    }
+
+    pub(super) fn door(&self) -> Option<&DoorMetrics> {
+        self.door.as_ref()
     }
 
     /// The source's name.

@@ -7,12 +7,22 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use wirehook::door::HEAD_TIMEOUT;
 use wirehook::secret::Secret;
-use wirehook::source::http::{EVENTS_IN_REQUEST_MAX, HttpSource, REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
+use wirehook::source::http::{
+    BODY_PART_TIMEOUT, EVENTS_IN_REQUEST_MAX, HttpSource, REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX,
+};
 
 use crate::fake_inbox::{FakeInbox, Mode, Running, eventually};
 
 const EVENT_BYTES_MAX: usize = 1000;
+/// What a request begins with; headers may follow.
+const HEAD: &str = "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+/// A whole request.
+const POST: &[u8] =
+    b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+/// Within this, a client is served, whatever others do.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 struct Host {
     inbox: std::sync::Arc<FakeInbox>,
@@ -81,7 +91,7 @@ async fn an_array_is_taken_whole_in_one_go() -> anyhow::Result<()> {
     let accepted = host.inbox.seen().accepted;
     assert_eq!(accepted.iter().map(|message| &message.payload[..]).collect::<Vec<_>>(), [b"{\"a\":1}", b"{\"b\":2}"]);
     for (index, message) in accepted.iter().enumerate() {
-        assert!(message.headers.contains(&("idempotency-key".to_owned(), format!("k:{index}"))));
+        assert!(message.headers.contains(&("idempotency-key".to_owned(), format!("k§{index}"))));
     }
     host.source.drained().await?;
     Ok(())
@@ -151,9 +161,7 @@ async fn a_client_that_is_still_sending_gets_to_read_why_it_is_refused() -> anyh
     let host = Host::start(Mode::Accept, None);
     let mut stream = TcpStream::connect(host.address).await?;
     let length = (16 << 20) + 1;
-    stream
-        .write_all(format!("POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n").as_bytes())
-        .await?;
+    stream.write_all(format!("{HEAD}content-length: {length}\r\n\r\n").as_bytes()).await?;
     // Many clients read the answer only once they have sent everything.
     stream.write_all(&vec![b' '; length]).await?;
     let mut status = [0; 12];
@@ -244,7 +252,7 @@ async fn a_drain_answers_what_is_in_flight_and_nothing_more() -> anyhow::Result<
 async fn a_client_that_leaves_does_not_stop_its_event() -> anyhow::Result<()> {
     let host = Host::start(Mode::Hold, None);
     let mut stream = TcpStream::connect(host.address).await?;
-    stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}").await?;
+    stream.write_all(POST).await?;
     host.inbox.until("the event", |seen| seen.offered == 1).await;
     drop(stream);
     host.source.drain.begin();
@@ -258,7 +266,7 @@ async fn a_client_that_leaves_does_not_stop_its_event() -> anyhow::Result<()> {
 async fn an_idle_connection_does_not_hold_up_a_drain() -> anyhow::Result<()> {
     let host = Host::start(Mode::Accept, None);
     let mut stream = TcpStream::connect(host.address).await?;
-    stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}").await?;
+    stream.write_all(POST).await?;
     assert_eq!(stream.read_u8().await?, b'H');
     host.source.drained().await?;
     Ok(())
@@ -283,6 +291,163 @@ async fn an_address_in_use_is_named() -> anyhow::Result<()> {
     let host = Host::start(Mode::Accept, None);
     let error = HttpSource::bind("second".into(), host.address, None, None, 1).unwrap_err().to_string();
     assert!(error.starts_with(&format!("source `second` can't listen on {}", host.address)), "{error}");
+    host.source.drained().await?;
+    Ok(())
+}
+
+/// The status of what comes back on a connection of its own, and the rest.
+async fn raw(host: &Host, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    (answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0), answer)
+}
+
+#[tokio::test]
+async fn a_web_page_can_not_send_events_to_a_source_without_a_token() -> anyhow::Result<()> {
+    const JSON: &str = "Content-Type: application/json";
+    const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+    let host = Host::start(Mode::Accept, None);
+    let check = |target: &'static str, headers: &'static [&'static str], expected: u16, word: &'static str| {
+        let host = &host;
+        async move {
+            let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+            let request =
+                format!("POST {target} HTTP/1.1\r\n{headers}Content-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            let (status, answer) = raw(host, &request).await;
+            assert!(status == expected && answer.contains(word), "{request}: {answer}");
+        }
+    };
+    check("/events", &["Host: 127.0.0.1:7466", JSON], 202, "").await;
+    check("/events", &["HOST: LOCALHOST.", "content-type: Application/CloudEvents-Batch+JSON"], 202, "").await;
+    check("http://localhost/events", &["Host: localhost", JSON], 202, "").await;
+    check("/events", &["Host: localhost", JSON, "Sec-Fetch-Site: none"], 202, "").await;
+    // What `curl -d` sends, what a form sends, and what `fetch` sends without being asked.
+    check("/events", &["Host: localhost", FORM], 415, "curl: -H 'content-type: application/json'").await;
+    check("/events", &["Host: localhost", "Content-Type: text/plain;charset=UTF-8"], 415, "application/json").await;
+    check("/events", &["Host: localhost"], 415, "application/json").await;
+    check("/events", &["Host: localhost", JSON, FORM], 415, "application/json").await;
+    check("/events", &["Host: localhost", JSON, "Origin: https://evil.example"], 403, "a token").await;
+    check("/events", &["Host: localhost", JSON, "Origin: null"], 403, "a token").await;
+    check("/events", &["Host: localhost", JSON, "Sec-Fetch-Site: cross-site"], 403, "a token").await;
+    check("/events", &["Host: evil.example", JSON], 421, "`hosts`").await;
+    check("/events", &["Host: localhost@evil.example", JSON], 421, "").await;
+    check("http://evil.example/events", &["Host: localhost", JSON], 421, "").await;
+    check("/events", &["Host: localhost", "Host: evil.example", JSON], 421, "").await;
+    check("/events", &[JSON], 421, "").await;
+    assert_eq!(host.inbox.seen().accepted.len(), 4);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_says_more_than_a_host() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, Some("right"));
+    let post = "POST /events HTTP/1.1\r\nHost: proxy.example\r\nConnection: close\r\nContent-Length: 2\r\n";
+    assert_eq!(raw(&host, &format!("{post}Authorization: Bearer right\r\n\r\n{{}}")).await.0, 202);
+    assert_eq!(raw(&host, &format!("{post}Origin: https://evil.example\r\n\r\n{{}}")).await.0, 401);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_can_not_be_told_from_others_is_refused() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    for (key, word) in [
+        (&b"Gr\xc3\xb6\xc3\x9fe"[..], "beyond ASCII"),
+        (b"a\tb", "a control character"),
+        (b"", "is empty"),
+        (&[b'k'; 257], "more than 256 bytes"),
+    ] {
+        let (status, body) = answer(host.post("{}").header("Idempotency-Key", key)).await;
+        assert!(status == 400 && body["error"].as_str().is_some_and(|error| error.contains(word)), "{body}");
+    }
+    let twice = host.post("{}").header("Idempotency-Key", "a").header("Idempotency-Key", "a");
+    assert_eq!(answer(twice).await.0, 400);
+    assert_eq!(host.inbox.seen().offered, 0);
+    // The key of an array's event is none that another request can have.
+    assert_eq!(answer(host.post("[{}]").header("Idempotency-Key", "k")).await.0, 202);
+    for key in ["k", "k:0", "k 0", "k#0", "k/0"] {
+        assert_eq!(answer(host.post("{}").header("Idempotency-Key", key)).await.0, 202);
+    }
+    let keys: std::collections::HashSet<_> =
+        host.inbox.seen().accepted.iter().map(|message| message.headers[1].1.clone()).collect();
+    assert_eq!(keys.len(), 6, "{keys:?}");
+    host.source.drained().await?;
+    Ok(())
+}
+
+/// Connections that have sent `sent` and wait.
+async fn waiting(host: &Host, count: usize, sent: &[u8]) -> Vec<TcpStream> {
+    let mut streams = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(host.address).await.unwrap();
+        // Those that gave way meanwhile take nothing more.
+        let _ = stream.write_all(sent).await;
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test]
+async fn whoever_waits_longest_for_its_client_gives_way() -> anyhow::Result<()> {
+    wirehook::open_files::allow_most()?;
+    let host = Host::start(Mode::Accept, None);
+    for (count, sent) in [
+        (1300, &b""[..]),
+        (1300, b"POST /ev"),
+        (1300, POST),
+        (
+            1300,
+            b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+        ),
+        (5000, b"P"),
+    ] {
+        let streams = waiting(&host, count, sent).await;
+        let (status, _) = timeout(AT_ONCE * 3, answer(host.post("{}"))).await?;
+        assert_eq!(status, 202, "beside {count} that have sent {:?}", String::from_utf8_lossy(sent));
+        drop(streams);
+    }
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_at_a_time_is_not_waited_for() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let began = Instant::now();
+    let stream = TcpStream::connect(host.address).await?;
+    let (mut answers, mut requests) = stream.into_split();
+    let trickle = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        for byte in HEAD.bytes().cycle() {
+            tick.tick().await;
+            if requests.write_all(&[byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut all = Vec::new();
+    let _ = timeout(HEAD_TIMEOUT * 3, answers.read_to_end(&mut all)).await?;
+    assert!(all.is_empty() && began.elapsed() >= HEAD_TIMEOUT, "{all:?} after {:?}", began.elapsed());
+    trickle.abort();
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_is_not_waited_for() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    // Together, they announce more than there is room for.
+    let request = format!("{HEAD}content-length: {}\r\n\r\n[", 16 << 20);
+    let announced = waiting(&host, REQUEST_BYTES_IN_FLIGHT_MAX / (16 << 20) + 1, request.as_bytes()).await;
+    assert_eq!(answer(host.post("{}")).await.0, 202, "what is announced takes no room");
+    for mut stream in announced {
+        let mut status = [0; 12];
+        timeout(BODY_PART_TIMEOUT * 3, stream.read_exact(&mut status)).await??;
+        assert_eq!(&status, b"HTTP/1.1 408");
+    }
     host.source.drained().await?;
     Ok(())
 }

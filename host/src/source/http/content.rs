@@ -10,9 +10,11 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::refusal::Refusal;
-use super::{BODY_TIMEOUT, REQUEST_BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
+use super::{BODY_PART_TIMEOUT, BODY_TIMEOUT, REQUEST_BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::drain::Drain;
 
+/// Most bytes of memory that an announced body has before it comes.
+const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of a refused request's body that are read and thrown away, so that its client gets to read why.
 const DISCARDED_BYTES_MAX: usize = 4 * REQUEST_BYTES_MAX;
 /// How long a refused request's body is read for.
@@ -24,10 +26,17 @@ pub(super) struct Rooms {
     kibibytes: Arc<Semaphore>,
 }
 
+/// Room for a body that is being read. Requests are counted once they are whole: clients that send slowly hold up nobody
+/// but themselves.
+pub(super) struct Reading {
+    requests: Arc<Semaphore>,
+    kibibytes: OwnedSemaphorePermit,
+}
+
 /// Room for one request, given back when it is answered and its events are settled.
 pub(super) struct Room {
     _request: OwnedSemaphorePermit,
-    kibibytes: OwnedSemaphorePermit,
+    _kibibytes: OwnedSemaphorePermit,
 }
 
 impl Rooms {
@@ -39,12 +48,14 @@ impl Rooms {
         }
     }
 
-    /// Room for one request, none of it for bytes yet.
-    pub(super) fn enter(&self) -> Result<Room, Refusal> {
-        let request = Arc::clone(&self.requests).try_acquire_owned();
+    /// Room for one body, none of it for bytes yet. Refused where there is none to be had for its request.
+    pub(super) fn enter(&self) -> Result<Reading, Refusal> {
+        if self.requests.available_permits() == 0 {
+            return Err(Refusal::too_many_requests());
+        }
         let kibibytes = Arc::clone(&self.kibibytes).try_acquire_many_owned(0);
-        let (request, kibibytes) = request.ok().zip(kibibytes.ok()).ok_or_else(Refusal::too_many_requests)?;
-        Ok(Room { _request: request, kibibytes })
+        let kibibytes = kibibytes.map_err(|_| Refusal::too_many_requests())?;
+        Ok(Reading { requests: Arc::clone(&self.requests), kibibytes })
     }
 
     /// Waits until every room was given back.
@@ -54,7 +65,13 @@ impl Rooms {
     }
 }
 
-impl Room {
+impl Reading {
+    /// Room for the request, now that it is whole.
+    pub(super) fn begin(self) -> Result<Room, Refusal> {
+        let request = self.requests.try_acquire_owned().map_err(|_| Refusal::too_many_requests())?;
+        Ok(Room { _request: request, _kibibytes: self.kibibytes })
+    }
+
     /// Widens the room to `bytes`.
     fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         let missing = bytes.div_ceil(1024).saturating_sub(self.kibibytes.num_permits());
@@ -65,12 +82,12 @@ impl Room {
     }
 }
 
-/// The whole body. Room for it is taken at once where its length is announced, else as it comes.
+/// The whole body. Room for it is taken as it comes: what is announced need never come.
 ///
 /// # Errors
 ///
-/// 413 over `bytes_max`, 429 without room, 408 after [`BODY_TIMEOUT`], 400 where it breaks off.
-pub(super) async fn read(content: &mut Body, bytes_max: usize, room: &mut Room) -> Result<Bytes, Refusal> {
+/// 413 over `bytes_max`, 429 without room, 408 after [`BODY_TIMEOUT`] or [`BODY_PART_TIMEOUT`], 400 where it breaks off.
+pub(super) async fn read(content: &mut Body, bytes_max: usize, room: &mut Reading) -> Result<Bytes, Refusal> {
     let announced = match content.size_hint().exact() {
         Some(length) => usize::try_from(length).unwrap_or(usize::MAX),
         None => 0,
@@ -78,8 +95,7 @@ pub(super) async fn read(content: &mut Body, bytes_max: usize, room: &mut Room) 
     if announced > bytes_max {
         return Err(Refusal::body_too_large(bytes_max));
     }
-    room.hold(announced)?;
-    let reading = collect(content, BytesMut::with_capacity(announced), bytes_max, room);
+    let reading = collect(content, BytesMut::with_capacity(announced.min(AT_ONCE_BYTES_MAX)), bytes_max, room);
     tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| Err(Refusal::timeout()))
 }
 
@@ -87,9 +103,11 @@ async fn collect(
     content: &mut Body,
     mut collected: BytesMut,
     bytes_max: usize,
-    room: &mut Room,
+    room: &mut Reading,
 ) -> Result<Bytes, Refusal> {
-    while let Some(frame) = content.frame().await {
+    loop {
+        let part = tokio::time::timeout(BODY_PART_TIMEOUT, content.frame()).await;
+        let Some(frame) = part.map_err(|_| Refusal::timeout())? else { return Ok(collected.freeze()) };
         let frame = frame.map_err(|error| Refusal::bad_request(format!("the body can't be read: {error}")))?;
         // Trailers say nothing that an event needs.
         let Ok(data) = frame.into_data() else { continue };
@@ -100,7 +118,6 @@ async fn collect(
         room.hold(length)?;
         collected.extend_from_slice(&data);
     }
-    Ok(collected.freeze())
 }
 
 /// Reads on for a while and throws away what comes, beside the answer: closing the connection on a client that is still
