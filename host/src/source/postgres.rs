@@ -118,9 +118,8 @@ impl PostgresSource {
             None => pulse::beat(&session.client, &session.hearing, Some(&process)).await,
         };
         if let Err(error) = heard {
-            let undo = pulse::unlisten(&session.client, &session.hearing, &self.channels, &process);
-            let undone = answer(async { Ok(undo.await) }).await;
-            undone?;
+            // An error here is no other than the one that is told.
+            let _ = answer(pulse::unlisten(&session.client, &session.hearing, &self.channels, &process)).await;
             return Err(if other.is_some() { format!("{error}; {}", pulse::SHARED) } else { error });
         }
         Ok(Listening { session, process })

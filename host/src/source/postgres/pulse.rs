@@ -108,17 +108,25 @@ pub(super) async fn listen(client: &Client, hearing: &Hearing, channels: &[Strin
 }
 
 /// Undoes [`listen`] where a pooler may have given it to a process that others use: as far as that is met again.
-pub(super) async fn unlisten(client: &Client, hearing: &Hearing, channels: &[String], listening: &str) {
+///
+/// # Errors
+///
+/// The server's.
+pub(super) async fn unlisten(
+    client: &Client,
+    hearing: &Hearing,
+    channels: &[String],
+    listening: &str,
+) -> Result<(), Error> {
     let names = channels.iter().map(String::as_str).chain([hearing.channel()]);
     let statements: Vec<_> = names.map(|channel| format!("UNLISTEN {}", quoted(channel))).collect();
     let statements = format!("{}; SELECT pg_backend_pid()", statements.join("; "));
     for _ in 0..ROUNDS {
-        match client.simple_query(&statements).await {
-            Ok(said) if first(&said) == Some(listening) => return,
-            Ok(_) => {}
-            Err(_) => return,
+        if first(&client.simple_query(&statements).await?) == Some(listening) {
+            break;
         }
     }
+    Ok(())
 }
 
 /// Notifies the session that listens by `client`, which may be its own, and waits until that comes back. `listening` is

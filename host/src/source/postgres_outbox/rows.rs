@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use super::frontier::Range;
@@ -192,7 +192,11 @@ fn ordered_parameters<'a>(range: &'a Range, limit: &'a i64) -> [Parameter<'a>; 3
     [(&range.first, Type::INT8), (&range.last, Type::INT8), (limit, Type::INT8)]
 }
 
-fn scattered_parameters<'a>(firsts: &'a Vec<i64>, lasts: &'a Vec<i64>, limit: &'a i64) -> [Parameter<'a>; 3] {
+fn scattered_parameters<'a>(
+    firsts: &'a (dyn ToSql + Sync),
+    lasts: &'a (dyn ToSql + Sync),
+    limit: &'a i64,
+) -> [Parameter<'a>; 3] {
     [(firsts, Type::INT8_ARRAY), (lasts, Type::INT8_ARRAY), (limit, Type::INT8)]
 }
 

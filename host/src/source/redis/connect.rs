@@ -82,8 +82,8 @@ pub(in crate::source) async fn counted(
     source: &str,
     connection: &RedisConnection,
     response_deadline: Duration,
-) -> Result<(MultiplexedConnection, Received), Failure> {
-    let received = Received::default();
+) -> Result<(MultiplexedConnection, Progress), Failure> {
+    let received = Progress::default();
     let stream = Counted { stream: connect(source, connection).await?.into_inner(), received: received.clone() };
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_deadline));
     // There is nothing left to set up, so nothing is sent.
@@ -96,9 +96,9 @@ pub(in crate::source) async fn counted(
 
 /// Bytes that have come over a connection.
 #[derive(Clone, Debug, Default)]
-pub(in crate::source) struct Received(Arc<AtomicU64>);
+pub(in crate::source) struct Progress(Arc<AtomicU64>);
 
-impl Received {
+impl Progress {
     /// Waits for an answer of any size for as long as some of it comes, and gives up after `silence` without a byte: the
     /// server is gone then, whatever a proxy in between makes of that.
     pub(in crate::source) async fn patiently<T>(
@@ -123,7 +123,7 @@ impl Received {
 
 struct Counted {
     stream: Box<dyn Io>,
-    received: Received,
+    received: Progress,
 }
 
 impl AsyncRead for Counted {

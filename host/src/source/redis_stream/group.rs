@@ -12,7 +12,7 @@ use super::RedisStreamSource;
 use super::entry::{self, Claimed, Entry, EntryId};
 use super::held::Place;
 use crate::source::BATCH_MESSAGES_MAX;
-use crate::source::redis::connect::{Received, SILENCE_MAX, counted, multiplexed};
+use crate::source::redis::connect::{Progress, SILENCE_MAX, counted, multiplexed};
 use crate::source::redis::failure::Failure;
 
 /// What is pending for so long with a consumer that says nothing of it is taken over by another.
@@ -32,7 +32,7 @@ const HAND_BACK_PAGES_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct Group {
     reader: MultiplexedConnection,
-    received: Received,
+    received: Progress,
     pub(super) commands: Commands,
 }
 
