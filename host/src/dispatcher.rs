@@ -7,13 +7,16 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
+use crate::budget::Kind;
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::Transition;
+use crate::handover::quota::{Asking, Quota, share_out};
 use crate::handover::refill::{Refill, Wanted};
-use crate::handover::{Pressure, weight};
+use crate::handover::{Handover, Pressure, weight};
 use crate::metrics::Metrics;
 use crate::store::{
-    AttemptRecord, Claim, ClaimedDelivery, DeliveryFilter, DeliverySeq, DeliveryTerms, Store, StoreError,
+    AttemptRecord, AttemptsRecorded, Claim, ClaimRoom, ClaimedDelivery, DeliveryFilter, DeliverySeq, DeliveryTerms,
+    Store, StoreError,
 };
 
 pub mod breaker;
@@ -37,6 +40,8 @@ const STORE_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// The lanes, one for each endpoint.
 pub struct Dispatcher {
     lanes: HashMap<Arc<str>, Arc<Lane>>,
+    /// What the lanes hold in bytes.
+    quotas: HashMap<Arc<str>, Quota>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     pressure: Arc<Pressure>,
@@ -56,14 +61,16 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let (changed, changing) = (Notify::new(), tokio::sync::Mutex::default());
-        Arc::new(Self { lanes, store, clock, pressure, metrics, changed, changing })
+        let quota = |name: &Arc<str>| (Arc::clone(name), Quota::new(pressure.budget(), Kind::Deliveries));
+        let quotas = lanes.keys().map(quota).collect();
+        Arc::new(Self { lanes, quotas, store, clock, pressure, metrics, changed, changing })
     }
 
-    /// Decides, before the commit, who will hold a new delivery to `endpoint`. One to an endpoint that is not configured
-    /// stays in the store, parked.
-    pub fn offer(&self, endpoint: &str, body_bytes: usize) -> Claim {
-        let Some(lane) = self.lanes.get(endpoint) else { return Claim::Open };
-        let weight = weight(body_bytes);
+    /// Decides, before the commit, who will hold a new delivery to `endpoint`, of so many bytes of content. One to an
+    /// endpoint that is not configured stays in the store, parked.
+    pub fn offer(&self, endpoint: &str, bytes: usize) -> Claim {
+        let Some((lane, quota)) = self.lane(endpoint) else { return Claim::Open };
+        let weight = weight(bytes);
         let shut = lane.shut(self.clock.now()).is_some();
         lane.handover(|handover| {
             if shut {
@@ -72,11 +79,19 @@ impl Dispatcher {
                 return Claim::Open;
             }
             let claim = handover.offer(weight);
+            if claim == Claim::Here && !quota.try_take(bytes) {
+                handover.decline(weight);
+                return Claim::Open;
+            }
             if claim == Claim::Here {
                 self.pressure.rise(weight);
             }
             claim
         })
+    }
+
+    fn lane(&self, endpoint: &str) -> Option<(&Arc<Lane>, &Quota)> {
+        self.lanes.get(endpoint).zip(self.quotas.get(endpoint))
     }
 
     /// On what terms new deliveries to `endpoint` are taken.
@@ -99,10 +114,11 @@ impl Dispatcher {
         }
     }
 
-    /// A delivery to `endpoint` left the memory.
-    pub fn left(&self, endpoint: &str, body_bytes: usize) {
-        let Some(lane) = self.lanes.get(endpoint) else { return };
-        let (relief, spilled) = lane.handover(|handover| (handover.left(weight(body_bytes)), handover.is_spilled()));
+    /// A delivery to `endpoint`, of so many bytes of content, left the memory.
+    pub fn left(&self, endpoint: &str, bytes: usize) {
+        let Some((lane, quota)) = self.lane(endpoint) else { return };
+        let (relief, spilled) = lane.handover(|handover| (handover.left(weight(bytes)), handover.is_spilled()));
+        quota.give(bytes);
         self.pressure.fall(relief);
         if spilled {
             self.changed.notify_one();
@@ -122,7 +138,7 @@ impl Dispatcher {
                 continue;
             }
             for delivery in lane.give_back(wanted) {
-                self.left(name, delivery.body.len());
+                self.left(name, delivery.content_bytes());
                 given.push(delivery.seq);
             }
         }
@@ -178,33 +194,36 @@ impl Dispatcher {
                 return;
             }
             let records = batch.iter().map(|attempted| attempted.record.clone()).collect();
-            let Ok(next) = self.commit(records).await else { return };
+            let Ok(AttemptsRecorded { next, freed }) = self.commit(records).await else { return };
             for attempted in batch.drain(..) {
                 self.recorded(&attempted);
             }
+            freed.iter().for_each(|endpoint| self.spilled(endpoint));
             next.into_iter().for_each(|delivery| self.follow(delivery));
         }
     }
 
     /// The request was made, whatever the disk says: its record is kept here until it is durable, so that it is not made
     /// again. Memory stays bounded, for the lanes wait behind this queue.
-    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<Vec<ClaimedDelivery>, StoreError> {
+    async fn commit(&self, records: Vec<AttemptRecord>) -> Result<AttemptsRecorded, StoreError> {
         loop {
-            match self.store.record_attempts(records.clone()).await {
+            match self.store.record(records.clone()).await {
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
                 Err(error) => {
                     tracing::error!(%error, attempts = records.len(), "attempts could not be recorded; trying again");
                     tokio::time::sleep(STORE_RETRY_DELAY).await;
                 }
-                Ok(next) => return Ok(next),
+                Ok(recorded) => return Ok(recorded),
             }
         }
     }
 
     /// It is this delivery's turn, since the one before it in their order has ended.
     fn follow(&self, delivery: ClaimedDelivery) {
-        if let Some(lane) = self.lanes.get(&delivery.endpoint) {
-            lane.handover(|handover| handover.follows(weight(delivery.body.len())));
+        if let Some((lane, quota)) = self.lane(&delivery.endpoint) {
+            let bytes = delivery.content_bytes();
+            lane.handover(|handover| handover.follows(weight(bytes)));
+            quota.follow(bytes);
             lane.enqueue([delivery]);
         }
     }
@@ -217,7 +236,7 @@ impl Dispatcher {
             lane.handover(|handover| handover.due(*due_at));
             self.changed.notify_one();
         }
-        self.left(&delivery.endpoint, delivery.body.len());
+        self.left(&delivery.endpoint, delivery.content_bytes());
         self.report(delivery, record);
     }
 
@@ -256,29 +275,40 @@ impl Dispatcher {
 impl Refill for Dispatcher {
     fn wants(&self, now: Timestamp) -> Wanted {
         let mut wanted = Wanted::default();
+        let mut asking = Vec::new();
         for (name, lane) in &self.lanes {
+            let Some(quota) = self.quotas.get(name) else { continue };
             if let Some(opens_at) = lane.shut(now) {
-                wanted.add(name, None, opens_at);
+                wanted.due(opens_at);
                 continue;
             }
-            let (limit, next_due) = lane.handover(|handover| (handover.wants(now), handover.next_due()));
-            wanted.add(name, limit, next_due);
+            let (count, next_due) = lane.handover(|handover| (handover.wants(now), handover.next_due()));
+            wanted.due(next_due);
+            asking.extend(count.map(|count| Asking { name: Arc::clone(name), count, quota }));
         }
+        let shares = share_out(self.pressure.budget(), Kind::Deliveries, asking);
+        for lane in shares.denied.iter().filter_map(|name| self.lanes.get(name)) {
+            lane.handover(Handover::denied);
+        }
+        wanted.claims = shares.given;
         wanted
     }
 
-    fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
+    fn claim(self: Arc<Self>, name: Arc<str>, room: ClaimRoom) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let Some(lane) = self.lanes.get(&name) else { return };
+            let Some((lane, quota)) = self.lane(&name) else { return };
             let now = self.clock.now();
-            match self.store.claim_deliveries(Arc::clone(&name), limit, now).await {
+            match self.store.claim_deliveries_within(Arc::clone(&name), room, now).await {
                 Ok(claimed) => {
-                    let weight = claimed.work.iter().map(|delivery| weight(delivery.body.len())).sum();
+                    let bytes = || claimed.work.iter().map(ClaimedDelivery::content_bytes);
+                    quota.claimed(room.bytes, bytes(), claimed.needs);
+                    let weight = bytes().map(weight).sum();
                     lane.handover(|handover| handover.claimed(weight, claimed.next_due, now));
                     lane.enqueue(claimed.work);
                 }
                 Err(error) => {
                     tracing::error!(endpoint = %name, %error, "deliveries could not be claimed; trying again");
+                    quota.claimed(room.bytes, std::iter::empty(), 0);
                     lane.handover(|handover| handover.claim_failed(now.plus(STORE_RETRY_DELAY)));
                 }
             }
@@ -291,6 +321,10 @@ impl Refill for Dispatcher {
 
     fn changed(&self) -> &Notify {
         &self.changed
+    }
+
+    fn freed(&self) -> &Notify {
+        self.pressure.budget().freed(Kind::Deliveries)
     }
 }
 

@@ -6,14 +6,17 @@
 //! when it is full or when the [`Pressure`] it causes holds up everybody else; it is direct again once a claim has
 //! found the store empty.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::budget::Budget;
 use crate::clock::Timestamp;
 use crate::store::Claim;
 
+pub mod quota;
 pub mod refill;
 
 /// Pure: the state of one queue's handover. Every change is a function of the state and its arguments.
@@ -43,6 +46,19 @@ impl Handover {
         self.in_memory += weight;
         self.pressing += weight;
         Claim::Here
+    }
+
+    /// What was offered, and taken, has no room in bytes after all: it is left to the store. Returns by how much the
+    /// pressure falls.
+    pub fn decline(&mut self, weight: usize) -> usize {
+        self.spilled = true;
+        self.left(weight)
+    }
+
+    /// The claim that was wanted can't be made before there is room in bytes.
+    pub fn denied(&mut self) {
+        self.claiming = false;
+        self.spilled = true;
     }
 
     /// Work left unclaimed has been committed: the store holds some now, whatever a claim saw in between.
@@ -139,9 +155,10 @@ pub fn weight(content_bytes: usize) -> usize {
 /// Content that weighs as much as a piece of work without any.
 pub const WEIGHT_BYTES: usize = 16 * 1024;
 
-/// The weight of work in the memory of all direct queues together: what intake waits for.
+/// The weight of work in the memory of all direct queues together: what intake waits for. And what all queues draw from.
 #[derive(Debug)]
 pub struct Pressure {
+    budget: Arc<Budget>,
     weight: AtomicUsize,
     weight_max: usize,
     relieved: Notify,
@@ -151,9 +168,19 @@ pub struct Pressure {
 pub const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Pressure {
-    /// No pressure yet; intake waits from `weight_max` on.
+    /// No pressure yet; intake waits from `weight_max` on. Without a bound in bytes.
     pub fn new(weight_max: usize) -> Self {
-        Self { weight: AtomicUsize::new(0), weight_max, relieved: Notify::new() }
+        Self::within(weight_max, Budget::unbounded())
+    }
+
+    /// As [`Self::new`], for queues that draw their bytes from `budget`.
+    pub fn within(weight_max: usize, budget: Arc<Budget>) -> Self {
+        Self { budget, weight: AtomicUsize::new(0), weight_max, relieved: Notify::new() }
+    }
+
+    /// What all queues draw their bytes from.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// More work in a direct queue. To be called before whoever might take it out can know of it.

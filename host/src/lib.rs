@@ -21,6 +21,7 @@ pub mod dead_letter;
 // What the path stands on.
 pub mod store;
 pub mod handover;
+pub mod budget;
 
 // Off the path.
 pub mod program;

@@ -120,7 +120,7 @@ impl Outbox {
         if let RunOutcome::Produced(deliveries) = &mut outcome {
             for delivery in deliveries {
                 delivery.terms = self.dispatcher.terms(&delivery.endpoint);
-                delivery.claim = self.dispatcher.offer(&delivery.endpoint, delivery.body.len());
+                delivery.claim = self.dispatcher.offer(&delivery.endpoint, delivery.content_bytes());
             }
         }
         RunCompletion {
@@ -141,7 +141,7 @@ impl Outbox {
         self.state.settle(&completion.plugin, completion.state_version(), change, durable);
     }
 
-    fn hand_over(&mut self, ran: Ran, completion: RunCompletion, completed: Completed) {
+    fn hand_over(&mut self, mut ran: Ran, completion: RunCompletion, completed: Completed) {
         if completed == Completed::Conflict {
             return self.run_again(ran, &completion);
         }
@@ -170,11 +170,14 @@ impl Outbox {
             (RunOutcome::Retry { due_at, .. }, _) => self.pool.due(&ran.run.plugin, due_at),
             (RunOutcome::Dead { .. } | RunOutcome::Parked, _) => {}
         }
+        // Before the pool is told, which may call another plugin in that room.
+        ran.room = None;
         self.pool.done(&ran.run.plugin, &ran.run.event);
     }
 
     /// Another run changed the state that this one had read: its result is worth nothing.
-    fn run_again(&mut self, ran: Ran, completion: &RunCompletion) {
+    fn run_again(&mut self, mut ran: Ran, completion: &RunCompletion) {
+        ran.room = None;
         if let RunOutcome::Produced(deliveries) = &completion.outcome {
             self.give_back(deliveries);
         }
@@ -187,7 +190,7 @@ impl Outbox {
     /// Gives up the places of deliveries that will not come.
     fn give_back(&self, deliveries: &[NewDelivery]) {
         let reserved = deliveries.iter().filter(|delivery| delivery.claim == Claim::Here);
-        reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint, delivery.body.len()));
+        reserved.for_each(|delivery| self.dispatcher.left(&delivery.endpoint, delivery.content_bytes()));
     }
 
     fn plugin_counts(&mut self, plugin: &Arc<str>) -> &PluginMetrics {
@@ -217,7 +220,7 @@ impl Outbox {
     /// The delivery is not this host's: somebody claims it later, or nobody does.
     fn leave(&self, ran: &Ran, delivery: &NewDelivery, place: Place) {
         if delivery.claim == Claim::Here {
-            self.dispatcher.left(&delivery.endpoint, delivery.body.len());
+            self.dispatcher.left(&delivery.endpoint, delivery.content_bytes());
         }
         match place {
             Place::Open => self.dispatcher.spilled(&delivery.endpoint),

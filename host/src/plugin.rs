@@ -103,6 +103,20 @@ pub struct CallReport {
     pub state: Option<Arc<StateChange>>,
 }
 
+impl CallReport {
+    /// What its result takes in memory, in bytes, but for a bounded rest.
+    pub fn content_bytes(&self) -> usize {
+        let webhook = |webhook: &Webhook| {
+            let names = [&webhook.endpoint, &webhook.key, &webhook.content_type].into_iter().flatten().map(String::len);
+            let headers = webhook.headers.iter().map(|(name, value)| name.len() + value.len());
+            webhook.body.len() + names.chain(headers).sum::<usize>()
+        };
+        let webhooks = self.result.iter().flatten().map(webhook).sum::<usize>();
+        let writes = self.state.iter().flat_map(|change| &change.writes);
+        webhooks + writes.map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum::<usize>()
+    }
+}
+
 /// Why a call produced no webhooks. The texts are bounded and safe to show.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CallFailure {

@@ -366,6 +366,25 @@ pub struct NewDelivery {
     pub terms: DeliveryTerms,
 }
 
+impl NewDelivery {
+    /// What it takes in memory and on disk, in bytes, but for a bounded rest.
+    pub fn content_bytes(&self) -> usize {
+        webhook_bytes(&self.body, &self.headers, &self.content_type)
+    }
+}
+
+impl ClaimedDelivery {
+    /// As [`NewDelivery::content_bytes`].
+    pub fn content_bytes(&self) -> usize {
+        webhook_bytes(&self.body, &self.headers, &self.content_type)
+    }
+}
+
+fn webhook_bytes(body: &Bytes, headers: &[(String, String)], content_type: &str) -> usize {
+    let headers = headers.iter().map(|(name, value)| name.len() + value.len());
+    body.len() + content_type.len() + headers.sum::<usize>()
+}
+
 /// A delivery that this host has claimed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClaimedDelivery {
@@ -398,8 +417,36 @@ pub struct ClaimedDelivery {
 pub struct Claimed<T> {
     /// What was claimed, oldest first.
     pub work: Vec<T>,
-    /// When the earliest unclaimed work that remains is due; may be in the past when `limit` cut the claim short.
+    /// When the earliest unclaimed work that remains is due; may be in the past when the claim was cut short.
     pub next_due: Option<Timestamp>,
+    /// Bytes of the first piece, where it alone had no room, so that nothing was claimed; else 0.
+    pub needs: usize,
+}
+
+/// What a claim has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClaimRoom {
+    /// Pieces of work.
+    pub count: usize,
+    /// Bytes of their content, as [`Event::content_bytes`] and [`ClaimedDelivery::content_bytes`] count them.
+    pub bytes: usize,
+}
+
+impl ClaimRoom {
+    /// Room for `count` pieces of any size.
+    pub fn of(count: usize) -> Self {
+        Self { count, bytes: usize::MAX }
+    }
+}
+
+/// What came of recording attempts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AttemptsRecorded {
+    /// Deliveries whose turn it is, in their order, because one recorded here has ended: they are this host's now. Each
+    /// is hardly larger than the one whose place it takes.
+    pub next: Vec<ClaimedDelivery>,
+    /// Endpoints of deliveries whose turn it is and that are larger. They are due now, and nobody's.
+    pub freed: Vec<Arc<str>>,
 }
 
 /// One attempt and what follows from it.
@@ -469,11 +516,21 @@ pub trait Store: History + Send + Sync + 'static {
     /// The cursor that was last kept for a source.
     fn cursor(&self, source: Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
 
-    /// Claims pending and retrying runs of `plugin` that are due at `now`, oldest first, `limit` at most.
+    /// As [`Store::claim_runs_within`], `limit` at most.
     fn claim_runs(
         &self,
         plugin: Arc<str>,
         limit: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>> {
+        self.claim_runs_within(plugin, ClaimRoom::of(limit), now)
+    }
+
+    /// Claims pending and retrying runs of `plugin` that are due at `now`, oldest first, as many as `room` has place for.
+    fn claim_runs_within(
+        &self,
+        plugin: Arc<str>,
+        room: ClaimRoom,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>>;
 
@@ -494,19 +551,34 @@ pub trait Store: History + Send + Sync + 'static {
     /// How much `plugin` keeps. Blocks on the disk: for threads that may.
     fn state_usage(&self, plugin: &str) -> Result<StateUsage, StoreError>;
 
-    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, `limit` at most. Of those that keep an
-    /// order, only what nothing precedes is ever due: see [`OrderKey`].
+    /// As [`Store::claim_deliveries_within`], `limit` at most.
     fn claim_deliveries(
         &self,
         endpoint: Arc<str>,
         limit: usize,
         now: Timestamp,
+    ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>> {
+        self.claim_deliveries_within(endpoint, ClaimRoom::of(limit), now)
+    }
+
+    /// Claims deliveries to `endpoint` that are due at `now`, earliest due first, as many as `room` has place for. Of those
+    /// that keep an order, only what nothing precedes is ever due: see [`OrderKey`].
+    fn claim_deliveries_within(
+        &self,
+        endpoint: Arc<str>,
+        room: ClaimRoom,
+        now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>>;
+
+    /// As [`Store::record`]; returns the deliveries whose turn it is.
+    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>> {
+        let recorded = self.record(records);
+        Box::pin(async move { Ok(recorded.await?.next) })
+    }
 
     /// Records attempts of claimed deliveries and what follows from them, all or none. Recording the same attempt
     /// again changes nothing. One that was deferred is no attempt: it only says why the delivery waits, and until when.
-    /// Returns deliveries whose turn it is, in their order, because one recorded here has ended: they are this host's now.
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>>;
+    fn record(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<AttemptsRecorded, StoreError>>;
 
     /// Makes dead letters `backlog_full` of what nobody holds in `backlog` and has been due for longer than `age`, by the
     /// time that has passed. Returns how many.

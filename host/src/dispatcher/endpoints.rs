@@ -77,7 +77,7 @@ impl Dispatcher {
             return;
         }
         self.spilled(endpoint);
-        waiting.iter().for_each(|delivery| self.left(endpoint, delivery.body.len()));
+        waiting.iter().for_each(|delivery| self.left(endpoint, delivery.content_bytes()));
     }
 
     /// Makes durable what attempts have disabled; tries until the store takes it.

@@ -163,13 +163,13 @@ impl Scene {
     /// Hands over a delivery as the outbox does.
     fn hand_over(&self, seq: i64) {
         let delivery = delivery(seq, "shop");
-        assert_eq!(self.dispatcher.offer("shop", delivery.body.len()), Claim::Here);
+        assert_eq!(self.dispatcher.offer("shop", delivery.content_bytes()), Claim::Here);
         self.store.hold(&delivery);
         self.dispatcher.enqueue(delivery);
     }
 
     /// Polls the lane's handover, which gives no signal of its own.
-    async fn until(&self, what: &str, mut condition: impl FnMut(&mut crate::handover::Handover) -> bool) {
+    async fn until(&self, what: &str, mut condition: impl FnMut(&mut Handover) -> bool) {
         let wait = async {
             while !self.dispatcher.lanes["shop"].handover(&mut condition) {
                 tokio::task::yield_now().await;

@@ -10,32 +10,35 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 use crate::drain::Drain;
+use crate::store::ClaimRoom;
 
 /// Queues of one kind, all over the same store.
 pub trait Refill: Send + Sync + 'static {
     /// Every queue that should claim now, each marked as claiming, and when to ask again although nothing changes.
     fn wants(&self, now: Timestamp) -> Wanted;
-    /// Claims at most `limit` for the queue called `name` and takes what came; never fails, the queue notes a retry.
-    fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()>;
+    /// Claims what `room` has place for, for the queue called `name`, and takes what came; never fails, the queue notes a
+    /// retry.
+    fn claim(self: Arc<Self>, name: Arc<str>, room: ClaimRoom) -> BoxFuture<'static, ()>;
     /// Makes every queue look into the store again: it may hold work that nobody told this host of.
     fn look_again(&self);
     /// Told whenever [`Self::wants`] may answer differently.
     fn changed(&self) -> &Notify;
+    /// Told when there is room in bytes again, where a queue was denied any.
+    fn freed(&self) -> &Notify;
 }
 
 /// What queues want from the store.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    /// The queue's name and the largest claim.
-    pub claims: Vec<(Arc<str>, usize)>,
+    /// The queue's name and the largest claim, whose bytes are taken already.
+    pub claims: Vec<(Arc<str>, ClaimRoom)>,
     /// The earliest moment at which work falls due.
     pub next_due: Option<Timestamp>,
 }
 
 impl Wanted {
-    /// Adds one queue's answer.
-    pub fn add(&mut self, name: &Arc<str>, limit: Option<usize>, next_due: Option<Timestamp>) {
-        self.claims.extend(limit.map(|limit| (Arc::clone(name), limit)));
+    /// Adds when work of one queue falls due.
+    pub fn due(&mut self, next_due: Option<Timestamp>) {
         self.next_due = match (self.next_due, next_due) {
             (Some(known), Some(due_at)) => Some(known.min(due_at)),
             (known, due_at) => known.or(due_at),
@@ -54,13 +57,14 @@ pub async fn refill<Q: Refill>(queues: Arc<Q>, clock: Arc<dyn Clock>, drain: Dra
     loop {
         let now = clock.now();
         let wanted = queues.wants(now);
-        for (name, limit) in wanted.claims {
-            claims.push(Arc::clone(&queues).claim(name, limit));
+        for (name, room) in wanted.claims {
+            claims.push(Arc::clone(&queues).claim(name, room));
         }
         let sleep = wanted.next_due.map_or(POLL_INTERVAL, |due_at| due_at.since(now).min(POLL_INTERVAL));
         tokio::select! {
             () = drain.begun() => return,
             () = queues.changed().notified() => {}
+            () = queues.freed().notified() => {}
             Some(()) = claims.next() => {}
             () = tokio::time::sleep(sleep) => {}
             _ = poll.tick() => queues.look_again(),
@@ -87,6 +91,7 @@ mod tests {
         handover: Mutex<Handover>,
         clock: Arc<PausedClock>,
         changed: Notify,
+        freed: Notify,
         looks: AtomicUsize,
         claims: Mutex<Vec<Duration>>,
         failing: AtomicUsize,
@@ -114,11 +119,13 @@ mod tests {
             let mut wanted = Wanted::default();
             let mut handover = lock(&self.handover);
             let limit = handover.wants(now);
-            wanted.add(&"orders".into(), limit, handover.next_due());
+            let room = |count| ("orders".into(), ClaimRoom { count, bytes: usize::MAX });
+            wanted.claims.extend(limit.map(room));
+            wanted.due(handover.next_due());
             wanted
         }
 
-        fn claim(self: Arc<Self>, _: Arc<str>, _: usize) -> BoxFuture<'static, ()> {
+        fn claim(self: Arc<Self>, _: Arc<str>, _: ClaimRoom) -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 lock(&self.claims).push(self.clock.now().since(START));
                 let fails = self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
@@ -136,6 +143,10 @@ mod tests {
 
         fn changed(&self) -> &Notify {
             &self.changed
+        }
+
+        fn freed(&self) -> &Notify {
+            &self.freed
         }
     }
 
@@ -156,6 +167,7 @@ mod tests {
             handover: Mutex::new(Handover::new(8)),
             clock: Arc::clone(&clock),
             changed: Notify::new(),
+            freed: Notify::new(),
             looks: AtomicUsize::new(0),
             claims: Mutex::default(),
             failing: AtomicUsize::new(0),

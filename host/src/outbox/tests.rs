@@ -28,6 +28,7 @@ fn plugin() -> Arc<Plugin> {
 fn ran(plugin: &Arc<Plugin>, attempts_made: u32, result: Result<Vec<Webhook>, CallFailure>) -> Ran {
     let event = Arc::new(fixture::event("{}"));
     Ran {
+        room: None,
         run: ClaimedRun { seq: EventSeq(1), event, plugin: Arc::clone(&plugin.name), attempts_made, crashes: 0 },
         conflicts: 0,
         plugin: Arc::clone(plugin),

@@ -61,6 +61,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The most bytes that the webhooks of one event have together, but for a bounded rest.
+    pub fn result_bytes_max(&self) -> usize {
+        let bodies = self.webhooks_max.saturating_mul(self.body_bytes_max).min(BODIES_BYTES_MAX);
+        bodies + self.webhooks_max * (self.header_bytes_max + 3 * NAME_BYTES_MAX)
+    }
+
     /// What may cross from the plugin to the host in one crossing, in bytes: everything a valid result can hold, twice
     /// over, so that a result just over a limit is refused by that limit's name.
     pub(super) fn crossing_bytes_max(&self) -> usize {

@@ -12,14 +12,16 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
+use crate::budget::{Account, Kind, Permit};
 use crate::clock::{Clock, Timestamp};
 use crate::event::Event;
+use crate::handover::quota::{Asking, Quota, share_out};
 use crate::handover::refill::{Refill, Wanted};
 use crate::handover::{Handover, Pressure, weight};
 use crate::plugin::fair::{Share, is_long, may_join, may_start};
 use crate::plugin::rollback::{Outcome, Standing, Verdict};
 use crate::plugin::{CallFailure, CallReport, Plugin, Services};
-use crate::store::{Begun, Claim, ClaimedRun, EventSeq, StateVersion, Store};
+use crate::store::{Begun, Claim, ClaimRoom, ClaimedRun, EventSeq, StateVersion, Store};
 use crate::sync::lock;
 
 use self::alone::{Alone, Turn};
@@ -49,6 +51,8 @@ pub struct Ran {
     pub report: CallReport,
     /// That it is under way until its outcome is durable.
     pub begun: Begun,
+    /// What its result takes of the budget.
+    pub room: Option<Permit>,
 }
 
 /// The plugins that can be called, their waiting runs, and the threads that call them.
@@ -76,6 +80,8 @@ struct State {
     condemned: Vec<Arc<Plugin>>,
     /// Whether a run has the host for itself.
     alone: Alone,
+    /// A run is not called because there is no room for its result.
+    wants_room: bool,
     stopping: bool,
 }
 
@@ -95,6 +101,22 @@ struct Queue {
     standing: Standing,
     share: Share,
     handover: Handover,
+    /// What its runs in memory hold in bytes.
+    quota: Arc<Quota>,
+    /// What its results hold in bytes.
+    results: Arc<Account>,
+    /// There is no room for another result of its for now; others may be called.
+    passed_over: bool,
+}
+
+/// A run that is to be called.
+struct NextCall {
+    waiting: Waiting,
+    plugin: Arc<Plugin>,
+    /// What it is charged beforehand.
+    charge: Duration,
+    /// For the largest result that the plugin may return.
+    room: Permit,
 }
 
 /// A run whose turn comes.
@@ -156,6 +178,9 @@ impl Pool {
                     standing: Standing::default(),
                     share: Share::default(),
                     handover: Handover::new(RUNS_IN_MEMORY_MAX),
+                    quota: Arc::new(Quota::new(self.pressure.budget(), Kind::Runs)),
+                    results: self.pressure.budget().account(Kind::Results),
+                    passed_over: false,
                     crew: Crew::of(&plugin),
                     plugin: Some(Arc::clone(&plugin)),
                 };
@@ -201,7 +226,9 @@ impl Pool {
         let mut relief = 0;
         let mut left = Vec::with_capacity(queue.waiting.len());
         for Waiting { run, .. } in queue.waiting.drain(..).chain(queue.suspects.drain(..)) {
-            relief += queue.handover.left(weight(run.event.content_bytes()));
+            let bytes = run.event.content_bytes();
+            relief += queue.handover.left(weight(bytes));
+            queue.quota.give(bytes);
             left.push((run.seq, run.plugin));
         }
         drop(state);
@@ -214,9 +241,15 @@ impl Pool {
     /// Decides, before the commit, who will hold a new run of `plugin` for `event`.
     pub fn offer(&self, plugin: &str, event: &Event) -> Claim {
         let mut state = lock(&self.state);
-        let weight = weight(event.content_bytes());
+        let bytes = event.content_bytes();
+        let weight = weight(bytes);
         let queue = state.queues.get_mut(plugin).filter(|queue| queue.plugin.is_some());
-        let claim = queue.map_or(Claim::Open, |queue| queue.handover.offer(weight));
+        let Some(queue) = queue else { return Claim::Open };
+        let claim = queue.handover.offer(weight);
+        if claim == Claim::Here && !queue.quota.try_take(bytes) {
+            queue.handover.decline(weight);
+            return Claim::Open;
+        }
         if claim == Claim::Here {
             self.pressure.rise(weight);
         }
@@ -264,7 +297,10 @@ impl Pool {
 
     /// The outcome of a run that was called is durable: it leaves the memory.
     pub fn done(&self, plugin: &str, event: &Event) {
-        let freed = lock(&self.state).end_call(plugin, || self.clock.monotonic());
+        let freed = {
+            let mut state = lock(&self.state);
+            state.end_call(plugin, || self.clock.monotonic()) | state.take_wants_room()
+        };
         if freed {
             self.wake_all();
         }
@@ -287,7 +323,9 @@ impl Pool {
     pub fn left(&self, plugin: &str, event: &Event) {
         let mut state = lock(&self.state);
         let Some(queue) = state.queues.get_mut(plugin) else { return };
-        let relief = queue.handover.left(weight(event.content_bytes()));
+        let bytes = event.content_bytes();
+        let relief = queue.handover.left(weight(bytes));
+        queue.quota.give(bytes);
         let spilled = queue.handover.is_spilled();
         drop(state);
         self.pressure.fall(relief);
@@ -332,7 +370,7 @@ impl Pool {
     }
 
     fn work(&self, crew: Crew, ran: &mpsc::Sender<Ran>) {
-        while let Some((Waiting { run, conflicts }, plugin, charge)) = self.next(crew) {
+        while let Some(NextCall { waiting: Waiting { run, conflicts }, plugin, charge, mut room }) = self.next(crew) {
             let attempt = run.attempts_made.saturating_add(1);
             let begun = self.store.begin(&run, &plugin.digest, run.crashes > 0);
             // A panic of the host's own code on one event must cost neither the worker nor the run.
@@ -343,30 +381,36 @@ impl Pool {
                 let version = StateVersion { event: run.seq, call: conflicts };
                 self.services.state.publish(&run.plugin, version, change);
             }
-            self.finish(crew, &plugin, charge, &report);
+            room.true_up(report.content_bytes());
+            if self.finish(crew, &plugin, charge, &report) {
+                self.wake_all();
+            }
             // A plugin that had to leave a worker free may have a turn for it now.
             self.work[crew as usize].notify_one();
-            if ran.blocking_send(Ran { run, conflicts, plugin, report, begun }).is_err() {
+            if ran.blocking_send(Ran { run, conflicts, plugin, report, begun, room: Some(room) }).is_err() {
                 return;
             }
         }
     }
 
-    /// A worker is what is scarce, so a plugin is charged the time it held one, whether it computed or slept.
-    fn finish(&self, crew: Crew, plugin: &Arc<Plugin>, charge: Duration, report: &CallReport) {
+    /// A worker is what is scarce, so a plugin is charged the time it held one, whether it computed or slept. Whether a run
+    /// was waiting for room that there may be now.
+    fn finish(&self, crew: Crew, plugin: &Arc<Plugin>, charge: Duration, report: &CallReport) -> bool {
         let now = self.clock.now();
         let mut state = lock(&self.state);
         state.long_running[crew as usize] -= usize::from(is_long(charge));
-        let Some(queue) = state.queues.get_mut(&plugin.name) else { return };
+        let wanted_room = state.take_wants_room();
+        let Some(queue) = state.queues.get_mut(&plugin.name) else { return wanted_room };
         queue.share.finish(charge, report.duration, report.cpu);
         if queue.judge(plugin, report, now) == Verdict::RollBack {
             state.condemned.push(Arc::clone(plugin));
             self.condemned.notify_one();
         }
+        wanted_room
     }
 
     /// Waits for the run of `crew` whose turn it is; `None` once the pool is stopping.
-    fn next(&self, crew: Crew) -> Option<(Waiting, Arc<Plugin>, Duration)> {
+    fn next(&self, crew: Crew) -> Option<NextCall> {
         let mut state = lock(&self.state);
         loop {
             if state.stopping {
@@ -393,17 +437,38 @@ impl Pool {
 }
 
 impl State {
-    /// Takes the run of `crew` whose turn it is.
-    fn take_next(&mut self, crew: Crew, workers: usize) -> Option<(Waiting, Arc<Plugin>, Duration)> {
-        let long_running = self.long_running[crew as usize];
-        let ready = self.queues.values_mut().filter(|queue| queue.crew == crew && queue.is_ready());
-        let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
-        let queue = ready.min_by_key(|queue| queue.share.consumed())?;
-        let (plugin, waiting) = (queue.plugin.clone()?, queue.waiting.pop_front()?);
-        queue.alone = waiting.must_be_alone();
-        let name = Arc::clone(&plugin.name);
-        let charge = self.begin_call(crew, &name)?;
-        Some((waiting, plugin, charge))
+    /// Takes the run of `crew` whose turn it is. A plugin for whose next result there is no room is passed over while it has
+    /// results on their way; one that has none is waited for.
+    fn take_next(&mut self, crew: Crew, workers: usize) -> Option<NextCall> {
+        let mut passed = false;
+        let called = loop {
+            let long_running = self.long_running[crew as usize];
+            let ready = self.queues.values_mut().filter(|queue| queue.crew == crew && queue.is_ready());
+            let ready = ready.filter(|queue| may_start(queue.share.typical(), long_running, workers));
+            let Some(queue) = ready.min_by_key(|queue| queue.share.consumed()) else { break None };
+            let Some(plugin) = queue.plugin.clone() else { break None };
+            let bytes = plugin.manifest.limits.result_bytes_max();
+            if queue.results.reserve(bytes, bytes).is_some() {
+                let room = Permit::of_taken(Arc::clone(&queue.results), bytes);
+                let Some(waiting) = queue.waiting.pop_front() else { break None };
+                queue.alone = waiting.must_be_alone();
+                break self.begin_call(crew, &plugin.name).map(|charge| NextCall { waiting, plugin, charge, room });
+            }
+            (queue.passed_over, passed) = (true, true);
+            self.wants_room = true;
+            if queue.results.held() == 0 {
+                break None;
+            }
+        };
+        if passed {
+            self.queues.values_mut().for_each(|queue| queue.passed_over = false);
+        }
+        called
+    }
+
+    /// Whether a run was waiting for room; whoever asks wakes the workers.
+    fn take_wants_room(&mut self) -> bool {
+        std::mem::take(&mut self.wants_room)
     }
 
     /// A call of `plugin` begins. Returns what it is charged beforehand.
@@ -448,7 +513,7 @@ impl Queue {
     fn is_ready(&self) -> bool {
         let (Some(first), Some(plugin)) = (self.waiting.front(), &self.plugin) else { return false };
         let has_room = may_join(self.share.running(), plugin.manifest.limits.calls_at_once_max);
-        has_room && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
+        has_room && !self.passed_over && !self.alone && (self.unfinished == 0 || !first.must_be_alone())
     }
 
     /// Counts a call of the present build; a call that began before a reload says nothing of it.
@@ -491,30 +556,43 @@ impl Queue {
 impl Refill for Pool {
     fn wants(&self, now: Timestamp) -> Wanted {
         let mut wanted = Wanted::default();
-        for (name, queue) in &mut lock(&self.state).queues {
+        let mut wanting = Vec::new();
+        let mut state = lock(&self.state);
+        for (name, queue) in &mut state.queues {
             if queue.plugin.is_none() {
                 continue;
             }
-            let limit = queue.handover.wants(now);
-            wanted.add(name, limit, queue.handover.next_due());
+            let count = queue.handover.wants(now);
+            wanted.due(queue.handover.next_due());
+            wanting.extend(count.map(|count| (Arc::clone(name), count, Arc::clone(&queue.quota))));
         }
+        let asking = wanting.iter().map(|(name, count, quota)| Asking { name: Arc::clone(name), count: *count, quota });
+        let shares = share_out(self.pressure.budget(), Kind::Runs, asking.collect());
+        for name in &shares.denied {
+            if let Some(queue) = state.queues.get_mut(name) {
+                queue.handover.denied();
+            }
+        }
+        wanted.claims = shares.given;
         wanted
     }
 
-    fn claim(self: Arc<Self>, name: Arc<str>, limit: usize) -> BoxFuture<'static, ()> {
+    fn claim(self: Arc<Self>, name: Arc<str>, room: ClaimRoom) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let now = self.clock.now();
-            let claimed = self.store.claim_runs(Arc::clone(&name), limit, now).await;
+            let claimed = self.store.claim_runs_within(Arc::clone(&name), room, now).await;
             let mut state = lock(&self.state);
             let Some(queue) = state.queues.get_mut(&name) else { return };
             let runs = match claimed {
                 Ok(claimed) => {
-                    let weight = claimed.work.iter().map(|run| weight(run.event.content_bytes())).sum();
-                    queue.handover.claimed(weight, claimed.next_due, now);
+                    let bytes = || claimed.work.iter().map(|run| run.event.content_bytes());
+                    queue.quota.claimed(room.bytes, bytes(), claimed.needs);
+                    queue.handover.claimed(bytes().map(weight).sum(), claimed.next_due, now);
                     claimed.work
                 }
                 Err(error) => {
                     tracing::error!(plugin = %name, %error, "runs could not be claimed; trying again");
+                    queue.quota.claimed(room.bytes, std::iter::empty(), 0);
                     queue.handover.claim_failed(now.plus(CLAIM_RETRY_DELAY));
                     Vec::new()
                 }
@@ -530,6 +608,10 @@ impl Refill for Pool {
 
     fn changed(&self) -> &Notify {
         &self.changed
+    }
+
+    fn freed(&self) -> &Notify {
+        self.pressure.budget().freed(Kind::Runs)
     }
 }
 

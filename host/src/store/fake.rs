@@ -10,13 +10,13 @@ use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Acceptance, Accepted, Arrival, AttemptRecord, Backfill, Backfilled, Backlog, Changed, Claim, Claimed,
-    ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryChange,
-    DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged,
-    EndpointHealth, EndpointRecord, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten, Found, History,
-    KnownPlugin, NewDelivery, Pace, ParkedFate, Pause, PauseKind, Place, Purge, Purged, Redriven, Retention,
-    RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus,
-    Waiting, Written,
+    Acceptance, Accepted, Arrival, AttemptRecord, AttemptsRecorded, Backfill, Backfilled, Backlog, Changed, Claim,
+    ClaimRoom, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary,
+    DeliveryChange, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten,
+    Found, History, KnownPlugin, NewDelivery, Pace, ParkedFate, Pause, PauseKind, Place, Purge, Purged, Redriven,
+    Retention, RunCompletion, RunOutcome, RunStart, Sought, SourceCursor, StateUsage, StateValue, Store, StoreError,
+    StoreStatus, Waiting, Written,
 };
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
@@ -243,25 +243,34 @@ impl Seen {
     }
 }
 
-/// Takes what is `wanted` and due out of `work`, `limit` at most.
+/// Takes what is `wanted` and due out of `work`, as much as `room` has place for.
 fn claim<T>(
     work: &mut VecDeque<(Timestamp, T)>,
-    limit: usize,
+    room: ClaimRoom,
     now: Timestamp,
     wanted: impl Fn(&T) -> bool,
+    bytes_of: impl Fn(&T) -> usize,
 ) -> Claimed<T> {
     let mut claimed = Vec::new();
     let mut left = VecDeque::new();
+    let (mut bytes_left, mut needs) = (room.bytes, 0);
     for (due_at, piece) in work.drain(..) {
-        if wanted(&piece) && due_at <= now && claimed.len() < limit {
-            claimed.push(piece);
-        } else {
-            left.push_back((due_at, piece));
+        let may_be = wanted(&piece) && due_at <= now && claimed.len() < room.count && needs == 0;
+        match bytes_left.checked_sub(bytes_of(&piece)) {
+            Some(left) if may_be => {
+                bytes_left = left;
+                claimed.push(piece);
+                continue;
+            }
+            None if may_be => needs = bytes_of(&piece),
+            _ => {}
         }
+        left.push_back((due_at, piece));
     }
+    let needs = if claimed.is_empty() { needs } else { 0 };
     *work = left;
     let next_due = work.iter().filter(|(_, piece)| wanted(piece)).map(|(due_at, _)| *due_at).min();
-    Claimed { work: claimed, next_due }
+    Claimed { work: claimed, next_due, needs }
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -298,8 +307,10 @@ impl Store for FakeStore {
     fn cursor(&self, source: Arc<str>) -> Answer<'_, Option<Bytes>> {
         self.answer("cursor", move |seen| seen.cursors.get(&source).cloned())
     }
-    fn claim_runs(&self, plugin: Arc<str>, limit: usize, now: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
-        self.answer("claim_runs", move |seen| claim(&mut seen.runs, limit, now, |run| run.plugin == plugin))
+    fn claim_runs_within(&self, plugin: Arc<str>, room: ClaimRoom, now: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
+        self.answer("claim_runs", move |seen| {
+            claim(&mut seen.runs, room, now, |run| run.plugin == plugin, |run| run.event.content_bytes())
+        })
     }
     fn complete_runs(&self, completions: Vec<RunCompletion>) -> Answer<'_, Vec<Completed>> {
         self.answer("complete_runs", |seen| completions.into_iter().map(|one| seen.complete(one)).collect())
@@ -312,24 +323,25 @@ impl Store for FakeStore {
     fn state_usage(&self, _: &str) -> Result<StateUsage, StoreError> {
         Ok(StateUsage::default())
     }
-    fn claim_deliveries(
+    fn claim_deliveries_within(
         &self,
         endpoint: Arc<str>,
-        limit: usize,
+        room: ClaimRoom,
         now: Timestamp,
     ) -> Answer<'_, Claimed<ClaimedDelivery>> {
         self.answer("claim_deliveries", move |seen| {
-            let claimed = claim(&mut seen.deliveries, limit, now, |delivery| delivery.endpoint == endpoint);
+            let wanted = |delivery: &ClaimedDelivery| delivery.endpoint == endpoint;
+            let claimed = claim(&mut seen.deliveries, room, now, wanted, ClaimedDelivery::content_bytes);
             seen.claimed.extend(claimed.work.iter().map(|delivery| (delivery.seq, delivery.clone())));
             claimed
         })
     }
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> Answer<'_, Vec<ClaimedDelivery>> {
+    fn record(&self, records: Vec<AttemptRecord>) -> Answer<'_, AttemptsRecorded> {
         self.answer("record_attempts", |seen| {
             let ended = records.iter().filter(|record| !matches!(record.transition, Transition::Retry { .. }));
-            let turns: Vec<_> = ended.filter_map(|record| seen.behind.remove(&record.delivery)).collect();
+            let next = ended.filter_map(|record| seen.behind.remove(&record.delivery)).collect();
             records.into_iter().for_each(|record| seen.record(record));
-            turns
+            AttemptsRecorded { next, freed: Vec::new() }
         })
     }
     fn expire(&self, backlog: Backlog, age: Duration, _: Timestamp) -> Answer<'_, u64> {

@@ -68,10 +68,11 @@ use self::reader::Readers;
 use self::writer::{Counters, Outcome, Task, Writer};
 use super::begun::{self, Begun, BegunFile};
 use super::{
-    Accepted, Arrival, AttemptRecord, Backlog, Claimed, ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail,
-    DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, EndpointChange,
-    EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq, KnownPlugin, Pause, PauseKind,
-    Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
+    Accepted, Arrival, AttemptRecord, AttemptsRecorded, Backlog, ClaimRoom, Claimed, ClaimedDelivery, ClaimedRun,
+    Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterSummary, DeliveryDetail, DeliveryFilter, DeliverySeq,
+    DeliverySummary, EndpointChange, EndpointChanged, EndpointHealth, EndpointRecord, EndpointSummary, EventSeq,
+    KnownPlugin, Pause, PauseKind, Retention, RunCompletion, SourceCursor, StateUsage, StateValue, Store, StoreError,
+    StoreStatus, Waiting,
 };
 use crate::clock::{SystemClock, Timestamp};
 use crate::delivery::DeliveryId;
@@ -340,13 +341,13 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| queries::cursor(connection, &source)).boxed()
     }
 
-    fn claim_runs(
+    fn claim_runs_within(
         &self,
         plugin: Arc<str>,
-        limit: usize,
+        room: ClaimRoom,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedRun>, StoreError>> {
-        self.write(SMALL, move |group| group.claim_runs(&plugin, limit, now)).boxed()
+        self.write(SMALL, move |group| group.claim_runs(&plugin, room, now)).boxed()
     }
 
     fn begin(&self, run: &ClaimedRun, plugin_digest: &str, alone: bool) -> Begun {
@@ -366,16 +367,16 @@ impl Store for SqliteStore {
         self.state_readers.read_blocking(|connection| plugin_state::usage(connection, plugin))
     }
 
-    fn claim_deliveries(
+    fn claim_deliveries_within(
         &self,
         endpoint: Arc<str>,
-        limit: usize,
+        room: ClaimRoom,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Claimed<ClaimedDelivery>, StoreError>> {
-        self.write(SMALL, move |group| group.claim_deliveries(&endpoint, limit, now)).boxed()
+        self.write(SMALL, move |group| group.claim_deliveries(&endpoint, room, now)).boxed()
     }
 
-    fn record_attempts(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<Vec<ClaimedDelivery>, StoreError>> {
+    fn record(&self, records: Vec<AttemptRecord>) -> BoxFuture<'_, Result<AttemptsRecorded, StoreError>> {
         self.write(deliveries::bytes(&records), move |group| group.record_attempts(&records)).boxed()
     }
 

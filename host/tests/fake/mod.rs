@@ -12,12 +12,13 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::DeliveryId;
 use wirehook::store::{
-    Accepted, Arrival, AttemptRecord, Backfill, Backfilled, Backlog, Changed, Claimed, ClaimedDelivery, ClaimedRun,
-    Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary, DeliveryChange, DeliveryDetail,
-    DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange, EndpointChanged, EndpointHealth,
-    EndpointRecord, EndpointState, EndpointSummary, EventFilter, EventSeq, EventSummary, Forgotten, Found, History,
-    KnownPlugin, Pace, ParkedFate, Pause, PauseKind, Purge, Purged, ReasonCount, Redriven, Retention, RunCompletion,
-    Sought, SourceCursor, StateUsage, StateValue, Store, StoreError, StoreStatus, Waiting,
+    Accepted, Arrival, AttemptRecord, AttemptsRecorded, Backfill, Backfilled, Backlog, Changed, ClaimRoom, Claimed,
+    ClaimedDelivery, ClaimedRun, Completed, DeadLetterDetail, DeadLetterFilter, DeadLetterKind, DeadLetterSummary,
+    DeliveryChange, DeliveryDetail, DeliveryFilter, DeliverySeq, DeliverySummary, Discarded, EndpointChange,
+    EndpointChanged, EndpointHealth, EndpointRecord, EndpointState, EndpointSummary, EventFilter, EventSeq,
+    EventSummary, Forgotten, Found, History, KnownPlugin, Pace, ParkedFate, Pause, PauseKind, Purge, Purged,
+    ReasonCount, Redriven, Retention, RunCompletion, Sought, SourceCursor, StateUsage, StateValue, Store, StoreError,
+    StoreStatus, Waiting,
 };
 
 #[derive(Default)]
@@ -123,7 +124,7 @@ impl Store for FakeStore {
     fn cursor(&self, _: Arc<str>) -> Answer<'_, Option<Bytes>> {
         no()
     }
-    fn claim_runs(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
+    fn claim_runs_within(&self, _: Arc<str>, _: ClaimRoom, _: Timestamp) -> Answer<'_, Claimed<ClaimedRun>> {
         no()
     }
     fn complete_runs(&self, _: Vec<RunCompletion>) -> Answer<'_, Vec<Completed>> {
@@ -135,10 +136,10 @@ impl Store for FakeStore {
     fn state_usage(&self, _: &str) -> Result<StateUsage, StoreError> {
         Ok(StateUsage::default())
     }
-    fn claim_deliveries(&self, _: Arc<str>, _: usize, _: Timestamp) -> Answer<'_, Claimed<ClaimedDelivery>> {
+    fn claim_deliveries_within(&self, _: Arc<str>, _: ClaimRoom, _: Timestamp) -> Answer<'_, Claimed<ClaimedDelivery>> {
         no()
     }
-    fn record_attempts(&self, _: Vec<AttemptRecord>) -> Answer<'_, Vec<ClaimedDelivery>> {
+    fn record(&self, _: Vec<AttemptRecord>) -> Answer<'_, AttemptsRecorded> {
         no()
     }
     fn expire(&self, _: Backlog, _: std::time::Duration, _: Timestamp) -> Answer<'_, u64> {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Crew, Plugin, State, Waiting};
+use super::{Crew, NextCall, State, Waiting};
+use crate::budget::Permit;
 
 /// Whether a run has the host for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,12 +88,7 @@ impl State {
     }
 
     /// Takes the run that is to be alone, where `crew` is the one that calls it.
-    pub(super) fn take_suspect(
-        &mut self,
-        crew: Crew,
-        name: &str,
-        now: Duration,
-    ) -> Option<(Waiting, Arc<Plugin>, Duration)> {
+    pub(super) fn take_suspect(&mut self, crew: Crew, name: &str, now: Duration) -> Option<NextCall> {
         let queue = self.queues.get_mut(name).filter(|queue| queue.crew == crew)?;
         let plugin = queue.plugin.clone()?;
         let (position, _) = queue.suspects.iter().enumerate().min_by_key(|(_, waiting)| waiting.order())?;
@@ -102,7 +98,11 @@ impl State {
             Alone::Waited(since) => since,
             _ => now,
         });
-        Some((waiting, plugin, charge))
+        // There is one of these at a time, which waits for nobody.
+        let (results, bytes) = (Arc::clone(&self.queues.get(name)?.results), plugin.manifest.limits.result_bytes_max());
+        results.take_anyway(bytes);
+        let room = Permit::of_taken(results, bytes);
+        Some(NextCall { waiting, plugin, charge, room })
     }
 }
 

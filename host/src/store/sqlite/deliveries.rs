@@ -7,14 +7,17 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::claims::Release;
 use super::dead_letters::Death;
 use super::group::Group;
-use super::order::BEHIND;
-use super::runs::{CLAIM_BYTES_MAX, CLAIM_MAX};
+use super::order::{BEHIND, InTurn};
+use super::runs::{Filling, claim_count};
 use super::state::{bytes_at, micros, pairs_at, parse_delivery_state, readable};
 use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::delivery::{DeliveryId, Transition};
 use crate::event::{EventKey, OrderKey};
-use crate::store::{AttemptRecord, Claimed, ClaimedDelivery, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq};
+use crate::store::{
+    AttemptRecord, AttemptsRecorded, ClaimRoom, Claimed, ClaimedDelivery, DeadLetterKind, DeliverySeq, DeliveryState,
+    EventSeq,
+};
 
 impl Outcome for Claimed<ClaimedDelivery> {
     fn unwanted(self) -> Release {
@@ -28,6 +31,16 @@ impl Outcome for Vec<ClaimedDelivery> {
     }
 }
 
+impl Outcome for AttemptsRecorded {
+    fn unwanted(self) -> Release {
+        self.next.unwanted()
+    }
+}
+
+/// A delivery that follows another in its order takes its place in memory: where it is larger than that one, and than this
+/// many bytes, it is claimed like any other.
+const FOLLOWS_BYTES_MAX: i64 = 16 * 1024;
+
 /// Roughly what records hold in memory, in bytes.
 pub(super) fn bytes(records: &[AttemptRecord]) -> usize {
     const FIXED: usize = 256;
@@ -38,11 +51,11 @@ impl Group<'_> {
     pub(super) fn claim_deliveries(
         &mut self,
         endpoint: &Arc<str>,
-        limit: usize,
+        room: ClaimRoom,
         now: Timestamp,
     ) -> rusqlite::Result<Claimed<ClaimedDelivery>> {
         self.open_claims_of_the_gone(now)?;
-        let work = self.due_deliveries(endpoint, limit.min(CLAIM_MAX), now)?;
+        let (work, needs) = self.due_deliveries(endpoint, room, now)?;
         let mut claim = self.cached("UPDATE delivery SET claimed_by = ?2 WHERE seq = ?1")?;
         for delivery in &work {
             claim.execute((delivery.seq.0, self.host))?;
@@ -55,30 +68,29 @@ impl Group<'_> {
                 (endpoint, BEHIND),
             )?
             .map(Timestamp);
-        Ok(Claimed { work, next_due })
+        Ok(Claimed { work, next_due, needs })
     }
 
-    /// What is due, and comes first in its order where it has one: whoever changed when a delivery is due need not have
-    /// minded that.
+    /// What is due and has place in `room`, and what the first has where it has none. Each comes first in its order where
+    /// it has one: whoever changed when a delivery is due need not have minded that.
     fn due_deliveries(
         &self,
         endpoint: &Arc<str>,
-        limit: usize,
+        room: ClaimRoom,
         now: Timestamp,
-    ) -> rusqlite::Result<Vec<ClaimedDelivery>> {
+    ) -> rusqlite::Result<(Vec<ClaimedDelivery>, usize)> {
         let mut select = self.cached(
             "SELECT d.seq, d.id, e.key, d.plugin, w.content_type, w.headers, w.body, d.attempts, d.attempts_before_budget,
-               d.due_at, d.order_key, d.event_seq
+               d.due_at, d.order_key, d.event_seq, coalesce(nullif(d.bytes, 0), octet_length(w.body))
              FROM delivery d INDEXED BY delivery_claimable
                CROSS JOIN event e ON e.seq = d.event_seq CROSS JOIN webhook w ON w.delivery_seq = d.seq
              WHERE d.endpoint = ?1 AND d.claimed_by IS NULL AND d.state IN ('pending', 'retrying') AND d.due_at <= ?2
              ORDER BY d.due_at, d.seq LIMIT ?3",
         )?;
-        let mut rows = select.query((endpoint, now.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
-        let mut work = Vec::new();
-        let mut bytes = 0;
+        let mut rows = select.query((endpoint, now.0, claim_count(room)))?;
+        let (mut work, mut filling) = (Vec::new(), Filling::of(room));
         let mut early = Vec::new();
-        while bytes < CLAIM_BYTES_MAX
+        while filling.may_go_on()
             && let Some(row) = rows.next()?
         {
             if let Some(key) = row.get::<_, Option<i64>>(10)?.map(OrderKey) {
@@ -88,13 +100,14 @@ impl Group<'_> {
                     continue;
                 }
             }
-            let delivery = delivery_at(row, endpoint)?;
-            bytes += delivery.body.len();
-            work.push(delivery);
+            if !filling.takes(row.get(12)?) {
+                break;
+            }
+            work.push(delivery_at(row, endpoint)?);
         }
         drop(rows);
         early.into_iter().try_for_each(|seq| self.put_behind(seq))?;
-        Ok(work)
+        Ok((work, filling.needs))
     }
 
     /// One delivery, whoever has it, as whoever claims it needs it.
@@ -108,20 +121,19 @@ impl Group<'_> {
         .query_row([seq.0], |row| delivery_at(row, endpoint))
     }
 
-    pub(super) fn record_attempts(&mut self, records: &[AttemptRecord]) -> rusqlite::Result<Vec<ClaimedDelivery>> {
-        let mut next = Vec::new();
+    pub(super) fn record_attempts(&mut self, records: &[AttemptRecord]) -> rusqlite::Result<AttemptsRecorded> {
+        let mut recorded = AttemptsRecorded::default();
         for record in records {
-            next.extend(self.record_attempt(record)?);
+            self.record_attempt(record, &mut recorded)?;
         }
-        Ok(next)
+        Ok(recorded)
     }
 
-    /// Nothing happens to a delivery that is not this host's, nor for an attempt that is recorded already. Returns the
-    /// delivery whose turn it is now, claimed.
-    fn record_attempt(&mut self, record: &AttemptRecord) -> rusqlite::Result<Option<ClaimedDelivery>> {
+    /// Nothing happens to a delivery that is not this host's, nor for an attempt that is recorded already. The delivery
+    /// whose turn it is now is claimed, or freed where it is larger than the one that it follows.
+    fn record_attempt(&mut self, record: &AttemptRecord, recorded: &mut AttemptsRecorded) -> rusqlite::Result<()> {
         if let Transition::Deferred { due_at } = record.transition {
-            self.defer_delivery(record, due_at)?;
-            return Ok(None);
+            return self.defer_delivery(record, due_at);
         }
         let Self { hot, tally, host, .. } = self;
         let next = match record.transition {
@@ -142,12 +154,13 @@ impl Group<'_> {
                         tally.delivery_bytes(endpoint, -row.get::<_, i64>(4)?);
                     }
                     let order = row.get::<_, Option<i64>>(3)?.map(OrderKey);
-                    return Ok(Some(order.map(|key| (key, Arc::<str>::from(endpoint)))));
+                    let bytes = row.get::<_, i64>(4)?;
+                    return Ok(Some(order.map(|key| (key, Arc::<str>::from(endpoint), bytes))));
                 }
                 Ok(None)
             })
             .optional()?;
-        let Some(Some(order)) = open else { return Ok(None) };
+        let Some(Some(order)) = open else { return Ok(()) };
         self.hot.attempt_insert.execute(params![
             record.delivery.0,
             record.number,
@@ -186,10 +199,15 @@ impl Group<'_> {
                 delivery: Some(record.delivery),
             })?;
         }
-        match order {
-            Some((key, endpoint)) if next != DeliveryState::Retrying => self.claim_next(key, &endpoint, ended_at),
-            _ => Ok(None),
+        if let (Some((key, endpoint, bytes)), true) = (order, next != DeliveryState::Retrying) {
+            let bytes_max = bytes.max(FOLLOWS_BYTES_MAX);
+            match self.claim_next(key, &endpoint, bytes_max, ended_at)? {
+                Some(InTurn::Claimed(delivery)) => recorded.next.push(delivery),
+                Some(InTurn::Freed) => recorded.freed.push(endpoint),
+                None => {}
+            }
         }
+        Ok(())
     }
 }
 

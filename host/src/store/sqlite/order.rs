@@ -17,6 +17,14 @@ use crate::store::{ClaimedDelivery, DeliverySeq, EventSeq};
 /// When a delivery is due that something precedes.
 pub(super) const BEHIND: i64 = i64::MAX;
 
+/// What became of a delivery whose turn it is.
+pub(super) enum InTurn {
+    /// It is this host's.
+    Claimed(ClaimedDelivery),
+    /// It is due, and nobody's.
+    Freed,
+}
+
 /// The first delivery of a key to an endpoint that has not ended.
 struct First {
     seq: DeliverySeq,
@@ -55,18 +63,25 @@ impl Group<'_> {
         self.cached("UPDATE delivery SET due_at = ?2 WHERE seq = ?1")?.execute((delivery.0, BEHIND)).map(drop)
     }
 
-    /// A delivery of this key to this endpoint has ended: claims the one whose turn it is, where one waits for that.
-    /// It is due since `now`.
+    /// A delivery of this key to this endpoint has ended: claims the one whose turn it is, where one waits for that, and it
+    /// has at most `bytes_max`. It is due since `now`.
     pub(super) fn claim_next(
         &self,
         key: OrderKey,
         endpoint: &Arc<str>,
+        bytes_max: i64,
         now: Timestamp,
-    ) -> rusqlite::Result<Option<ClaimedDelivery>> {
+    ) -> rusqlite::Result<Option<InTurn>> {
         let Some(next) = self.next_in_turn(key, endpoint)? else { return Ok(None) };
+        let bytes: i64 =
+            self.cached("SELECT bytes FROM delivery WHERE seq = ?1")?.query_row([next.0], |row| row.get(0))?;
+        let claimed_by = (bytes <= bytes_max).then_some(self.host);
         self.cached("UPDATE delivery SET due_at = ?3, claimed_by = ?2 WHERE seq = ?1")?
-            .execute((next.0, self.host, now.0))?;
-        self.delivery(next, endpoint).map(Some)
+            .execute((next.0, claimed_by, now.0))?;
+        if claimed_by.is_none() {
+            return Ok(Some(InTurn::Freed));
+        }
+        self.delivery(next, endpoint).map(|delivery| Some(InTurn::Claimed(delivery)))
     }
 
     /// As [`Self::claim_next`], but leaves it to whoever claims it. Returns whether there was one.

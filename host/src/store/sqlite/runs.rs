@@ -16,8 +16,8 @@ use super::writer::Outcome;
 use crate::clock::Timestamp;
 use crate::event::{Event, EventKey, OrderKey};
 use crate::store::{
-    Claim, Claimed, ClaimedRun, Completed, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq, KnownPlugin,
-    NewDelivery, Place, RunCompletion, RunOutcome, Written,
+    Claim, ClaimRoom, Claimed, ClaimedRun, Completed, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq,
+    KnownPlugin, NewDelivery, Place, RunCompletion, RunOutcome, Written,
 };
 
 /// The most work one claim takes, whatever limit the caller names.
@@ -25,6 +25,42 @@ pub(super) const CLAIM_MAX: usize = 1024;
 
 /// A claim ends early when what it took holds this much, in bytes; it always takes one.
 pub(super) const CLAIM_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many rows a claim looks at.
+pub(super) fn claim_count(room: ClaimRoom) -> i64 {
+    i64::try_from(room.count.min(CLAIM_MAX)).unwrap_or(i64::MAX)
+}
+
+/// A claim that fills its room, row by row.
+pub(super) struct Filling {
+    bytes_max: usize,
+    bytes: usize,
+    /// What the first piece has, where it alone has no place; else 0.
+    pub(super) needs: usize,
+}
+
+impl Filling {
+    pub(super) fn of(room: ClaimRoom) -> Self {
+        Self { bytes_max: room.bytes, bytes: 0, needs: 0 }
+    }
+
+    /// Whether another row is worth looking at.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.bytes < CLAIM_BYTES_MAX
+    }
+
+    /// Whether a piece of `bytes` has place, which it takes then. Asked before its content is read.
+    pub(super) fn takes(&mut self, bytes: i64) -> bool {
+        let bytes = usize::try_from(bytes).unwrap_or(0);
+        if self.bytes + bytes > self.bytes_max {
+            self.needs = if self.bytes == 0 { bytes } else { 0 };
+            return false;
+        }
+        // One without content counts, so that nothing needed means that something was taken.
+        self.bytes += bytes.max(1);
+        true
+    }
+}
 
 /// Parked and unparked runs in one commit.
 pub(super) const PARK_CHUNK: usize = 5_000;
@@ -89,11 +125,11 @@ impl Group<'_> {
     pub(super) fn claim_runs(
         &mut self,
         plugin: &Arc<str>,
-        limit: usize,
+        room: ClaimRoom,
         now: Timestamp,
     ) -> rusqlite::Result<Claimed<ClaimedRun>> {
         self.open_claims_of_the_gone(now)?;
-        let work = self.due_runs(plugin, limit.min(CLAIM_MAX), now)?;
+        let (work, needs) = self.due_runs(plugin, room, now)?;
         let mut claim = self.cached("UPDATE run SET claimed_by = ?3 WHERE event_seq = ?1 AND plugin = ?2")?;
         for run in &work {
             claim.execute((run.seq.0, plugin, self.host))?;
@@ -105,27 +141,34 @@ impl Group<'_> {
                 [plugin],
             )?
             .map(Timestamp);
-        Ok(Claimed { work, next_due })
+        Ok(Claimed { work, next_due, needs })
     }
 
-    fn due_runs(&self, plugin: &Arc<str>, limit: usize, now: Timestamp) -> rusqlite::Result<Vec<ClaimedRun>> {
+    /// What is due and has place in `room`, and what the first has where it has none.
+    fn due_runs(
+        &self,
+        plugin: &Arc<str>,
+        room: ClaimRoom,
+        now: Timestamp,
+    ) -> rusqlite::Result<(Vec<ClaimedRun>, usize)> {
         let mut select = self.cached(
             "SELECT r.event_seq, r.attempts - r.attempts_before_budget, e.key, e.source, e.subject, e.entity_type,
                e.operation, e.entity_id, e.tenant_id, e.timestamp, e.body_digest, e.attributes, e.entity, e.previous,
-               (SELECT crashes FROM suspect s WHERE s.event_seq = r.event_seq AND s.plugin = r.plugin)
+               (SELECT crashes FROM suspect s WHERE s.event_seq = r.event_seq AND s.plugin = r.plugin),
+               coalesce(nullif(r.bytes, 0), coalesce(octet_length(e.entity), 0) + coalesce(octet_length(e.previous), 0))
              FROM run r INDEXED BY run_claimable CROSS JOIN event e ON e.seq = r.event_seq
              WHERE r.plugin = ?1 AND r.claimed_by IS NULL AND r.state IN ('pending', 'retrying') AND r.due_at <= ?2
              ORDER BY r.due_at, r.event_seq LIMIT ?3",
         )?;
-        let mut rows = select.query((plugin, now.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
-        let mut work = Vec::new();
-        let mut bytes = 0;
-        while bytes < CLAIM_BYTES_MAX
+        let mut rows = select.query((plugin, now.0, claim_count(room)))?;
+        let (mut work, mut filling) = (Vec::new(), Filling::of(room));
+        while filling.may_go_on()
             && let Some(row) = rows.next()?
         {
+            if !filling.takes(row.get(15)?) {
+                break;
+            }
             let event = Arc::new(event_at(row)?);
-            bytes += event.entity.as_ref().map_or(0, bytes::Bytes::len)
-                + event.previous.as_ref().map_or(0, bytes::Bytes::len);
             work.push(ClaimedRun {
                 seq: EventSeq(row.get(0)?),
                 event,
@@ -134,7 +177,7 @@ impl Group<'_> {
                 crashes: row.get::<_, Option<u32>>(14)?.unwrap_or(0),
             });
         }
-        Ok(work)
+        Ok((work, filling.needs))
     }
 
     pub(super) fn complete_runs(&mut self, completions: &[RunCompletion]) -> rusqlite::Result<Completions> {
