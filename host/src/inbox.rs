@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use crate::budget::{Account, Kind};
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
@@ -96,6 +97,10 @@ impl Accept for Inbox {
     ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>> {
         let source = Arc::clone(source);
         Box::pin(async move { self.accept_all(&source, messages, cursor).await })
+    }
+
+    fn intake(&self) -> Arc<Account> {
+        self.pressure.budget().account(Kind::Intake)
     }
 
     fn cursor(&self, source: &Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, AcceptError>> {

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use self::state::{SourceState, SourceStatus};
+use crate::budget::{Account, Budget, Kind};
 use crate::drain::Drain;
 use crate::event::Message;
 use crate::settings::{LimitsSettings, SourceKind, SourceSettings};
@@ -54,6 +55,11 @@ pub trait Accept: Send + Sync + 'static {
         messages: Vec<Message>,
         cursor: Option<Bytes>,
     ) -> BoxFuture<'_, Result<Vec<Acceptance>, AcceptError>>;
+
+    /// What one source may hold in memory of what it has received, until it is accepted.
+    fn intake(&self) -> Arc<Account> {
+        Budget::unbounded().account(Kind::Intake)
+    }
 
     /// The cursor last kept for `source`, by this start of the host or an earlier one.
     fn cursor(&self, source: &Arc<str>) -> BoxFuture<'_, Result<Option<Bytes>, AcceptError>>;

@@ -1,6 +1,7 @@
 //! The one decoder: the four formats that FraiseQL publishes, and any other JSON, become an [`Event`].
 //!
-//! Bodies are not copied: `entity` and `previous` are slices of the message's payload.
+//! Large bodies are not copied: `entity` and `previous` are slices of the message's payload, unless they are small, or
+//! would keep a payload in memory that is much larger than they are.
 
 mod format;
 mod identity;
@@ -140,7 +141,8 @@ pub fn decode(
         None => fallback_key(source, message, once),
     };
     let attributes = attributes(source, message, &parsed);
-    let slice = |json: &RawValue| message.payload.slice_ref(json.get().as_bytes());
+    let kept = parsed.reading.as_ref().map_or(text.len(), Reading::content_bytes);
+    let slice = |json: &str| part(&message.payload, json, kept);
     let body_digest = match &parsed.reading {
         Some(reading) if reading.seq.is_some() || reading.id.is_some() => change_digest(reading),
         _ => body_digest(&message.payload),
@@ -155,7 +157,7 @@ pub fn decode(
             entity_id: None,
             tenant_id: None,
             timestamp: None,
-            entity: Some(message.payload.slice_ref(text.trim_ascii().as_bytes())),
+            entity: Some(slice(text.trim_ascii())),
             previous: None,
             attributes,
             body_digest,
@@ -170,12 +172,24 @@ pub fn decode(
         entity_id: reading.entity_id.map(Into::into),
         tenant_id: reading.tenant_id.map(Into::into),
         timestamp: reading.timestamp.map(Into::into),
-        entity: reading.entity.map(slice),
-        previous: reading.previous.map(slice),
+        entity: reading.entity.map(|json| slice(json.get())),
+        previous: reading.previous.map(|json| slice(json.get())),
         attributes,
         body_digest,
     })
 }
+
+/// A part of a payload of which `kept` bytes are kept in all: by itself where it is small, or most of the payload is not
+/// kept. What it weighs is what it holds in memory, then; a bus's client may have put many messages into one buffer.
+fn part(payload: &Bytes, json: &str, kept: usize) -> Bytes {
+    if kept < SLICED_BYTES_MIN || kept < payload.len() / 2 {
+        return Bytes::copy_from_slice(json.as_bytes());
+    }
+    payload.slice_ref(json.as_bytes())
+}
+
+/// Content of fewer bytes is copied.
+const SLICED_BYTES_MIN: usize = 16 * 1024;
 
 /// Whether [`decode`] would succeed, the subject apart, at less cost: for sources that can refuse a message at once.
 ///

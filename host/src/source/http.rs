@@ -128,6 +128,7 @@ impl Source for HttpSource {
             let request_bytes_max = REQUEST_BYTES_MAX.max(event_bytes_max);
             let receiver = Arc::new(Receiver {
                 name,
+                rooms: Rooms::new(request_bytes_max, inbox.intake()),
                 inbox,
                 state: state.clone(),
                 drain,
@@ -136,7 +137,6 @@ impl Source for HttpSource {
                 id_field,
                 event_bytes_max,
                 request_bytes_max,
-                rooms: Rooms::new(request_bytes_max),
             });
             state.listening(address);
             state.connected();

@@ -62,13 +62,13 @@ impl Source for JetstreamSource {
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         let puller = Puller {
             source: Arc::new(*self),
+            batches: Batches::within(inbox.intake()),
             inbox,
             state,
             drain,
             readers: Vec::new(),
             turn: 0,
             leftover: VecDeque::new(),
-            batches: Batches::default(),
             backoff: Backoff::new(),
             refused: None,
             accept_backoff: Backoff::new(),

@@ -78,8 +78,8 @@ impl Source for NatsSource {
                 backoff: Backoff::new(),
                 has_connected: false,
                 told: Vec::new(),
-                batches: Batches::default(),
-                held: Held::default(),
+                batches: Batches::within(inbox.intake()),
+                held: Held::within(inbox.intake()),
             };
             while !drain.is_draining() {
                 match self.session(&inbox, &state, &drain, &mut history).await {

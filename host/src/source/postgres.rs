@@ -169,7 +169,7 @@ impl<'s> Intake<'s> {
             channels,
             lookup,
             rows_failed: false,
-            batches: Batches::default(),
+            batches: Batches::within(inbox.intake()),
         }
     }
 

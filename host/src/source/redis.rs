@@ -61,10 +61,10 @@ impl Source for RedisSource {
         let receiver = Receiver {
             subscriptions: Subscriptions::from(&self.channels[..]),
             source: *self,
+            batches: Batches::within(inbox.intake()),
             inbox,
             state,
             drain,
-            batches: Batches::default(),
             backoff: Backoff::new(),
             subscribed_before: false,
         };

@@ -84,6 +84,7 @@ impl Source for RedisStreamSource {
         let consumer = Consumer {
             keys: self.streams.iter().map(|key| Arc::from(key.as_str())).collect(),
             source: *self,
+            batches: Batches::within(inbox.intake()),
             inbox,
             state,
             drain,
@@ -94,7 +95,6 @@ impl Source for RedisStreamSource {
             ready: VecDeque::new(),
             own: None,
             pace: Pace::new(),
-            batches: Batches::default(),
             backoff: Backoff::new(),
             accept_backoff: Backoff::new(),
             has_been_up: false,

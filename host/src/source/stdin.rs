@@ -48,7 +48,7 @@ impl Source for StdinSource {
             let reader = reader.spawn(move || send_lines(Lines::new(input, line_bytes_max), &sender));
             reader.map_err(|error| SourceError::Read { name: Arc::clone(&name), error })?;
             state.connected();
-            let mut batches = Batches::default();
+            let mut batches = Batches::within(inbox.intake());
             let mut end = Ok(());
             let mut draining = false;
             loop {

@@ -131,6 +131,11 @@ impl Format {
 }
 
 impl<'a> Reading<'a> {
+    /// Bytes of the entity, before and after the change.
+    pub(super) fn content_bytes(&self) -> usize {
+        [self.entity, self.previous].into_iter().flatten().map(|json| json.get().len()).sum()
+    }
+
     /// Reads a recognised format; `Ok(None)` for other JSON.
     ///
     /// # Errors

@@ -330,13 +330,23 @@ fn a_key_is_short_and_on_one_line() {
 }
 
 #[test]
-fn bodies_are_slices_of_the_payload() {
-    let message = message(r#"{"seq":7,"object_type":"Order","op":"update","after":{"v":2},"before":{ "v":1 }}"#);
-    let event = decoded(&message, None).unwrap();
-    let (entity, previous) = (event.entity.unwrap(), event.previous.unwrap());
-    assert_eq!((&entity[..], &previous[..]), (&br#"{"v":2}"#[..], &br#"{ "v":1 }"#[..]));
-    assert!(message.payload.as_ptr_range().contains(&entity.as_ptr()));
-    assert!(message.payload.as_ptr_range().contains(&previous.as_ptr()));
+fn large_bodies_are_slices_and_small_ones_keep_nothing_else_in_memory() {
+    let check = |value: usize, beside: usize, sliced: bool| {
+        let (value, beside) = ("v".repeat(value), "b".repeat(beside));
+        let members = r#""seq":7,"object_type":"Order","op":"update""#;
+        let message =
+            message(&format!(r#"{{{members},"after":{{"v":"{value}"}},"before":{{ "v":1 }},"beside":"{beside}"}}"#));
+        let event = decoded(&message, None).unwrap();
+        let (entity, previous) = (event.entity.unwrap(), event.previous.unwrap());
+        assert_eq!((&entity[..], &previous[..]), (format!(r#"{{"v":"{value}"}}"#).as_bytes(), &br#"{ "v":1 }"#[..]));
+        assert_eq!(message.payload.as_ptr_range().contains(&entity.as_ptr()), sliced);
+        assert_eq!(message.payload.as_ptr_range().contains(&previous.as_ptr()), sliced);
+    };
+    check(1, 0, false);
+    check(SLICED_BYTES_MIN, 0, true);
+    check(SLICED_BYTES_MIN, 10 * SLICED_BYTES_MIN, false);
+    let other = message(&format!(r#"{{"a":"{}"}}"#, "x".repeat(SLICED_BYTES_MIN)));
+    assert!(other.payload.as_ptr_range().contains(&decoded(&other, None).unwrap().entity.unwrap().as_ptr()));
 }
 
 #[test]

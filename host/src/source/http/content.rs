@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::refusal::Refusal;
 use super::{BODY_PART_TIMEOUT, BODY_TIMEOUT, REQUEST_BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::budget::{Account, Permit};
 use crate::drain::Drain;
 
 /// Most bytes of memory that an announced body has before it comes.
@@ -24,6 +25,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Rooms {
     requests: Arc<Semaphore>,
     kibibytes: Arc<Semaphore>,
+    account: Arc<Account>,
 }
 
 /// Room for a body that is being read. Requests are counted once they are whole: clients that send slowly hold up nobody
@@ -31,20 +33,25 @@ pub(super) struct Rooms {
 pub(super) struct Reading {
     requests: Arc<Semaphore>,
     kibibytes: OwnedSemaphorePermit,
+    /// Its part of the process's budget.
+    bytes: Permit,
 }
 
 /// Room for one request, given back when it is answered and its events are settled.
 pub(super) struct Room {
     _request: OwnedSemaphorePermit,
     _kibibytes: OwnedSemaphorePermit,
+    /// Its part of the process's budget.
+    _bytes: Permit,
 }
 
 impl Rooms {
-    pub(super) fn new(request_bytes_max: usize) -> Self {
+    pub(super) fn new(request_bytes_max: usize, account: Arc<Account>) -> Self {
         let bytes = REQUEST_BYTES_IN_FLIGHT_MAX.max(request_bytes_max);
         Self {
             requests: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
             kibibytes: Arc::new(Semaphore::new(bytes.div_ceil(1024))),
+            account,
         }
     }
 
@@ -55,7 +62,8 @@ impl Rooms {
         }
         let kibibytes = Arc::clone(&self.kibibytes).try_acquire_many_owned(0);
         let kibibytes = kibibytes.map_err(|_| Refusal::too_many_requests())?;
-        Ok(Reading { requests: Arc::clone(&self.requests), kibibytes })
+        let bytes = Permit::of_taken(Arc::clone(&self.account), 0);
+        Ok(Reading { requests: Arc::clone(&self.requests), kibibytes, bytes })
     }
 
     /// Waits until every room was given back.
@@ -69,7 +77,7 @@ impl Reading {
     /// Room for the request, now that it is whole.
     pub(super) fn begin(self) -> Result<Room, Refusal> {
         let request = self.requests.try_acquire_owned().map_err(|_| Refusal::too_many_requests())?;
-        Ok(Room { _request: request, _kibibytes: self.kibibytes })
+        Ok(Room { _request: request, _kibibytes: self.kibibytes, _bytes: self.bytes })
     }
 
     /// Widens the room to `bytes`.
@@ -78,6 +86,12 @@ impl Reading {
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
         let more = Arc::clone(self.kibibytes.semaphore()).try_acquire_many_owned(missing);
         self.kibibytes.merge(more.map_err(|_| Refusal::too_many_requests())?);
+        if !self.bytes.widen(bytes) {
+            self.bytes.account().refuse();
+            return Err(Refusal::unavailable(
+                "the host has no memory left for this request; send it again in a moment",
+            ));
+        }
         Ok(())
     }
 }
@@ -86,7 +100,8 @@ impl Reading {
 ///
 /// # Errors
 ///
-/// 413 over `bytes_max`, 429 without room, 408 after [`BODY_TIMEOUT`] or [`BODY_PART_TIMEOUT`], 400 where it breaks off.
+/// 413 over `bytes_max`, 429 without room for it among the requests, 503 without room in the process's memory, 408 after
+/// [`BODY_TIMEOUT`] or [`BODY_PART_TIMEOUT`], 400 where it breaks off.
 pub(super) async fn read(content: &mut Body, bytes_max: usize, room: &mut Reading) -> Result<Bytes, Refusal> {
     let announced = match content.size_hint().exact() {
         Some(length) => usize::try_from(length).unwrap_or(usize::MAX),
