@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::lane::{Attempted, Lane};
@@ -171,7 +172,8 @@ impl Host {
 
         let (intake, drain) = drain::channel();
         let (service, service_drain) = drain::channel();
-        let pressure = Arc::new(Pressure::new(PRESSURE_MAX));
+        let budget = Budget::new(settings.memory_bytes_max);
+        let pressure = Arc::new(Pressure::within(PRESSURE_MAX, Arc::clone(&budget)));
         let gate = Arc::new(IntakeGate::default());
         let shared: Arc<dyn Store> = Arc::<SqliteStore>::clone(&store);
 
@@ -288,6 +290,7 @@ impl Host {
             endpoints: endpoint_names.clone(),
             metrics: Arc::clone(&metrics),
             sampled: BTreeSet::new(),
+            budget: Arc::clone(&budget),
         };
         services.spawn(sampler.run(service_drain.clone()));
         for state in &sources.states {
@@ -312,6 +315,7 @@ impl Host {
             endpoint_names,
             sources: switches,
             metrics: Arc::clone(&metrics),
+            budget,
             started_at: clock.now(),
             pausing: tokio::sync::Mutex::default(),
         };

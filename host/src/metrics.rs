@@ -10,6 +10,7 @@ use prometheus::{
 
 pub use self::door::{DoorMetrics, Refused};
 use self::process::Process;
+use crate::budget::{Budget, Kind};
 use crate::clock::Timestamp;
 use crate::dead_letter::Reason;
 use crate::store::{DeadLetterKind, EndpointBacklog, EndpointState, StoreSize};
@@ -74,6 +75,10 @@ pub struct Metrics {
     breaker_open: IntGaugeVec,
     breaker_opened: IntCounterVec,
     oldest_due: GaugeVec,
+    memory_budget: IntGauge,
+    memory_used: IntGaugeVec,
+    memory_waits: IntCounterVec,
+    memory_refusals: IntCounterVec,
     store_bytes: IntGauge,
     store_wal_bytes: IntGauge,
     store_free_bytes: IntGaugeVec,
@@ -315,6 +320,26 @@ impl Metrics {
                     .with_label_values::<&str>(&[]),
                 failures: counter(&registry, "commit_failures_total", "Commits of the store that failed.")?,
             },
+            memory_budget: gauges(
+                &registry,
+                "memory_budget_bytes",
+                "What events, results and webhooks may take in memory.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            memory_used: gauges(&registry, "memory_used_bytes", "What they take, by what they are.", &["kind"])?,
+            memory_waits: counters(
+                &registry,
+                "memory_waits_total",
+                "Times somebody began to wait for room in memory.",
+                &["kind"],
+            )?,
+            memory_refusals: counters(
+                &registry,
+                "memory_refusals_total",
+                "Requests refused because there was no room in memory.",
+                &["kind"],
+            )?,
             store_bytes: gauges(&registry, "store_bytes", "Size of the store's database file.", &[])?
                 .with_label_values::<&str>(&[]),
             store_wal_bytes: gauges(&registry, "store_wal_bytes", "Size of the store's write-ahead log.", &[])?
@@ -389,6 +414,19 @@ impl Metrics {
             }
             // An error says that there was no sample.
             None => drop(self.oldest_due.remove_label_values(&[endpoint])),
+        }
+    }
+
+    /// `wirehook_memory_budget_bytes`, and by kind `wirehook_memory_used_bytes`, `wirehook_memory_waits_total` and
+    /// `wirehook_memory_refusals_total`.
+    pub fn memory(&self, budget: &Budget) {
+        self.memory_budget.set(signed(budget.bytes_max() as u64));
+        for kind in Kind::ALL {
+            let (name, usage) = ([kind.as_str()], budget.usage(kind));
+            self.memory_used.with_label_values(&name).set(signed(usage.used as u64));
+            let up_to = |counter: &IntCounter, count: u64| counter.inc_by(count.saturating_sub(counter.get()));
+            up_to(&self.memory_waits.with_label_values(&name), usage.waits);
+            up_to(&self.memory_refusals.with_label_values(&name), usage.refusals);
         }
     }
 
@@ -520,6 +558,11 @@ mod tests {
         let waiting =
             EndpointBacklog { endpoint: "orders".to_owned(), count: 7, oldest_due: Some(Timestamp(1_700_000_000_500)) };
         metrics.endpoint_backlog(&waiting);
+        let budget = Budget::new(1 << 20);
+        let runs = budget.account(Kind::Runs);
+        assert!(runs.try_take(1000) && !runs.try_take(2 << 20));
+        budget.account(Kind::Intake).refuse();
+        (0..2).for_each(|_| metrics.memory(&budget));
         metrics.store_size(StoreSize { bytes: 4096, wal_bytes: 32, free_bytes: None });
         metrics.store_free_bytes(Some(1 << 40));
         metrics.commits.seconds.observe(0.002);
@@ -561,6 +604,10 @@ mod tests {
         check("wirehook_intake_stopped 0");
         check("wirehook_commit_duration_seconds_count 1");
         check("wirehook_commit_failures_total 0");
+        check("wirehook_memory_budget_bytes 1048576");
+        check(r#"wirehook_memory_used_bytes{kind="runs"} 1000"#);
+        check(r#"wirehook_memory_waits_total{kind="runs"} 1"#);
+        check(r#"wirehook_memory_refusals_total{kind="intake"} 1"#);
         check("wirehook_store_bytes 4096");
         check("wirehook_store_wal_bytes 32");
         check("wirehook_store_free_bytes 1099511627776");

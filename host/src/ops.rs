@@ -30,7 +30,7 @@ pub mod server;
 pub mod socket;
 
 pub use self::events::BackfillStep;
-pub use self::look::{HostStatus, PluginLook, SourceLook};
+pub use self::look::{HostStatus, MemoryKindLook, MemoryLook, PluginLook, SourceLook};
 use endpoints::{EndpointLine, Lanes};
 
 /// What an operator asks.

@@ -65,6 +65,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// `[limits]`
     pub limits: LimitsSettings,
+    /// `[limits] memory_bytes_max`: what events, results and webhooks on their way may take in memory, in bytes.
+    pub memory_bytes_max: usize,
     /// `[egress]`
     pub egress: EgressSettings,
     /// `[[source]]`

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use super::look::{self, SourceSwitch, endpoints_in_short, plugins_in_short};
 use super::sampler::add_waiting;
 use crate::admin::{Part, Readiness};
+use crate::budget::Budget;
 use crate::clock::{Clock, ClockStep, StepWatch, Timestamp};
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
@@ -426,6 +427,7 @@ pub(super) struct Hooks {
     pub(super) endpoint_names: Vec<Arc<str>>,
     pub(super) sources: Vec<SourceSwitch>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) budget: Arc<Budget>,
     pub(super) started_at: Timestamp,
     /// One look at the store's pauses at a time, so that the last one counts.
     pub(super) pausing: tokio::sync::Mutex<()>,
@@ -460,6 +462,7 @@ impl OpsHooks for Hooks {
             parts: self.parts.parts(),
             sources: look::sources(&self.sources, &self.metrics),
             plugins: look::plugins(&self.parts.registry, &self.metrics),
+            memory: look::memory(&self.budget),
         })
     }
 

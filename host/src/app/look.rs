@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::budget::{Budget, Kind};
 use crate::dispatcher::Dispatcher;
 use crate::metrics::quantile::quantile;
 use crate::metrics::{Metrics, PluginMetrics};
-use crate::ops::{PluginLook, SourceLook};
+use crate::ops::{MemoryKindLook, MemoryLook, PluginLook, SourceLook};
 use crate::plugin::registry::{Fault, Registry, Status};
 use crate::source::SourceState;
 use crate::store::EndpointState;
@@ -39,6 +40,19 @@ pub(super) fn sources(switches: &[SourceSwitch], metrics: &Metrics) -> Vec<Sourc
         }
     };
     switches.iter().map(look).collect()
+}
+
+pub(super) fn memory(budget: &Budget) -> MemoryLook {
+    let look = |kind: Kind| {
+        let usage = budget.usage(kind);
+        MemoryKindLook {
+            kind: kind.as_str().to_owned(),
+            used_bytes: usage.used as u64,
+            waits: usage.waits,
+            refusals: usage.refusals,
+        }
+    };
+    MemoryLook { budget_bytes: budget.bytes_max() as u64, kinds: Kind::ALL.map(look).into() }
 }
 
 pub(super) fn plugins(registry: &Registry, metrics: &Metrics) -> Vec<PluginLook> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::background::wait;
+use crate::budget::Budget;
 use crate::dispatcher::Dispatcher;
 use crate::drain::Drain;
 use crate::metrics::{Metrics, WAITING_STATES};
@@ -24,11 +25,13 @@ pub(super) struct Sampler {
     pub(super) metrics: Arc<Metrics>,
     /// The plugins of the last sample.
     pub(super) sampled: BTreeSet<Arc<str>>,
+    pub(super) budget: Arc<Budget>,
 }
 
 impl Sampler {
     pub(super) async fn run(mut self, drain: Drain) {
         loop {
+            self.metrics.memory(&self.budget);
             if let Err(error) = self.sample().await {
                 tracing::error!(%error, "the store can't say what waits; metrics of it are old until it can");
             }

@@ -10,7 +10,7 @@ use super::failure::{Exit, Failures};
 use super::table::{counted, printable};
 use super::words::{size, span};
 use crate::clock::Timestamp;
-use crate::ops::{HostStatus, Reply, Request, Status};
+use crate::ops::{HostStatus, MemoryKindLook, MemoryLook, Reply, Request, Status};
 use crate::store::{EndpointRecord, EndpointState, StoreStatus};
 
 pub(super) const EXAMPLE: &str = "\
@@ -57,6 +57,7 @@ fn print_host(session: &mut Session<'_>, host: &HostStatus, now: Timestamp) -> s
     let (version, pid, since) = (&host.version, host.pid, host.started_at);
     let up = span(now.since(since));
     session.console.line(format_args!("wirehook {version}, process {pid}, up {up}, since {since}"))?;
+    print_memory(session, &host.memory)?;
     // Sources have a table of their own.
     for part in host.parts.iter().filter(|part| !part.name.starts_with("source ")) {
         if part.ready && part.detail.is_empty() {
@@ -68,6 +69,22 @@ fn print_host(session: &mut Session<'_>, host: &HostStatus, now: Timestamp) -> s
         session.console.line(text)?;
     }
     Ok(())
+}
+
+/// How full the memory is; a kind that had to wait or was refused is named.
+fn print_memory(session: &mut Session<'_>, memory: &MemoryLook) -> std::io::Result<()> {
+    // A host of an earlier version says nothing of it.
+    if memory.budget_bytes == 0 {
+        return Ok(());
+    }
+    let used = memory.kinds.iter().map(|kind| kind.used_bytes).sum();
+    let mut text = format!("{} of {} in memory", size(used), size(memory.budget_bytes));
+    for kind in memory.kinds.iter().filter(|kind| kind.waits + kind.refusals > 0) {
+        let MemoryKindLook { kind, waits, refusals, .. } = kind;
+        let refused = if *refusals > 0 { format!(", refused {refusals} times") } else { String::new() };
+        text.push_str(&format!("; {kind} waited {waits} times{refused}"));
+    }
+    session.console.line(text)
 }
 
 fn print_store(session: &mut Session<'_>, store: &StoreStatus) -> std::io::Result<()> {

@@ -22,6 +22,31 @@ pub struct HostStatus {
     /// Its plugins, by name.
     #[serde(default)]
     pub plugins: Vec<PluginLook>,
+    /// What is on its way through its memory.
+    #[serde(default)]
+    pub memory: MemoryLook,
+}
+
+/// What events, results and webhooks take in a host's memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MemoryLook {
+    /// The most that they may take, in bytes: `[limits] memory_bytes_max`.
+    pub budget_bytes: u64,
+    /// What they take, by kind.
+    pub kinds: Vec<MemoryKindLook>,
+}
+
+/// One kind of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemoryKindLook {
+    /// `intake`, `runs`, `results` or `deliveries`.
+    pub kind: String,
+    /// Bytes in memory now.
+    pub used_bytes: u64,
+    /// How often somebody began to wait for room since the host began.
+    pub waits: u64,
+    /// Requests refused for want of room since the host began.
+    pub refusals: u64,
 }
 
 /// A source.

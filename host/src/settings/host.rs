@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
+use crate::budget::memory::Memory;
 use crate::plugin::Grant;
-use crate::plugin::limits::{LIMITS, Row, SomeLimits, Unit};
+use crate::plugin::limits::{LIMITS, Limits, Row, SomeLimits, Unit};
 
 use super::backlog::backlog;
 use super::endpoint::NamedEndpoint;
@@ -37,6 +38,8 @@ pub const EVENT_SIZE: ByteSize = ByteSize::mib(1);
 pub const EVENT_SIZE_BOUNDS: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::mib(64));
 /// The default of `[limits] drain_deadline`.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// The least and the most of `[limits] memory_bytes_max`.
+pub const MEMORY_BOUNDS: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize::tib(16));
 /// The most of `[limits] drain_deadline`.
 pub const DRAIN_DEADLINE_MAX: Duration = Duration::from_hours(1);
 /// The least and the most of every age in `[retention]`.
@@ -110,13 +113,37 @@ pub(super) fn admin(section: &Section<'_>) -> Result<(AdminSettings, usize), Rep
     Ok((AdminSettings { listen: listen?, hosts: hosts? }, offset))
 }
 
-pub(super) fn limits(section: &Section<'_>) -> Result<LimitsSettings, Reported> {
+/// With the budget of memory, for a host with so many `workers` where the settings don't say; 0 means one for each core.
+pub(super) fn limits(section: &Section<'_>, workers: usize) -> Result<(LimitsSettings, usize), Reported> {
     let event = section.or_default_if("event", EVENT_SIZE, within(EVENT_SIZE_BOUNDS.0, EVENT_SIZE_BOUNDS.1));
     let deadline =
         section.or_default_if("drain_deadline", DRAIN_DEADLINE, within(Duration::from_millis(1), DRAIN_DEADLINE_MAX));
+    let within_bounds = within(MEMORY_BOUNDS.0, MEMORY_BOUNDS.1);
+    let memory = section.or_default_if("memory_bytes_max", memory_default(workers), within_bounds);
     section.finish();
-    let event_bytes_max = usize::try_from(event?.as_u64()).unwrap_or(usize::MAX);
-    Ok(LimitsSettings { event_bytes_max, drain_deadline: deadline? })
+    let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    Ok((LimitsSettings { event_bytes_max: bytes(event?), drain_deadline: deadline? }, bytes(memory?)))
+}
+
+/// What the budget is of the memory that this process may use, each worker's plugin having the memory of the default limit.
+fn memory_default(workers: usize) -> ByteSize {
+    let workers = match workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let guests = workers.saturating_mul(Limits::default().memory_bytes_max);
+    let bytes = Memory::of_process().budget(guests as u64);
+    // In whole MiB, so that `config show` prints it as it can be written.
+    ByteSize::mib(bytes >> 20)
+}
+
+/// `[plugins] workers` as it is written, before it is validated: the default of another setting follows from it.
+pub(super) fn workers_written(root: &Section<'_>) -> usize {
+    let table = root.table("plugins");
+    match table.get("workers").map(toml::Spanned::get_ref) {
+        Some(DeValue::Integer(written)) => usize::from_str_radix(written.as_str(), written.radix()).unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// `endpoints` are those configured, where they could be read.

@@ -255,9 +255,10 @@ fn sources(path: PathBuf, text: &str, environment: &Environment) -> Result<Loade
     let context = Context::new(&path, text, environment);
     let document = document(&context, text)?;
     let root = context.root(document.get_ref());
-    let (limits, sources) = (host::limits(&root.table("limits")), source::all(&root));
+    let limits = host::limits(&root.table("limits"), host::workers_written(&root));
+    let sources = source::all(&root);
     match (limits, sources, context.take().0) {
-        (Ok(limits), Ok(sources), problems) if problems.is_empty() => {
+        (Ok((limits, _)), Ok(sources), problems) if problems.is_empty() => {
             let sources = sources.into_iter().map(|source| source.settings).collect();
             Ok(LoadedSources { file: path, sources, limits })
         }
@@ -295,7 +296,7 @@ fn validate(path: &Path, text: &str, environment: &Environment) -> Result<Loaded
     let root = context.root(document.get_ref());
     let store = host::store(&root.table("store"));
     let retention = host::retention(&root.table("retention"));
-    let limits = host::limits(&root.table("limits"));
+    let limits = host::limits(&root.table("limits"), host::workers_written(&root));
     let egress = egress::read(&root.table("egress"));
     let admin = host::admin(&root.table("admin"));
     let endpoints = endpoint::all(&root);
@@ -306,12 +307,14 @@ fn validate(path: &Path, text: &str, environment: &Environment) -> Result<Loaded
     }
     root.finish();
     let parts = (|| {
+        let (limits, memory_bytes_max) = limits?;
         Ok::<_, super::section::Reported>(Settings {
             store: store?,
             retention: retention?,
             plugins: plugins?,
             admin: admin?.0,
-            limits: limits?,
+            limits,
+            memory_bytes_max,
             egress: egress?,
             sources: sources?.into_iter().map(|source| source.settings).collect(),
             endpoints: endpoints?.into_iter().map(|endpoint| endpoint.settings).collect(),
