@@ -16,6 +16,7 @@ pub mod store_file;
 pub mod store_fill;
 pub mod small_disk;
 pub mod account;
+pub mod memory_group;
 pub mod nats_server;
 pub mod raw_nats;
 pub mod nginx;

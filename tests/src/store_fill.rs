@@ -46,6 +46,18 @@ pub async fn waiting(path: &Path, filling: &Filling, count: usize) -> Result<()>
     fill(path, filling, count, Claim::Open).await
 }
 
+/// Writes `count` events to the store at `path`, each with a run that is to be called.
+pub async fn pending(path: &Path, filling: &Filling, count: usize) -> Result<()> {
+    let options = SqliteOptions { synchronous: Synchronous::Normal, ..SqliteOptions::new(path) };
+    let store = SqliteStore::open(options, SystemClock::shared().now())?;
+    for first in (0..count).step_by(BATCH) {
+        // Whoever opens the store next claims what this one held.
+        Batch::new(filling, first..count.min(first + BATCH), Claim::Open).accept(&store).await?;
+    }
+    store.close().await;
+    Ok(())
+}
+
 /// Writes `count` events to the store at `path`, each with a delivery that was made at its first attempt.
 pub async fn delivered(path: &Path, filling: &Filling, count: usize) -> Result<()> {
     fill(path, filling, count, Claim::Here).await

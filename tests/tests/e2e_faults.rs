@@ -1,20 +1,27 @@
 //! A machine that lacks something: room on its disk, the right to write, open files. Nothing accepted is lost, the operator
 //! is told, and it goes on by itself once it is there again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
 use wirehook_tests::account::Account;
+use wirehook_tests::bench::{child, slow_disk};
 use wirehook_tests::events::order_created;
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
+use wirehook_tests::memory_group::MemoryGroup;
 use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::publisher::{HttpPublisher, StreamPublisher};
 use wirehook_tests::small_disk::SmallDisk;
+use wirehook_tests::store_fill::{self, Filling};
 use wirehook_tests::test_host::{OpenFiles, PluginFile, TestHost};
 use wirehook_tests::wait;
 
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// For hundreds of MiB through a slow disk or slow endpoints.
+const LARGE_DEADLINE: Duration = Duration::from_secs(240);
 
 /// Attempts that no test uses up.
 const RETRY: &str = "[endpoint.retry]\ninitial_delay = \"100ms\"\nmultiplier = 1.0\nmax_attempts = 1000";
@@ -265,4 +272,73 @@ async fn too_little_address_space_is_named_with_what_is_needed() -> Result<()> {
     let said = ["need 4.6 GiB of address space", "may have 2.0 GiB", "ulimit -v unlimited", "[plugins] workers"];
     host.command(&["run"]).await?.expect_code(1)?.expect_said(&said)?;
     Ok(())
+}
+
+/// What a small container has.
+const MEMORY_BYTES: u64 = 512 << 20;
+
+/// A host that was never killed, within its group, with a budget that follows from the group's bound.
+async fn expect_within_memory(host: &TestHost, group: &MemoryGroup, pid: u32) -> Result<()> {
+    ensure!(host.pid()? == pid, "the host was started once");
+    let budget = host.metric("wirehook_memory_budget_bytes", "").await?;
+    ensure!(budget > 0.0 && budget <= MEMORY_BYTES as f64 / 2.0, "the budget is {budget} bytes");
+    wait::until("everything to have left the memory", DEADLINE, async || {
+        let used = host.metric("wirehook_memory_used_bytes", "").await?;
+        Ok((used == 0.0).then_some(()))
+    })
+    .await?;
+    let peak = child::resident_peak_bytes(pid)?;
+    println!(
+        "at most {} MiB resident, {:?} in the group, budget {} MiB",
+        peak >> 20,
+        group.peak_bytes()?,
+        budget / 1e6
+    );
+    ensure!(peak < MEMORY_BYTES, "{peak} bytes were resident");
+    host.expect_all_accounted().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_of_4_mib_over_a_slow_disk_stay_within_the_memory_there_is() -> Result<()> {
+    /// Their results are more than the memory, and there before the disk has a tenth of them.
+    const EVENTS: usize = 200;
+    let Some(group) = MemoryGroup::of(MEMORY_BYTES)? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let slow_disk = slow_disk::library(folder.path(), Duration::from_millis(200))?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let source = HttpPublisher::new()?;
+    let mut host = TestHost::builder()
+        .memory_group(&group)
+        .variable(slow_disk::VARIABLE, &slow_disk.to_string_lossy())
+        .http(source.port, "")
+        .endpoint("orders", &endpoint, RETRY)
+        .plugin(PluginFile::hostile("output_full")?.subscribed("fraiseql.order.*", "orders"))
+        .build()?;
+    store_fill::pending(&host.store_path(), &Filling::new("output_full", "orders"), EVENTS).await?;
+    host.start().await?;
+    let pid = host.pid()?;
+    endpoint.wait_for("every webhook", LARGE_DEADLINE, |log| log.ids() >= 4 * EVENTS).await?;
+    expect_within_memory(&host, &group, pid).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_large_bodies_for_many_slow_endpoints_stays_within_the_memory_there_is() -> Result<()> {
+    const ENDPOINTS: usize = 200;
+    const BODIES: usize = 4;
+    let Some(group) = MemoryGroup::of(MEMORY_BYTES)? else { return Ok(()) };
+    let slow = FakeEndpoint::start(Script::always(Answer::ok().after(Duration::from_secs(1)))).await?;
+    let names: Vec<Arc<str>> = (0..ENDPOINTS).map(|number| format!("shop-{number}").into()).collect();
+    let source = HttpPublisher::new()?;
+    let builder = TestHost::builder().memory_group(&group).http(source.port, "").plugin(orders()?);
+    let builder = builder.endpoint("orders", &slow, RETRY);
+    let mut host = names.iter().fold(builder, |builder, name| builder.endpoint(name, &slow, RETRY)).build()?;
+    let filling = Filling { plugin: "orders".into(), endpoints: names, body_bytes: 1 << 20 };
+    store_fill::waiting(&host.store_path(), &filling, ENDPOINTS * BODIES).await?;
+    host.start().await?;
+    let pid = host.pid()?;
+    // One small webhook for an endpoint of its own need not wait behind all of them.
+    slow.wait_for("the endpoints to be busy", DEADLINE, |log| log.ids() >= 10).await?;
+    source.publish_orders([7]).await?;
+    slow.wait_for("every webhook", LARGE_DEADLINE, |log| log.ids() > ENDPOINTS * BODIES).await?;
+    expect_within_memory(&host, &group, pid).await
 }

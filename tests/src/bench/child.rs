@@ -50,8 +50,17 @@ pub fn cpu_time_of_threads(pid: u32) -> Result<Duration> {
 
 /// Memory of a process that is in RAM, in bytes.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most of it that was in RAM at once.
+pub fn resident_peak_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, field: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::TestHost;
 use crate::fake_endpoint::{FakeEndpoint, SECRET};
+use crate::memory_group::{self, MemoryGroup};
 use crate::nats_server::NatsServer;
 use crate::{artifacts, port, text_guest};
 
@@ -85,6 +86,7 @@ pub struct HostFolderBuilder {
     open_files: Option<OpenFiles>,
     program: Option<PathBuf>,
     address_space: Option<u64>,
+    memory_group: Option<PathBuf>,
 }
 
 /// The limit on open files that a host starts with.
@@ -120,6 +122,12 @@ impl HostFolderBuilder {
     /// Starts every command with this limit on address space, in bytes.
     pub fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
+        self
+    }
+
+    /// Starts every command within this group.
+    pub fn memory_group(mut self, group: &MemoryGroup) -> Self {
+        self.memory_group = Some(group.procs());
         self
     }
 
@@ -221,6 +229,7 @@ impl HostFolderBuilder {
             open_files: self.open_files,
             program,
             address_space: self.address_space,
+            memory_group: self.memory_group,
             root,
         };
         std::fs::create_dir(folder.plugins())?;
@@ -247,6 +256,7 @@ pub struct HostFolder {
     open_files: Option<OpenFiles>,
     program: PathBuf,
     address_space: Option<u64>,
+    memory_group: Option<PathBuf>,
 }
 
 impl HostFolder {
@@ -263,6 +273,9 @@ impl HostFolder {
         }
         if let Some(bytes) = self.address_space {
             limit(&mut command, libc::RLIMIT_AS, libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
+        }
+        if let Some(procs) = &self.memory_group {
+            memory_group::enter(&mut command, procs);
         }
         Ok(command)
     }
