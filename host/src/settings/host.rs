@@ -139,7 +139,7 @@ fn memory_default(workers: usize) -> ByteSize {
 
 /// `[plugins] workers` as it is written, before it is validated: the default of another setting follows from it.
 pub(super) fn workers_written(root: &Section<'_>) -> usize {
-    let table = root.table("plugins");
+    let Some(DeValue::Table(table)) = root.get("plugins").map(toml::Spanned::get_ref) else { return 0 };
     match table.get("workers").map(toml::Spanned::get_ref) {
         Some(DeValue::Integer(written)) => usize::from_str_radix(written.as_str(), written.radix()).unwrap_or(0),
         _ => 0,

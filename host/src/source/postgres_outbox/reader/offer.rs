@@ -7,8 +7,10 @@ use bytes::Bytes;
 use futures::poll;
 use tokio::task::JoinHandle;
 
+use crate::budget::Permit;
 use crate::drain::Drain;
 use crate::event::Message;
+use crate::source::batches::weight;
 use crate::source::{Accept, AcceptError, Backoff, SourceState};
 
 /// What became of a batch.
@@ -56,6 +58,10 @@ async fn keep(
     state: SourceState,
     drain: Drain,
 ) -> Offered {
+    // One at a time of a source: it counts, and need not wait for room.
+    let (account, bytes) = (inbox.intake(), weight(&messages));
+    account.take_anyway(bytes);
+    let _room = Permit::of_taken(account, bytes);
     let mut backoff = Backoff::new();
     let mut refused = false;
     loop {
