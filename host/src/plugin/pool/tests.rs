@@ -1,4 +1,5 @@
 use super::*;
+use crate::budget::Budget;
 use crate::clock::{ManualClock, SystemClock};
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::Limits;
@@ -25,11 +26,15 @@ struct Scene {
 }
 
 fn scene(workers: usize) -> Scene {
+    scene_within(workers, Budget::unbounded())
+}
+
+fn scene_within(workers: usize, budget: Arc<Budget>) -> Scene {
     let cache = tempfile::tempdir().unwrap();
     let engine =
         Engine::new(workers, &cache.path().join("compiled"), Compiler::InProcess, SystemClock::shared()).unwrap();
     let (store, clock) = (FakeStore::new(), ManualClock::starting_at(NOW));
-    let pressure = Arc::new(Pressure::new(16));
+    let pressure = Arc::new(Pressure::within(16, budget));
     let shared: Arc<dyn Store> = Arc::<FakeStore>::clone(&store);
     let services = Services::default();
     let pool = Pool::new(
@@ -84,6 +89,37 @@ async fn next(reports: &mut mpsc::Receiver<Ran>) -> Ran {
 async fn join(threads: Vec<JoinHandle<()>>) {
     let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap()));
     tokio::time::timeout(DEADLINE, joined).await.expect("the workers end").unwrap();
+}
+
+/// What plugins returned is in memory until it is durable.
+#[tokio::test]
+async fn no_plugin_is_called_while_there_is_no_room_for_what_it_may_return() {
+    let scene = scene_within(2, Budget::new(1 << 20));
+    scene.install("quick", QUICK);
+    scene.look().await;
+    let others = scene.pressure.budget().account(Kind::Results);
+    others.take_anyway(1 << 20);
+    scene.hand_over("quick", 0..2);
+    let (sender, mut reports) = mpsc::channel(64);
+    let threads = scene.pool.start(&sender).unwrap();
+    let waits = async {
+        while !lock(&scene.pool.state).wants_room {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waits).await.expect("a worker looks for room");
+    assert!(reports.try_recv().is_err(), "it was called all the same");
+    // As when the outcome of another call is durable.
+    others.give(1 << 20);
+    scene.pool.wake_all();
+    for _ in 0..2 {
+        let Ran { run, room, .. } = next(&mut reports).await;
+        drop(room);
+        scene.pool.done(&run.plugin, &run.event);
+    }
+    assert_eq!(Kind::ALL.map(|kind| scene.pressure.budget().usage(kind).used), [0; 4]);
+    scene.pool.stop();
+    join(threads).await;
 }
 
 /// Counted in calls, so that a busy machine changes nothing.
