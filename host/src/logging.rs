@@ -240,6 +240,8 @@ fn quietened(level: &str) -> String {
         filter.push_str(library);
         filter.push_str("=warn,");
     }
+    // It warns at every event of a scan that the host took back, and said so once (`plugin/swap`).
+    filter.push_str("wasmtime::runtime::vm::sys::unix::pagemap=error,");
     // Later directives win over earlier ones of the same target.
     filter + level
 }

@@ -20,6 +20,7 @@ mod fair;
 pub mod limits;
 mod gate;
 mod reservation;
+mod swap;
 mod engine;
 mod cache;
 pub mod compiler;
@@ -50,6 +51,7 @@ pub use linker::HANDLER;
 pub use loader::{FILE_BYTES_MAX, Kind, LoadError, digest};
 pub use manifest::{Manifest, ManifestError, effective, subject_matches};
 pub use scan::{Folder, PluginError, ScanError, Scanned, Stamp, admitted, manifest_beside, scan};
+pub use swap::{CannotSwap, Cleaning, MaySwap};
 
 /// A plugin that can be called, from any thread.
 pub struct Plugin {

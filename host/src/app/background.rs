@@ -459,6 +459,7 @@ impl OpsHooks for Hooks {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
+            cleaning: self.parts.registry.cleaning().to_string(),
             parts: self.parts.parts(),
             sources: look::sources(&self.sources, &self.metrics),
             plugins: look::plugins(&self.parts.registry, &self.metrics),

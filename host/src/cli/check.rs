@@ -106,10 +106,12 @@ fn span(endpoint: &EndpointSettings) -> String {
 
 fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView], reachable: bool) -> std::io::Result<()> {
     let now = session.parts.clock().now();
+    let cleaning = session.parts.cleaning();
     let console = &mut *session.console;
     console.line(format_args!("settings  {}", loaded.file.display()))?;
     console.line(format_args!("store     {}", loaded.settings.store.path.display()))?;
     console.line(format_args!("plugins   {}", loaded.settings.plugins.dir.display()))?;
+    console.line(format_args!("memory    reset between events, for a host in this cgroup: {cleaning}"))?;
     let mut table = Table::new(&["source", "kind"]);
     for SourceSettings { name, kind, .. } in &loaded.settings.sources {
         table.row(vec![plain(name), plain(kind.name())]);
@@ -146,9 +148,10 @@ fn section(console: &mut super::Console, table: &Table) -> std::io::Result<()> {
 
 fn print_objects(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView]) -> std::io::Result<()> {
     let now = session.parts.clock().now();
+    let cleaning = session.parts.cleaning();
     let console = &mut *session.console;
     console.object(&json!({
-        "kind": "settings", "file": loaded.file, "store": loaded.settings.store.path,
+        "kind": "settings", "file": loaded.file, "store": loaded.settings.store.path, "cleaning": cleaning,
         "warnings": loaded.warnings.iter().map(|warning| &warning.message).collect::<Vec<_>>(),
     }))?;
     for source in &loaded.settings.sources {

@@ -37,6 +37,11 @@ pub trait Parts: Send + Sync {
     /// Where time comes from.
     fn clock(&self) -> Arc<dyn Clock>;
 
+    /// How a host in this process would clean the memory of sandboxes between events.
+    fn cleaning(&self) -> String {
+        crate::plugin::Cleaning::now().to_string()
+    }
+
     /// Opens the store while no host runs.
     fn opener(&self) -> &dyn OpenOffline;
 

@@ -58,6 +58,9 @@ fn print_host(session: &mut Session<'_>, host: &HostStatus, now: Timestamp) -> s
     let up = span(now.since(since));
     session.console.line(format_args!("wirehook {version}, process {pid}, up {up}, since {since}"))?;
     print_memory(session, &host.memory)?;
+    if !host.cleaning.is_empty() {
+        session.console.line(format_args!("memory reset between events: {}", printable(&host.cleaning)))?;
+    }
     // Sources have a table of their own.
     for part in host.parts.iter().filter(|part| !part.name.starts_with("source ")) {
         if part.ready && part.detail.is_empty() {

@@ -14,6 +14,9 @@ pub struct HostStatus {
     pub version: String,
     /// Since when it runs.
     pub started_at: Timestamp,
+    /// How the memory of plugins' sandboxes is cleaned between events; empty where the host is an older one.
+    #[serde(default)]
+    pub cleaning: String,
     /// As `/readyz` lists them.
     pub parts: Vec<Part>,
     /// Its sources, as configured.

@@ -16,22 +16,26 @@ use super::instance::{Slots, kept_max};
 use super::limits::MEMORY_BYTES_MAX;
 use super::linker;
 use super::reservation::{self, Reservation, TooLittle};
+use super::swap::{Cleaning, SwapWatch};
 use crate::clock::Clock;
 
 /// Core instances of one plugin: a plugin of several libraries, as Python's, is many.
-const CORE_INSTANCES_PER_PLUGIN_MAX: u32 = 64;
+pub(super) const CORE_INSTANCES_PER_PLUGIN_MAX: u32 = 64;
 /// Memories of one plugin, over all its core instances.
-const MEMORIES_PER_PLUGIN_MAX: u32 = 4;
+pub(super) const MEMORIES_PER_PLUGIN_MAX: u32 = 4;
 /// Tables of one plugin, over all its core instances.
-const TABLES_PER_PLUGIN_MAX: u32 = 16;
+pub(super) const TABLES_PER_PLUGIN_MAX: u32 = 16;
 /// Elements of one table.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
+pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Bytes that one of them takes at most.
 const TABLE_ELEMENT_BYTES: usize = 16;
 /// Bytes of the host's own data about one plugin's instance.
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a memory that stay resident between calls: what makes a fresh sandbox cheap.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+/// The same without the page scan, where they are copied at each call whether written or not. All of a small plugin in C;
+/// of one in Rust little, as its stack lies below a megabyte and is dropped: copying all of that takes longer.
+const COPIED_BYTES: usize = 128 << 10;
 /// Calls at once that an engine can be asked for.
 pub const WORKERS_MAX: usize = 1_024;
 
@@ -44,6 +48,7 @@ pub struct Engine {
     gate: Arc<Gate>,
     slots: Slots,
     ticker: Option<JoinHandle<()>>,
+    swap: SwapWatch,
     clock: Arc<dyn Clock>,
 }
 
@@ -84,6 +89,9 @@ pub enum EngineError {
     /// No thread for the ticker.
     #[error("the thread that enforces plugins' deadlines could not be started")]
     Ticker(#[source] std::io::Error),
+    /// No thread to notice that the machine is given swap.
+    #[error("the thread that watches for swap could not be started; raise the limit on processes of the service")]
+    SwapWatch(#[source] std::io::Error),
 }
 
 impl Engine {
@@ -94,11 +102,22 @@ impl Engine {
         compiler: Compiler,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, EngineError> {
+        Self::with_cleaning(workers, cache_dir, compiler, clock, Cleaning::now())
+    }
+
+    /// As [`Self::new`], with sandboxes that are cleaned by `cleaning` as long as that is safe.
+    pub(super) fn with_cleaning(
+        workers: usize,
+        cache_dir: &Path,
+        compiler: Compiler,
+        clock: Arc<dyn Clock>,
+        cleaning: Cleaning,
+    ) -> Result<Arc<Self>, EngineError> {
         let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
         let slots = slots.ok_or(EngineError::Workers(workers))?;
         let kept = u32::try_from(kept_max(workers)).map_err(|_| EngineError::Workers(workers))?;
         let reserved = reserve(slots, kept)?;
-        let wasmtime = wasmtime::Engine::new(&config(slots + reserved.kept, reserved.memory))
+        let wasmtime = wasmtime::Engine::new(&config(slots + reserved.kept, reserved.memory, cleaning.scans()))
             .map_err(|error| EngineError::Pool { workers, detail: format!("{error:#}") })?;
         let linker = linker::build(&wasmtime).map_err(|error| EngineError::Link(format!("{error:#}")))?;
         let cache = CompiledCache::open(cache_dir, &wasmtime, clock.clone())?;
@@ -110,6 +129,7 @@ impl Engine {
                 move || gate.tick_until_closed(|| wasmtime.increment_epoch())
             })
             .map_err(EngineError::Ticker)?;
+        let swap = SwapWatch::start(cleaning).map_err(EngineError::SwapWatch)?;
         Ok(Arc::new(Self {
             wasmtime,
             linker,
@@ -118,6 +138,7 @@ impl Engine {
             gate,
             slots: Slots::new(reserved.kept as usize),
             ticker: Some(ticker),
+            swap,
             clock,
         }))
     }
@@ -147,6 +168,11 @@ impl Engine {
         &self.clock
     }
 
+    /// How the memory of a sandbox is cleaned for the next event.
+    pub fn cleaning(&self) -> Cleaning {
+        self.swap.cleaning()
+    }
+
     /// Waits for a slot of the pool.
     pub(super) fn enter(&self) -> Permit<'_> {
         self.gate.enter()
@@ -165,7 +191,8 @@ impl Drop for Engine {
 
 /// What compiles for every [`Engine`] of this build, whatever its number of slots.
 pub(super) fn for_compiling() -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&config(1, reservation::memory(reservation::allowed())))
+    // The machine code is the same however sandboxes are cleaned.
+    wasmtime::Engine::new(&config(1, reservation::memory(reservation::allowed()), false))
 }
 
 /// Room for as many instances as the process may have address space for.
@@ -185,7 +212,7 @@ fn reserve(workers: u32, kept_max: u32) -> Result<Reservation, EngineError> {
 }
 
 /// For `slots` instances at once; each memory with `memory` bytes of address space, where not the runtime's default.
-fn config(slots: u32, memory: Option<u64>) -> Config {
+fn config(slots: u32, memory: Option<u64>, scans: bool) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots * CORE_INSTANCES_PER_PLUGIN_MAX)
@@ -201,9 +228,9 @@ fn config(slots: u32, memory: Option<u64>) -> Config {
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .linear_memory_keep_resident(if scans { KEEP_RESIDENT_BYTES } else { COPIED_BYTES })
         .table_keep_resident(KEEP_RESIDENT_BYTES)
-        .pagemap_scan(Enabled::Auto);
+        .pagemap_scan(if scans { Enabled::Auto } else { Enabled::No });
 
     let mut config = Config::new();
     if let Some(bytes) = memory {

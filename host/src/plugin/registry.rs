@@ -20,7 +20,7 @@ use crate::plugin::builds::{Builds, History, RolledBack};
 use crate::plugin::compiler::Effort;
 use crate::plugin::pool::Pool;
 use crate::plugin::rollback::{Standing, killed_by_build};
-use crate::plugin::{Engine, Plugin, PluginError};
+use crate::plugin::{Cleaning, Engine, Plugin, PluginError};
 use crate::routes::{Replaced, Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
 use crate::store::{BacklogBounds, DeadLetterFilter, EventSeq, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
@@ -152,6 +152,11 @@ pub enum ForgetError {
 }
 
 impl Registry {
+    /// How the memory of sandboxes is cleaned between events.
+    pub fn cleaning(&self) -> Cleaning {
+        self.parts.engine.cleaning()
+    }
+
     /// A registry that has not looked into the folder yet.
     pub fn new(parts: RegistryParts) -> Self {
         Self {
