@@ -179,7 +179,7 @@ impl From<&Event> for RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// As a file has it, indented.
+    /// As a file has it: indented, where it is not nested too deeply for that.
     ///
     /// # Errors
     /// The entity is not JSON.
@@ -200,7 +200,11 @@ impl RecordedEvent {
                 attempt: first_attempt(),
             },
         };
-        indented(&serde_json::to_string(&file)?)
+        let text = serde_json::to_string(&file)?;
+        match indented(&text) {
+            Err(JsonError::Deep) => Ok(text),
+            indented => indented,
+        }
     }
 }
 

@@ -3,10 +3,13 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::json::{JsonError, indented};
+use super::json::{JsonError, fits, indented};
 use crate::dead_letter::Reason;
 use crate::outbox::webhook::Refused;
 use crate::plugin::{CallFailure, Webhook};
+
+/// The file itself, its webhooks and the webhook.
+const LEVELS_AROUND_A_BODY: usize = 3;
 
 /// How a run would end that had no further try.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -120,7 +123,7 @@ impl Golden {
     /// The file's text.
     ///
     /// # Errors
-    /// A body is nested too deeply to be shown.
+    /// It can't be written as JSON, which no result is known for.
     pub fn text(&self) -> Result<String, JsonError> {
         Ok(indented(&serde_json::to_string(self)?)? + "\n")
     }
@@ -130,8 +133,9 @@ impl From<Webhook> for GoldenWebhook {
     fn from(webhook: Webhook) -> Self {
         let text = std::str::from_utf8(&webhook.body);
         let body = match text.map(|text| (text, serde_json::from_str::<Box<RawValue>>(text))) {
-            Ok((_, Ok(json))) => Body::Json(json),
-            Ok((text, Err(_))) => Body::Text(text.to_owned()),
+            Ok((text, Ok(json))) if fits(text, LEVELS_AROUND_A_BODY) => Body::Json(json),
+            // Among it JSON that is nested too deeply to be indented.
+            Ok((text, _)) => Body::Text(text.to_owned()),
             Err(_) => Body::Hex(hex::encode(&webhook.body)),
         };
         Self {

@@ -34,6 +34,16 @@ pub(super) fn rewrite(text: &str, edit: &mut Edit<'_>) -> Result<String, JsonErr
     Ok(walk.out)
 }
 
+/// Whether `text` is JSON that [`indented`] takes within `around` arrays and objects more.
+pub(super) fn fits(text: &str, around: usize) -> bool {
+    let mut deepest = 0;
+    let read = rewrite(text, &mut |path, _| {
+        deepest = deepest.max(path.len());
+        None
+    });
+    read.is_ok() && deepest + around < DEPTH_MAX
+}
+
 /// Of a path and the value's own text.
 type Edit<'a> = dyn FnMut(&[String], &str) -> Option<String> + 'a;
 
@@ -106,7 +116,8 @@ impl Walk<'_, '_, '_> {
         self.skip_space();
         // The colon.
         self.at += 1;
-        Ok(serde_json::from_str(raw)?)
+        // A name with half a character can't be decoded: nobody's path has it, and the text keeps it as it is.
+        Ok(serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned()))
     }
 
     fn next_char(&mut self) -> char {
@@ -191,6 +202,24 @@ mod tests {
         assert!(indented(&nested(DEPTH_MAX)).is_ok());
         assert!(matches!(indented(&nested(DEPTH_MAX + 1)), Err(JsonError::Deep)));
         assert!(indented(&nested(100_000)).is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_kept_as_it_is() {
+        assert_eq!(indented(r#"{"\ud800":1}"#).unwrap(), "{\n  \"\\ud800\": 1\n}");
+    }
+
+    #[test]
+    fn what_fits_is_indented_within_so_much_more() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let mut refused = 0;
+        for depth in [1, DEPTH_MAX - 4, DEPTH_MAX - 3, DEPTH_MAX - 2, DEPTH_MAX, DEPTH_MAX * 50] {
+            let text = nested(depth);
+            refused += usize::from(!fits(&text, 3));
+            assert!(!fits(&text, 3) || indented(&format!("[[[{text}]]]")).is_ok(), "{depth}");
+        }
+        assert_eq!(refused, 4);
+        assert!(!fits("{", 3));
     }
 
     #[test]

@@ -43,6 +43,14 @@ fn an_event_survives_its_file() {
 }
 
 #[test]
+fn an_event_that_is_too_deep_to_be_indented_survives_its_file_too() {
+    let entity = format!("{}1.50{}", "[".repeat(5_000), "]".repeat(5_000));
+    let event = recorded("shop.deep.json", &entity).unwrap().event;
+    let text = RecordedEvent::from(&event).to_file().unwrap();
+    assert_eq!(recorded("again.json", &text).unwrap().event.entity.as_deref(), Some(entity.as_bytes()));
+}
+
+#[test]
 fn what_is_no_event_is_refused_with_its_place() {
     for (text, said) in [
         ("", "empty"),

@@ -13,7 +13,7 @@ use crate::cli::table::{counted, printable};
 use crate::cli::{Session, output};
 use crate::recorded::diff::diff;
 use crate::recorded::trial::{Trial, Tried};
-use crate::recorded::{self, JsonError, Recorded, RecordedError, indented};
+use crate::recorded::{self, Recorded, RecordedError, indented};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -77,7 +77,7 @@ enum Verdict {
     New,
     /// What is expected was written.
     Updated,
-    /// The file is no event.
+    /// The file is no event, or what came of it or is expected of it can't be read.
     Unreadable,
 }
 
@@ -114,7 +114,7 @@ pub(super) async fn test(session: &mut Session<'_>, args: TestArgs) -> Result<Ex
 /// A verdict, and how to print what led to it.
 type Judged = (Verdict, Box<dyn FnOnce(&mut Console) -> std::io::Result<()> + Send>);
 
-fn unreadable(file: &Path, error: &RecordedError) -> Judged {
+fn unreadable(file: &Path, error: &(impl std::fmt::Display + ?Sized)) -> Judged {
     let (file, error) = (file.to_owned(), error.to_string());
     let print = move |console: &mut Console| {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -142,8 +142,15 @@ async fn tried(trial: &Arc<Trial>, event: Recorded, update: bool) -> Result<Judg
     });
     let (event, tried) = tried.await.map_err(|error| Failure::new(format!("the call did not end: {error}")))?;
     let Tried { golden, duration, cpu, memory_peak_bytes, instance_bytes } = tried;
-    let found = golden.text().map_err(|error| unshown(&event.file, &error))?;
-    let expected = recorded::read_golden(&event)?;
+    // What goes wrong with one event is that event's: the others are tried all the same.
+    let found = match golden.text() {
+        Ok(found) => found,
+        Err(error) => return Ok(unreadable(&event.file, &format_args!("what came of it can't be shown: {error}"))),
+    };
+    let expected = match recorded::read_golden(&event) {
+        Ok(expected) => expected,
+        Err(error) => return Ok(unreadable(&event.file, &error)),
+    };
     // However somebody's editor has laid it out.
     let expected = expected.map(|text| indented(&text).map_or(text, |text| text + "\n"));
     let mut lines = Vec::new();
@@ -221,10 +228,6 @@ fn print(console: &mut Console, report: &Report<'_>) -> std::io::Result<()> {
         console.line(format_args!("    {line}"))?;
     }
     Ok(())
-}
-
-fn unshown(file: &Path, error: &JsonError) -> Failure {
-    Failure::new(format!("what came of {} can't be shown: {error}", file.display()))
 }
 
 impl From<RecordedError> for Failures {
