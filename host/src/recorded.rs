@@ -220,7 +220,9 @@ impl Recorded {
         let name = name.strip_suffix(EVENT_END).unwrap_or(&name).to_owned();
         let recorded = |event, attempt| Self { name: name.clone(), file: file.to_owned(), event, attempt };
         // Only whether the member is there: what is wrong with it is said below.
-        let has_event = serde_json::from_slice::<Marker>(&text).is_ok_and(|marker| marker.wirehook_event.is_some());
+        // An array would fill the struct by position.
+        let has_event = text.trim_ascii_start().starts_with(b"{")
+            && serde_json::from_slice::<Marker>(&text).is_ok_and(|marker| marker.wirehook_event.is_some());
         if has_event {
             let malformed =
                 |error: serde_json::Error| RecordedError::Malformed { path: file.to_owned(), what: error.to_string() };

@@ -291,6 +291,8 @@ fn traceparent_of(trace_context: &RawValue) -> Option<String> {
     }
     let traceparent = match string(trace_context) {
         Some(text) => text.into_owned(),
+        // An array would fill the struct by position.
+        None if !trace_context.get().starts_with('{') => return None,
         None => serde_json::from_str::<Carrier>(trace_context.get()).ok()?.traceparent,
     };
     is_traceparent(&traceparent).then_some(traceparent)

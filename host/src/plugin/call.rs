@@ -33,6 +33,8 @@ pub(super) struct CallState {
     pub(super) deadline: Deadline,
     pub(super) memory: MemoryMeter,
     pub(super) log: LogBudget,
+    /// What the plugin's SDK logged last of a panic.
+    pub(super) panicked: Option<String>,
     pub(super) time: Arc<EventTime>,
     pub(super) random: EventRandom,
     pub(super) wasi: Option<Box<Wasi>>,
@@ -98,6 +100,7 @@ impl Plugin {
             deadline: Deadline::start(self.engine.clock().clone(), limits.deadline),
             memory: MemoryMeter::new(limits.memory_bytes_max),
             log: LogBudget::new(limits.log_bytes_max),
+            panicked: None,
             time: EventTime::of(event),
             random: EventRandom::of(&event.key),
             wasi: None,
@@ -209,6 +212,10 @@ fn classify(error: &wasmtime::Error, state: &CallState, output: &str) -> CallFai
         return CallFailure::Host(detail(&refused));
     }
     let mut text = describe(error);
+    if let Some(panicked) = &state.panicked {
+        // First what the author wrote: that a panic ends in `unreachable` is known.
+        text = format!("{panicked} ({text})");
+    }
     if !output.trim().is_empty() {
         // A panic's own words: all that tells a stripped plugin's author anything.
         let tail = output.ceil_char_boundary(output.len().saturating_sub(OUTPUT_TAIL_BYTES_MAX));

@@ -155,7 +155,7 @@ impl From<Refusal> for LoadError {
         match refusal {
             Refusal::NoComponentType => Self::NoComponentType,
             Refusal::Encode(detail) => Self::Encode { detail },
-            Refusal::Invalid(detail) => Self::Invalid { detail },
+            Refusal::Invalid(detail) => Self::invalid(detail),
             Refusal::Panicked(detail) => Self::CompilerPanicked { detail },
             Refusal::Busy(detail) => Self::Busy { detail },
         }

@@ -20,6 +20,12 @@ const CONTRACT: &str = include_str!("../../../wit/subscriber.wit");
 const CONTRACT_FILE: &str = "subscriber.wit";
 /// The world of the contract that a plugin is made for: what it does not import is left out of the component.
 const WORLD: &str = "wirehook:plugin/all-capabilities";
+/// What the module begins with that wasm-bindgen has a crate import until it has written the JavaScript for it.
+const BROWSER: &str = "__wbindgen_";
+/// Why that is no plugin.
+const FOR_BROWSERS: &str = "it imports `__wbindgen_placeholder__`, so a crate in it was built for browsers: \
+    `cargo tree -i wasm-bindgen --target wasm32-unknown-unknown` names it; turn that feature off (`wasmbind` of chrono, \
+    `js` or `wasm_js` of getrandom and uuid, `wasm-bindgen` of time)";
 /// The module that toolchains of WASI 0.1 import.
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// What serves it: assembled by the build script.
@@ -31,6 +37,7 @@ struct Needs {
     has_component_type: bool,
     exports_handler: bool,
     imports_preview1: bool,
+    imports_browser: bool,
 }
 
 /// Makes a component of a core module. Give it nothing but a core module; it may panic on hostile input, as what it
@@ -40,6 +47,9 @@ struct Needs {
 /// [`LoadError::Invalid`], [`LoadError::NoComponentType`] or [`LoadError::Encode`], for the plugin's author.
 pub fn encode(core: &[u8]) -> Result<Vec<u8>, LoadError> {
     let needs = needs(core).map_err(|error| LoadError::Invalid { detail: error.to_string() })?;
+    if needs.imports_browser {
+        return Err(LoadError::Encode { detail: FOR_BROWSERS.to_owned() });
+    }
     match needs {
         Needs { has_component_type: true, .. } => component(core, needs.imports_preview1),
         Needs { exports_handler: true, .. } => component(&embed(core)?, needs.imports_preview1),
@@ -56,7 +66,9 @@ fn needs(core: &[u8]) -> wasmparser::Result<Needs> {
             }
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
-                    needs.imports_preview1 |= import?.module == PREVIEW1;
+                    let module = import?.module;
+                    needs.imports_preview1 |= module == PREVIEW1;
+                    needs.imports_browser |= module.starts_with(BROWSER);
                 }
             }
             Payload::ExportSection(exports) => {

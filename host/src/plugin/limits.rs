@@ -198,7 +198,7 @@ impl MemoryMeter {
         let wanted = self.bytes_used.saturating_add(bytes);
         if wanted > self.bytes_max {
             self.refused = Some(format!(
-                "asked for {wanted} bytes of memory, its limit is {}; it may ask for more in its sidecar's [limits] memory",
+                "asked for {wanted} bytes of memory, its limit is {}, the lesser of what its sidecar's [limits] memory asks for and what [plugins.limits] or [plugin.limits] in the settings grants",
                 self.bytes_max
             ));
             return false;

@@ -86,7 +86,7 @@ where
     function.typecheck::<P, R>(&world.instance_type())
 }
 
-fn check_imports(engine: &wasmtime::Engine, world: &types::Component) -> Result<(), LoadError> {
+pub(super) fn check_imports(engine: &wasmtime::Engine, world: &types::Component) -> Result<(), LoadError> {
     let unknown: Vec<&str> = world
         .imports(engine)
         .filter(|(name, import)| !is_offered(name) && needs_something(engine, &import.ty))
@@ -154,6 +154,8 @@ fn split_version(name: &str) -> (&str, Option<&str>) {
 fn hint(unknown: &[&str]) -> &'static str {
     if unknown.iter().any(|name| name.starts_with("wasi:http")) {
         "a plugin sends nothing by `wasi:http`: it returns webhooks and the host delivers them; what it must ask others for goes through `wirehook:plugin/http`, where granted"
+    } else if unknown.iter().any(|name| name.starts_with("wasi:") && name.contains("@0.3")) {
+        "it was built for WASI 0.3, which is asynchronous: build it for WASI 0.2 (`wasm32-wasip2`)"
     } else if unknown.iter().any(|name| name.starts_with("wirehook:plugin/")) {
         "it was built for another version of wirehook:plugin: build it with the SDK of this host's version"
     } else {

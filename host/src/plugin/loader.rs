@@ -11,10 +11,12 @@ use super::Plugin;
 use super::capability::config::ConfigValues;
 use super::compiler::{Effort, SMALL_BYTES_MAX, is_busy};
 use super::encode::encode;
-use super::engine::Engine;
+use super::engine::{
+    CORE_INSTANCES_PER_PLUGIN_MAX, Engine, MEMORIES_PER_PLUGIN_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_PLUGIN_MAX,
+};
 use super::grant::Grant;
 use super::instance::Kept;
-use super::limits::{Limits, detail};
+use super::limits::{Limits, MEMORY_BYTES_MAX, detail};
 use super::linker::{self, HANDLER, SIGNATURE, offered};
 use super::manifest::Manifest;
 
@@ -29,7 +31,9 @@ const BUILD_HINT: &str = "build it with the SDK (`cargo build --target wasm32-un
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// More than [`FILE_BYTES_MAX`].
-    #[error("the file is {bytes} bytes; a plugin may have {FILE_BYTES_MAX} at most")]
+    #[error(
+        "the file is {bytes} bytes, a plugin may have {FILE_BYTES_MAX} at most: build it optimised and without debug information (`wasm-tools strip`), or with fewer dependencies"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -58,6 +62,23 @@ pub enum LoadError {
     )]
     Encode {
         /// What the encoder said.
+        detail: String,
+    },
+    /// More of it than a sandbox has room for.
+    #[error(
+        "the plugin does not fit into a sandbox: {detail}. It may have {CORE_INSTANCES_PER_PLUGIN_MAX} core instances, {MEMORIES_PER_PLUGIN_MAX} memories (one of them in each module), {TABLES_PER_PLUGIN_MAX} tables of {TABLE_ELEMENTS_MAX} elements each, and {} MiB of memory, over all that it is composed of: compose it of less, or build it as one component",
+        MEMORY_BYTES_MAX >> 20
+    )]
+    Bounds {
+        /// What the runtime said.
+        detail: String,
+    },
+    /// Of WASI 0.3, or with functions that are asynchronous.
+    #[error(
+        "the plugin uses what is asynchronous in the component model ({detail}), which this host does not serve: build it for WASI 0.2 (`wasm32-wasip2`) with a synchronous `on-event`, not for WASI 0.3"
+    )]
+    Asynchronous {
+        /// What the validator said.
         detail: String,
     },
     /// Broken, or of a proposal that is not enabled.
@@ -184,7 +205,7 @@ pub enum LoadError {
     },
     /// It could never start within its memory limit.
     #[error(
-        "the plugin starts with a memory of {bytes} bytes, its limit is {bytes_max}: ask for more in its sidecar's [limits] memory, or build it with less"
+        "the plugin starts with a memory of {bytes} bytes, its limit is {bytes_max}, the lesser of what its sidecar's [limits] memory asks for and what [plugins.limits] or [plugin.limits] in the settings grants: raise both, or build it with less"
     )]
     Memory {
         /// What it starts with.
@@ -208,6 +229,19 @@ impl LoadError {
     /// Whether it is to be compiled when there is time.
     pub(super) fn is_postponed(&self) -> bool {
         matches!(self, Self::Postponed)
+    }
+
+    /// A file that the compiler or the runtime refused as `detail` says. They have one type for all of it, so that their
+    /// words decide; tests notice when those change.
+    pub(super) fn invalid(detail: String) -> Self {
+        let says = |words: &[&str]| words.iter().any(|words| detail.contains(words));
+        if says(&["exceeds the configured maximum", "exceeds the limit of", "exceeds the per-instance limit"]) {
+            Self::Bounds { detail }
+        } else if says(&["component model async", "requires the component model `async`"]) {
+            Self::Asynchronous { detail }
+        } else {
+            Self::Invalid { detail }
+        }
     }
 }
 
@@ -246,7 +280,7 @@ impl Plugin {
                 engine.cache().store(&digest, &code);
                 code.component(engine.wasmtime()).map_err(|error| {
                     let detail = detail(&format!("{error:#}"));
-                    if is_busy(&detail) { LoadError::Busy { detail } } else { LoadError::Invalid { detail } }
+                    if is_busy(&detail) { LoadError::Busy { detail } } else { LoadError::invalid(detail) }
                 })?
             }
         };

@@ -354,6 +354,11 @@ fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -
     }
     making.ceiling(name)?;
     let wasm = read_file(path, FILE_BYTES_MAX)?;
+    if wasm.len() > FILE_BYTES_MAX {
+        // No more than that was read, which would look like a file that is cut off.
+        let bytes = fs::metadata(path).map_or(wasm.len(), |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
+        return Err(LoadError::TooLarge { bytes }.into());
+    }
     if is_cut(&wasm) {
         return Err(PluginError::NotWhole);
     }

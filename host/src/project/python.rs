@@ -62,7 +62,7 @@ macro_rules! sources {
 fn sdk() -> Vec<SdkFile> {
     sources![
         "README.md" "src/wirehook/__init__.py" "src/wirehook/_call.py" "src/wirehook/_component.py"
-        "src/wirehook/_deterministic.py" "src/wirehook/_host.py" "src/wirehook/_json.py" "src/wirehook/config.py"
+        "src/wirehook/_deterministic.py" "src/wirehook/_host.py" "src/wirehook/_json.py" "src/wirehook/_sealed.py" "src/wirehook/config.py"
         "src/wirehook/event.py" "src/wirehook/failure.py" "src/wirehook/log.py" "src/wirehook/py.typed"
         "src/wirehook/testing.py" "src/wirehook/webhook.py"
     ]

@@ -5,7 +5,7 @@ use wasmtime::component::{Linker, WasmStr};
 
 use crate::plugin::bindings::wirehook::plugin::log::Level;
 use crate::plugin::call::CallState;
-use crate::plugin::limits::LOG_LINES_MAX;
+use crate::plugin::limits::{LOG_LINES_MAX, detail};
 
 /// The interface's name.
 pub(in crate::plugin) const INTERFACE: &str = "wirehook:plugin/log@0.1.0";
@@ -19,22 +19,29 @@ pub(in crate::plugin) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmti
             if !is_enabled(level) || !store.data_mut().log.admit() {
                 return Ok(());
             }
+            let mut panic = None;
             let (bytes, bytes_logged) = {
                 let line = message.to_str(&store)?;
                 let state = store.data();
                 let logged = state.log.cut(&line);
                 emit(level, state, logged);
+                // Rust's and Go's, whose SDKs log what the trap that follows can't say.
+                if matches!(level, Level::Error) && line.starts_with("panic") {
+                    panic = Some(detail(&line));
+                }
                 (line.len(), logged.len())
             };
-            store.data_mut().log.spend(bytes, bytes_logged);
+            let state = store.data_mut();
+            state.log.spend(bytes, bytes_logged);
+            state.panicked = panic.or_else(|| state.panicked.take());
             Ok(())
         },
     )
 }
 
-/// Logs what the plugin wrote to stdout and stderr, as debug, from the same budget.
+/// Logs what the plugin wrote to stdout and stderr, as info, from the same budget: who prints wants it seen.
 pub(in crate::plugin) fn emit_stdio(state: &mut CallState, text: &str) {
-    if !is_enabled(Level::Debug) {
+    if !is_enabled(Level::Info) {
         return;
     }
     for line in text.lines() {
@@ -42,7 +49,7 @@ pub(in crate::plugin) fn emit_stdio(state: &mut CallState, text: &str) {
             continue;
         }
         let logged = state.log.cut(line);
-        emit(Level::Debug, state, logged);
+        emit(Level::Info, state, logged);
         let bytes_logged = logged.len();
         state.log.spend(line.len(), bytes_logged);
     }

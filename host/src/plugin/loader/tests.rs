@@ -37,6 +37,44 @@ fn a_broken_file_is_told_apart() {
 }
 
 #[test]
+fn what_does_not_fit_into_a_sandbox_is_told_with_every_bound() {
+    let check_wat = |parts: &str, count: usize, expected: &str| {
+        let wat = format!("(component (core module $m {parts}) {})", "(core instance (instantiate $m))".repeat(count));
+        let bounds = "64 core instances, 4 memories (one of them in each module), 16 tables of 100000 elements each, and 256 MiB of memory";
+        check(&wat::parse_str(wat).unwrap(), &["does not fit into a sandbox", expected, bounds]);
+    };
+    check_wat("(memory 1)", 5, "contains 5 Wasm linear memories");
+    check_wat("(table 1 funcref)", 17, "contains 17 tables");
+    check_wat("", 65, "contains 65 core module instances");
+    check_wat("(table 100001 funcref)", 1, "minimum element size of 100001");
+    check_wat("(memory 4097)", 1, "minimum byte size of 268500992");
+}
+
+#[test]
+fn what_is_asynchronous_is_told_in_words() {
+    check(
+        &wat::parse_str("(component (core func (canon task.return)))").unwrap(),
+        &["asynchronous in the component model", "WASI 0.2 (`wasm32-wasip2`)"],
+    );
+    let wat =
+        r#"(component (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "now" (func (result u64))))))"#;
+    let handler = wat::parse_str(wat).unwrap();
+    let engine = engine().0;
+    let component = Component::new(engine.wasmtime(), handler).unwrap();
+    let error = linker::check_imports(engine.wasmtime(), &component.component_type()).unwrap_err().to_string();
+    assert!(error.contains("built for WASI 0.3") && error.contains("wasm32-wasip2"), "{error}");
+}
+
+#[test]
+fn a_crate_that_was_built_for_browsers_is_told_how_to_find_it() {
+    let import = r#"(module (import "__wbindgen_placeholder__" "__wbindgen_describe" (func (param i32)))"#;
+    let browser = guest_wat("i32.const 1024").replacen("(module", import, 1);
+    for wasm in [embed_contract(&browser), wat::parse_str(&browser).unwrap()] {
+        check(&wasm, &["built for browsers", "cargo tree -i wasm-bindgen", "wasmbind"]);
+    }
+}
+
+#[test]
 fn core_modules_that_can_t_become_plugins() {
     let check_wat = |wat: &str, expected: &[&str]| check(&wat::parse_str(wat).unwrap(), expected);
     check_wat("(module)", &["without a component type", "handler@0.1.0#on-event", "wasm32-wasip2"]);

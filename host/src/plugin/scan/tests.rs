@@ -179,6 +179,10 @@ fn a_file_that_is_cut_is_told_from_one_that_is_broken() {
     assert!(!is_cut(b"\x7fELF\x02\x01\x01\0\0\0"));
     let folder = Folder::with(&[("a.wasm", &whole[..whole.len() - 1])]);
     check(&folder.scan(), &[("a", Some("is not whole"))]);
+    // Read no further than a plugin may be long, it is cut off by the reader.
+    let custom_section = [0, 0x80, 0x80, 0xc0, 0x20];
+    let folder = Folder::with(&[("a.wasm", &[&whole[..], &custom_section, &vec![0; 65 << 20]].concat())]);
+    check(&folder.scan(), &[("a", Some("67108864 at most"))]);
 }
 
 /// Where a section of `wasm` ends.

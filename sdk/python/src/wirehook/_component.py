@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import _deterministic, _host
+from . import _deterministic, _host, _sealed
 
 _deterministic.install()
 
@@ -55,6 +55,7 @@ def _keep_sources() -> None:
 
 
 _keep_sources()
+_sealed.seal()
 # What is here now stays: a collection would look at all of it, and a fresh sandbox would pay for every page it is on.
 gc.collect()
 gc.freeze()
