@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use build::{BuildError, Built, build};
+pub use build::{BuildError, Built, Product, build, make};
 pub use create::{CreateError, Created, create};
 pub use names::{NAME_BYTES_MAX, NameError, Names};
 pub use step::{Run, Step, StepError, Tool, run_steps};

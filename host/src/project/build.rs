@@ -47,26 +47,48 @@ pub enum BuildError {
     },
 }
 
+/// What a toolchain made, not yet put anywhere.
+#[derive(Debug)]
+pub struct Product {
+    wasm: Vec<u8>,
+    sidecar: Option<Vec<u8>>,
+}
+
+/// Builds `project`. Blocks for as long as the toolchain takes.
+///
+/// # Errors
+/// The toolchain is missing or fails.
+pub fn make(project: &Project, tell: &mut dyn FnMut(&Step)) -> Result<Product, BuildError> {
+    let plan = (project.language.build)(project)?;
+    run_steps(&plan.steps, &project.folder, tell)?;
+    let wasm = fs::read(&plan.product);
+    let wasm = wasm.map_err(|source| BuildError::NoProduct { file: plan.product.clone(), source })?;
+    Ok(Product { wasm, sidecar: fs::read(project.sidecar()).ok() })
+}
+
+impl Product {
+    /// Puts the plugin at `output`, its sidecar beside it.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn put(&self, output: &Path) -> Result<Built, BuildError> {
+        let sidecar = output.with_extension("toml");
+        // The sidecar first: a host that watches the folder takes the pair when the plugin comes.
+        if let Some(text) = &self.sidecar {
+            install(text, &sidecar)?;
+        }
+        install(&self.wasm, output)?;
+        let sidecar = self.sidecar.is_some().then_some(sidecar);
+        Ok(Built { file: output.to_owned(), bytes: self.wasm.len() as u64, sidecar })
+    }
+}
+
 /// Builds `project` and puts the plugin at `output`, its sidecar beside it. Blocks for as long as the toolchain takes.
 ///
 /// # Errors
 /// The toolchain is missing or fails, or the result can't be written.
 pub fn build(project: &Project, output: &Path, tell: &mut dyn FnMut(&Step)) -> Result<Built, BuildError> {
-    let plan = (project.language.build)(project)?;
-    run_steps(&plan.steps, &project.folder, tell)?;
-    let wasm = fs::read(&plan.product);
-    let wasm = wasm.map_err(|source| BuildError::NoProduct { file: plan.product.clone(), source })?;
-    let sidecar = output.with_extension("toml");
-    // The sidecar first: a host that watches the folder takes the pair when the plugin comes.
-    let sidecar = match fs::read(project.sidecar()) {
-        Ok(text) => {
-            install(&text, &sidecar)?;
-            Some(sidecar)
-        }
-        Err(_) => None,
-    };
-    install(&wasm, output)?;
-    Ok(Built { file: output.to_owned(), bytes: wasm.len() as u64, sidecar })
+    make(project, tell)?.put(output)
 }
 
 /// Puts a file in place whole or not at all, and only where it differs: a running host may watch the folder.

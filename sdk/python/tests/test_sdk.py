@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -118,3 +121,21 @@ def test_config_and_log_are_the_tests() -> None:
 def test_a_webhook_is_data() -> None:
     webhook = Webhook.json({"a": 1}, endpoint="audit", key="k", headers=[("x-a", "1")])
     assert webhook == Webhook(b'{"a":1}', "audit", "k", None, [("x-a", "1")]) and webhook.body_json() == {"a": 1}
+
+
+def test_what_needs_a_file_says_so_once_the_build_is_over() -> None:
+    code = """
+import importlib, sys, zoneinfo
+from wirehook import _sealed
+_sealed.seal()
+for needing in (lambda: importlib.import_module("colorsys"), lambda: zoneinfo.ZoneInfo("Europe/Paris")):
+    try:
+        needing()
+    except Exception as error:
+        print(type(error).__name__, error)
+importlib.import_module("json"), importlib.import_module("itertools")
+"""
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True).stdout
+    assert "ModuleNotFoundError colorsys was not imported when the plugin was built" in said
+    assert "ZoneInfoNotFoundError \"no data for the time zone 'Europe/Paris'" in said

@@ -1,13 +1,15 @@
 //! `wirehook plugin build`
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
 use crate::cli::Session;
 use crate::cli::failure::{Exit, Failure, Failures};
-use crate::project::{self, BuildError, Built, Project, Step};
+use crate::cli::parts::PluginView;
+use crate::project::{self, BuildError, Built, Product, Project, Step};
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -31,9 +33,22 @@ pub(in crate::cli) struct BuildArgs {
 pub(super) async fn build(session: &mut Session<'_>, BuildArgs { folder, out }: BuildArgs) -> Result<Exit, Failures> {
     let clock = session.parts.clock();
     let begun = clock.monotonic();
-    let (project, built) = in_folder(folder, out).await?;
+    let (project, product) = in_background(move || {
+        let project = Project::open(&folder)?;
+        let product = project::make(&project, &mut tell)?;
+        Ok((project, product))
+    })
+    .await?;
     let seconds = clock.monotonic().saturating_sub(begun).as_secs_f64();
-    let view = session.parts.inspect(&built.file, None);
+    let output = out.unwrap_or_else(|| project.output());
+    let view = inspected(session, &product, &output)?;
+    if let Some(refused) = view.refusal() {
+        // What was built before, and may be at work, stays.
+        let kept = format!("{} is as it was before the build", output.display());
+        let help = refused.help.as_ref().map_or(kept.clone(), |help| format!("{help}; {kept}"));
+        return Err(refused.help(help).into());
+    }
+    let built = product.put(&output)?;
     if session.console.json {
         session.console.object(&json!({
             "name": project.name, "language": project.language.name, "file": built.file, "sidecar": built.sidecar,
@@ -43,19 +58,41 @@ pub(super) async fn build(session: &mut Session<'_>, BuildArgs { folder, out }: 
         let size = bytesize::ByteSize::b(built.bytes).display().iec();
         session.console.line(format_args!("built {} ({size}, {seconds:.1} s)", built.file.display()))?;
     }
-    view.refusal().map_or(Ok(Exit::Success), |refused| Err(refused.into()))
+    Ok(Exit::Success)
+}
+
+/// What the host would say to what was built, were it at `output`.
+fn inspected(session: &Session<'_>, product: &Product, output: &Path) -> Result<PluginView, Failures> {
+    // Beside it, where what can be written is known, and out of sight of a host that watches that folder.
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |source| BuildError::Write { file: output.to_owned(), source };
+    fs::create_dir_all(parent).map_err(failed)?;
+    let draft = tempfile::Builder::new().prefix(".wirehook-build-").tempdir_in(parent).map_err(failed)?;
+    let built = product.put(&draft.path().join(output.file_name().unwrap_or_default()))?;
+    let view = session.parts.inspect(&built.file, None);
+    // The draft is gone when this is read: what is meant is the file that would have been there.
+    let (there, here) = (draft.path().display().to_string(), parent.display().to_string());
+    let error = view.error.map(|error| error.replace(&there, &here));
+    Ok(PluginView { file: output.to_owned(), error, ..view })
 }
 
 /// Builds the project in `folder`.
 pub(in crate::cli) async fn in_folder(folder: PathBuf, out: Option<PathBuf>) -> Result<(Project, Built), Failures> {
-    // A toolchain takes its time, and the runtime's own threads are not to wait for it.
-    let built = tokio::task::spawn_blocking(move || {
+    in_background(move || {
         let project = Project::open(&folder)?;
         let output = out.unwrap_or_else(|| project.output());
         let built = project::build(&project, &output, &mut tell)?;
-        Ok::<_, BuildError>((project, built))
-    });
-    Ok(built.await.map_err(|error| Failure::new(format!("the build did not end: {error}")))??)
+        Ok((project, built))
+    })
+    .await
+}
+
+/// A toolchain takes its time, and the runtime's own threads are not to wait for it.
+async fn in_background<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, BuildError> + Send + 'static,
+) -> Result<R, Failures> {
+    let done = tokio::task::spawn_blocking(work);
+    Ok(done.await.map_err(|error| Failure::new(format!("the build did not end: {error}")))??)
 }
 
 /// Where the program's own words go, so do those of the toolchain.
