@@ -41,22 +41,13 @@ macro_rules! sources {
 }
 
 fn sdk() -> Vec<SdkFile> {
-    let mut files = vec![
-        SdkFile::new("wirehook-sdk/Cargo.toml", include_bytes!("../../templates/rust/sdk.toml")),
-        SdkFile::new("wirehook-sdk/wit/subscriber.wit", super::WIT.as_bytes()),
-        SdkFile::new("wirehook-sdk/src/lib.rs", LIB_HERE.as_bytes()),
-    ];
-    files[2].bytes = LIB_HERE.replace(WIT_HERE, "path: \"wit\"").into_bytes().into();
+    let mut files = vec![SdkFile::new("wirehook-sdk/Cargo.toml", include_bytes!("../../templates/rust/sdk.toml"))];
     files.extend(sources![
-        "README.md" "src/by_name.rs" "src/config.rs" "src/event.rs" "src/export.rs" "src/failure.rs" "src/http.rs" "src/log.rs" "src/memory.rs"
+        "README.md" "src/lib.rs" "src/bindings.rs" "src/by_name.rs" "src/config.rs" "src/event.rs" "src/export.rs" "src/failure.rs" "src/http.rs" "src/log.rs" "src/memory.rs"
         "src/state.rs" "src/test.rs" "src/test/message.rs" "src/webhook.rs"
     ]);
     files
 }
-
-/// The one source that says where the contract is.
-const LIB_HERE: &str = include_str!("../../../sdk/rust/src/lib.rs");
-const WIT_HERE: &str = "path: \"../../wit\"";
 
 fn build(project: &Project) -> Result<BuildPlan, ProjectError> {
     let package = package(&project.folder)?;
@@ -104,14 +95,6 @@ fn package(folder: &Path) -> Result<Package, ProjectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_sdk_looks_for_the_contract_beside_itself() {
-        let files = sdk();
-        let lib = files.iter().find(|file| file.path == "wirehook-sdk/src/lib.rs").unwrap();
-        let lib = std::str::from_utf8(&lib.bytes).unwrap();
-        assert!(lib.contains("path: \"wit\"") && !lib.contains(WIT_HERE));
-    }
 
     #[test]
     fn the_sdks_manifest_asks_for_what_the_workspaces_does() {

@@ -53,7 +53,7 @@ fn a_folder_that_is_no_project_is_refused_by_name() {
 /// Every source of the SDK in the repository is in the binary: a file that was added and not listed breaks new projects only.
 #[test]
 fn the_rust_sdk_is_whole() {
-    sdk_is_whole("rust", "sdk/rust", "wirehook-sdk", &["Cargo.toml"]);
+    sdk_is_whole("rust", "sdk/rust", "wirehook-sdk", &["Cargo.toml", "tests/bindings.rs"]);
 }
 
 #[test]

@@ -109,18 +109,11 @@ pub use event::{EntityError, Event};
 pub use failure::{Failure, reject, retry};
 pub use webhook::Webhook;
 
-/// The bindings that the contract generates: for [`export!`] and for plugins that want the raw records.
+/// The bindings that the contract generates, kept as a file: for [`export!`] and for plugins that want the raw records.
 #[doc(hidden)]
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated")]
-pub mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "all-capabilities",
-        pub_export_macro: true,
-        export_macro_name: "export_subscriber",
-        default_bindings_module: "wirehook_sdk::bindings",
-    });
-}
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+#[rustfmt::skip]
+pub mod bindings;
 
 #[doc(hidden)]
 pub mod __private {
