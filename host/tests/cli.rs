@@ -421,6 +421,7 @@ async fn check_reports_every_plugin_and_the_span_of_retries() {
     let ended = bench.run("check").await;
     assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""));
     assert!(ended.out.ends_with("all is well\n"), "{}", ended.out);
+    assert!(ended.out.contains("\nmemory    reset between events"), "{}", ended.out);
     let objects = bench.objects("check", Exit::Success).await;
     let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["settings", "source", "endpoint", "plugin"]);
