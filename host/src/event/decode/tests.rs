@@ -359,6 +359,7 @@ fn the_trace_comes_from_the_body_else_from_the_header() {
     let other = TRACEPARENT.replace("0af", "fff");
     check(&format!("\"{TRACEPARENT}\""), &other, Some(TRACEPARENT));
     check(&format!("{{\"traceparent\":\"{TRACEPARENT}\"}}"), "", Some(TRACEPARENT));
+    check(&format!("[\"{TRACEPARENT}\"]"), &other, Some(&other));
     check("null", TRACEPARENT, Some(TRACEPARENT));
     check("{\"tracestate\":\"x\"}", &other, Some(&other));
     check("7", "00-short", None);
