@@ -90,6 +90,10 @@ fn numbers_and_texts_arrive_as_they_were_sent() -> Result<()> {
     let well_formed = ["", "plain", "ö€😀\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}", &long].map(str::as_bytes);
     let broken: [&[u8]; 6] =
         [b"a\xff", b"\xc3(", b"\xe2\x82z", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80%41"];
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let deep = Event { entity: Some(Bytes::from(deep)), ..event(1, "exact", "") };
+    let refused = format!("{:?}", probe.call(&deep, 1).result);
+    ensure!(refused.starts_with("Err(Reject") && refused.contains("nested deeper than 127 levels"), "{refused}");
     for bytes in well_formed.into_iter().chain(broken) {
         assert_eq!(String::from_utf8(body("text", bytes)?.to_vec())?, String::from_utf8_lossy(bytes));
     }

@@ -74,6 +74,14 @@ fn time_and_randomness_are_the_events_and_nothing_else_is_there() -> Result<()> 
     ensure!(raised.contains("in deeper: return order[\"total\"]") && raised.contains("in on_event"), "{raised}");
     let slept = reason(&probe, r#"{"wish": "sleep"}"#)?;
     ensure!(slept.contains("a plugin can't sleep"), "{slept}");
+    for (wish, said) in [("zone", "no data for the time zone 'Europe/Paris'"), ("import", "colorsys was not imported")]
+    {
+        let said_so = reason(&probe, Box::leak(format!(r#"{{"wish": "{wish}"}}"#).into_boxed_str()))?;
+        ensure!(said_so.contains(said) && said_so.contains("at the top of"), "{said_so}");
+    }
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let deep = reason(&probe, Box::leak(deep.into_boxed_str()))?;
+    assert_eq!(deep, "the event's `entity` is nested deeper than 127 levels");
     let opened = probe.call(&event(1, None, r#"{"wish": "open"}"#), 1).result;
     ensure!(matches!(opened, Err(CallFailure::Trap(_))), "there are no files: {opened:?}");
     Ok(())

@@ -7,6 +7,7 @@ import random
 import secrets
 import time
 import uuid
+import zoneinfo
 from datetime import date
 
 import wirehook
@@ -23,6 +24,10 @@ def on_event(event: Event) -> list[Webhook]:
         return deeper({})
     if wish == "sleep":
         time.sleep(1)
+    if wish == "zone":
+        zoneinfo.ZoneInfo("Europe/Paris")
+    if wish == "import":
+        import colorsys  # noqa: F401
     if wish == "open":
         return [Webhook(open("/etc/passwd", "rb").read())]
     started = time.monotonic()
