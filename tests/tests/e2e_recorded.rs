@@ -65,6 +65,37 @@ async fn a_dead_letter_becomes_a_test_that_tells_when_the_plugin_changes() -> Re
 }
 
 #[tokio::test]
+async fn a_result_that_can_not_be_indented_is_shown_as_text_and_the_rest_is_tried() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let write = |name: &str, total: &str| {
+        let event = format!(
+            r#"{{"event": "fraiseql.order.created", "entity_type": "order", "operation": "created", "entity_id": "1",
+            "entity": {{"customer_email": "a@b", "total": {total}}}, "timestamp": "2026-03-02T14:00:00Z"}}"#
+        );
+        std::fs::write(folder.path().join(name), event)
+    };
+    write("a.json", &format!("{}1.50{}", "[".repeat(5_000), "]".repeat(5_000)))?;
+    write("b.json", r#"{"\ud800": 1.50}"#)?;
+    write("c.json", "1.50")?;
+    std::fs::write(folder.path().join("d.json"), "no JSON")?;
+    std::fs::create_dir(folder.path().join("c.webhooks.json"))?;
+    let (host, wasm) = (TestHost::builder().build()?, artifacts::example_plugin("orders")?);
+    let (wasm, events) = (wasm.to_str().context("UTF-8")?, folder.path().to_str().context("UTF-8")?);
+    let test = ["plugin", "test", wasm, "--events", events];
+    let tried = host.command(&[&test[..], &["--update"]].concat()).await?.expect_code(1)?;
+    for line in ["updated    a: produced", "updated    b: produced", "unreadable c: ", "unreadable d: "] {
+        ensure!(tried.stdout.contains(line), "no `{line}` in {}", tried.stdout);
+    }
+    std::fs::remove_dir(folder.path().join("c.webhooks.json"))?;
+    std::fs::remove_file(folder.path().join("d.json"))?;
+    host.command(&[&test[..], &["--update"]].concat()).await?.expect_code(0)?;
+    host.command(&test).await?.expect_code(0)?;
+    let deep = std::fs::read_to_string(folder.path().join("a.webhooks.json"))?;
+    ensure!(deep.contains("\"body_text\": \"{\\\"event") && deep.contains("[1.50]"), "{deep}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_redaction_that_is_not_certain_writes_nothing() -> Result<()> {
     let (mut host, _endpoint, id) = bad_night().await?;
     host.stop().await?;
