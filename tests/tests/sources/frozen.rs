@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use wirehook::settings::Start;
 use wirehook::source::{Source, SourceStatus};
 use wirehook_tests::freeze_proxy::FreezeProxy;
@@ -22,7 +23,7 @@ async fn found(source: &Running, what: &str, condition: impl FnMut(&SourceStatus
 async fn check(
     proxy: &FreezeProxy,
     source: Box<dyn Source>,
-    kill: impl FnOnce(),
+    kill: impl AsyncFnOnce(),
     restart: impl AsyncFnOnce() -> anyhow::Result<()>,
     publish: impl AsyncFn() -> anyhow::Result<()>,
     loses: bool,
@@ -40,7 +41,7 @@ async fn check(
     inbox.until("an event of the other connection", |seen| seen.accepted.len() > before).await;
 
     assert!(proxy.freeze() > 0);
-    kill();
+    kill().await;
     let status = found(&source, "disconnected", |status| !status.connected).await;
     let status = match status.last_error {
         Some(_) => status,
@@ -63,43 +64,45 @@ fn through(url: &str, port: u16, proxy: &FreezeProxy) -> url::Url {
 
 #[tokio::test]
 async fn notifications_are_not_awaited_for_ever() -> anyhow::Result<()> {
-    let server = std::cell::RefCell::new(PostgresServer::start().await?);
-    let proxy = FreezeProxy::start(server.borrow().port()).await?;
-    let url = through(&server.borrow().url(), server.borrow().port(), &proxy);
+    let server = PostgresServer::start().await?;
+    let proxy = FreezeProxy::start(server.port()).await?;
+    let url = through(&server.url(), server.port(), &proxy);
+    let server = Mutex::new(server);
     let source = crate::postgres::listening_on(crate::postgres::connection(url.as_str(), None), &["fraiseql_events"]);
     let publish = async || {
-        let client = server.borrow().client().await?;
+        let client = server.lock().await.client().await?;
         crate::postgres::notify(&client, "{}").await
     };
-    let restart = async || server.borrow_mut().restart().await;
-    check(&proxy, source, || server.borrow_mut().kill(), restart, publish, true).await
+    let restart = async || server.lock().await.restart().await;
+    check(&proxy, source, async || server.lock().await.kill(), restart, publish, true).await
 }
 
 #[tokio::test]
 async fn rows_are_not_awaited_for_ever() -> anyhow::Result<()> {
-    let server = std::cell::RefCell::new(crate::postgres_outbox::outbox(&[]).await?);
-    let proxy = FreezeProxy::start(server.borrow().port()).await?;
-    let url = through(&server.borrow().url_as("reader"), server.borrow().port(), &proxy);
+    let server = crate::postgres_outbox::outbox(&[]).await?;
+    let proxy = FreezeProxy::start(server.port()).await?;
+    let url = through(&server.url_as("reader"), server.port(), &proxy);
+    let server = Mutex::new(server);
     let source = crate::postgres_outbox::outbox_source_at(&url, Start::All, "tb_entity_change_log");
     let publish = async || {
-        let client = server.borrow().client().await?;
+        let client = server.lock().await.client().await?;
         crate::postgres_outbox::insert(&client, 1).await.map(drop)
     };
-    let restart = async || server.borrow_mut().restart().await;
-    check(&proxy, source, || server.borrow_mut().kill(), restart, publish, false).await
+    let restart = async || server.lock().await.restart().await;
+    check(&proxy, source, async || server.lock().await.kill(), restart, publish, false).await
 }
 
 #[tokio::test]
 async fn what_is_published_is_not_awaited_for_ever() -> anyhow::Result<()> {
-    let server = std::cell::RefCell::new(RedisServer::start().await?);
-    let port = server.borrow().port();
-    let proxy = FreezeProxy::start(port).await?;
-    let mut connection = crate::redis::connection(&server.borrow());
-    connection.url = through(connection.url.as_str(), port, &proxy);
+    let server = RedisServer::start().await?;
+    let proxy = FreezeProxy::start(server.port()).await?;
+    let mut connection = crate::redis::connection(&server);
+    connection.url = through(connection.url.as_str(), server.port(), &proxy);
+    let server = Mutex::new(server);
     let source = crate::redis::redis_source(connection, &["e.*"]);
-    let publish = async || server.borrow().publish("e.a", ["{}"]).await.map(drop);
-    let restart = async || server.borrow_mut().restart().await;
-    check(&proxy, source, || server.borrow_mut().kill(), restart, publish, true).await
+    let publish = async || server.lock().await.publish("e.a", ["{}"]).await.map(drop);
+    let restart = async || server.lock().await.restart().await;
+    check(&proxy, source, async || server.lock().await.kill(), restart, publish, true).await
 }
 
 /// Each of the connections of a stream's source, the one that waits for entries among them.
@@ -125,13 +128,13 @@ async fn one_connection_of_several_is_not_awaited_for_ever() -> anyhow::Result<(
 
 #[tokio::test]
 async fn entries_are_not_awaited_for_ever() -> anyhow::Result<()> {
-    let server = std::cell::RefCell::new(RedisServer::start().await?);
-    let port = server.borrow().port();
-    let proxy = FreezeProxy::start(port).await?;
-    let mut connection = crate::redis::connection(&server.borrow());
-    connection.url = through(connection.url.as_str(), port, &proxy);
+    let server = RedisServer::start().await?;
+    let proxy = FreezeProxy::start(server.port()).await?;
+    let mut connection = crate::redis::connection(&server);
+    connection.url = through(connection.url.as_str(), server.port(), &proxy);
+    let server = Mutex::new(server);
     let source = crate::redis_stream::stream_source(connection, &["events"], Start::All);
-    let publish = async || server.borrow().add("events", ["{}"]).await.map(drop);
-    let restart = async || server.borrow_mut().restart().await;
-    check(&proxy, source, || server.borrow_mut().kill(), restart, publish, false).await
+    let publish = async || server.lock().await.add("events", ["{}"]).await.map(drop);
+    let restart = async || server.lock().await.restart().await;
+    check(&proxy, source, async || server.lock().await.kill(), restart, publish, false).await
 }
