@@ -206,7 +206,8 @@ impl Parts for Program {
     }
 
     fn scan(&self, settings: &Settings) -> Result<Vec<PluginView>, Failure> {
-        let (engine, _cache) = self.engine(settings.plugins.compile_cpu).map_err(Failure::new)?;
+        let (engine, _cache) =
+            self.engine(settings.plugins.compile_cpu, folder_of(&settings.store.path)).map_err(Failure::new)?;
         let scanned = scan(&engine, &settings.plugins, &endpoint_names(settings), |_, _| true);
         let scanned = scanned.map_err(|error| Failure::new(error.to_string()))?;
         Ok(scanned
@@ -224,9 +225,9 @@ impl Parts for Program {
 }
 
 impl Program {
-    /// An engine to look at plugins with. It keeps machine code in the user's own cache; where that can't be used, in a folder
-    /// that goes when the command ends.
-    fn engine(&self, compile_cpu: Duration) -> Result<(Arc<Engine>, Option<tempfile::TempDir>), String> {
+    /// An engine to look at plugins with. It keeps machine code in the user's own cache; where that can't be used, in a
+    /// folder that goes when the command ends: the system's temporary one or, where that can't be written to, one in `beside`.
+    fn engine(&self, compile_cpu: Duration, beside: &Path) -> Result<(Arc<Engine>, Option<tempfile::TempDir>), String> {
         let kept = cache_folder().filter(|_| self.keeps_code.load(Ordering::Relaxed));
         let made = kept.map(|dir| Engine::new(1, &dir, Compiler::child(compile_cpu), self.clock()));
         match made {
@@ -237,8 +238,7 @@ impl Program {
             Some(Err(error)) => return Err(error.to_string()),
             None => {}
         }
-        let cache = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir();
-        let cache = cache.map_err(|error| format!("a temporary folder can't be made: {error}"))?;
+        let cache = private_folder(beside)?;
         let compiler = Compiler::child(compile_cpu);
         let engine = Engine::new(1, cache.path(), compiler, self.clock()).map_err(|error| error.to_string())?;
         Ok((engine, Some(cache)))
@@ -248,20 +248,20 @@ impl Program {
         let manifest = manifest_beside(file).map_err(|error| error.to_string())?;
         let manifest = Manifest { endpoints: trial::endpoints(manifest.endpoints), ..manifest };
         let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
-        let (engine, cache) = self.engine(COMPILE_CPU)?;
+        let (engine, cache) = self.engine(COMPILE_CPU, folder_of(file))?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let plugin = Plugin::load(&engine, &name, &wasm, manifest).map_err(|error| error.to_string())?;
         Trial::new(plugin, cache).map_err(|error| error.to_string())
     }
 
     fn admitted(&self, file: &Path, settings: &Settings) -> Result<Plugin, String> {
-        let (engine, _cache) = self.engine(settings.plugins.compile_cpu)?;
+        let (engine, _cache) = self.engine(settings.plugins.compile_cpu, folder_of(file))?;
         admitted(&engine, &settings.plugins, &endpoint_names(settings), file).map_err(|error| error.to_string())
     }
 
     fn inspected(&self, file: &Path) -> Result<crate::plugin::Inspection, String> {
         let wasm = std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))?;
-        let (engine, _cache) = self.engine(COMPILE_CPU)?;
+        let (engine, _cache) = self.engine(COMPILE_CPU, folder_of(file))?;
         Ok(inspect(&engine, &wasm))
     }
 }
@@ -352,6 +352,22 @@ impl From<AppError> for Failures {
             _ => failure.into(),
         }
     }
+}
+
+fn private_folder(beside: &Path) -> Result<tempfile::TempDir, String> {
+    let (temporary, mut builder) = (std::env::temp_dir(), tempfile::Builder::new());
+    builder.prefix(".wirehook-").permissions(Permissions::from_mode(0o700));
+    let beside = if beside.as_os_str().is_empty() { Path::new(".") } else { beside };
+    builder.tempdir_in(&temporary).or_else(|first| {
+        builder.tempdir_in(beside).map_err(|second| {
+            let (temporary, beside) = (temporary.display(), beside.display());
+            format!("a temporary folder can be made neither in {temporary} ({first}) nor in {beside} ({second}); set TMPDIR to a folder that can be written to")
+        })
+    })
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("."))
 }
 
 /// The signals that ask the process to stop.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
 use wirehook_tests::account::Account;
 use wirehook_tests::bench::{child, slow_disk};
-use wirehook_tests::events::order_created;
+use wirehook_tests::events::{order_created, order_of};
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
 use wirehook_tests::memory_group::MemoryGroup;
 use wirehook_tests::nats_server::NatsServer;
@@ -341,4 +341,60 @@ async fn a_restart_with_large_bodies_for_many_slow_endpoints_stays_within_the_me
     source.publish_orders([7]).await?;
     slow.wait_for("every webhook", LARGE_DEADLINE, |log| log.ids() > ENDPOINTS * BODIES).await?;
     expect_within_memory(&host, &group, pid).await
+}
+
+/// Runs a command of the host's in a mount namespace where no temporary folder can be written to. None where this process may
+/// not make one, which is said.
+fn without_temporary_folders(host: &TestHost, arguments: &[&str]) -> Result<Option<std::process::Output>> {
+    const MOUNTS: &str = "mount --make-rprivate / && for d in /tmp /var/tmp /usr/tmp; do \
+        [ ! -d $d ] || mount -t tmpfs -o ro none $d || exit 99; done; cd / && exec \"$@\"";
+    let command = host.folder.command(arguments)?;
+    let mut within = std::process::Command::new("unshare");
+    within.args(["-m", "sh", "-c", MOUNTS, "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        value.map(|value| within.env(name, value));
+    }
+    let output = within.output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(99) || text.contains("unshare failed") {
+        eprintln!("left out: a namespace without temporary folders, for only root may make one here: {text}");
+        return Ok(None);
+    }
+    Ok(Some(output))
+}
+
+/// Only the store's folder can be written to, and the path of its socket is too long for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_needs_a_temporary_folder() -> Result<()> {
+    let deep = tempfile::tempdir_in("/dev/shm")?;
+    let long = deep.path().join("d".repeat(100));
+    std::fs::create_dir(&long)?;
+    let web = HttpPublisher::new()?;
+    let endpoint = FakeEndpoint::start(Script::ok()).await?;
+    let mut host = TestHost::builder()
+        .within(&long)
+        .http(web.port, "")
+        .endpoint("orders", &endpoint, "")
+        .plugin(orders()?)
+        .build()?;
+    host.start().await?;
+    // More than SQLite copies in memory.
+    for number in 0..45 {
+        let (status, text) = web.post(order_of(number, 900_000, 0).body).await?;
+        ensure!(status == 202, "{status}: {text}");
+    }
+    let order = order_created(1);
+    endpoint.wait_for("the webhooks", DEADLINE, |log| log.ids() == 45).await?;
+    host.wait_metric("wirehook_attempts_total", "outcome=\"delivered\"", 45.0, DEADLINE).await?;
+    let Some(listed) = without_temporary_folders(&host, &["deliveries", "list"])? else { return Ok(()) };
+    ensure!(listed.status.success(), "by the socket: {}", String::from_utf8_lossy(&listed.stderr));
+    host.stop().await?;
+    for arguments in [&["purge", "--entity-id", &order.entity_id, "--yes"][..], &["check"], &["purge", "--rewrite"]] {
+        let Some(output) = without_temporary_folders(&host, arguments)? else { return Ok(()) };
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let bytes = std::fs::read(host.store_path())?;
+    let id = order.entity_id.as_bytes();
+    ensure!(!bytes.windows(id.len()).any(|window| window == id), "it is purged, and the file written anew");
+    Ok(())
 }

@@ -116,7 +116,7 @@ async fn the_files_are_the_owners_alone() {
 }
 
 /// The version that this host writes.
-const VERSION: usize = 10;
+const VERSION: usize = 11;
 
 #[test]
 fn versions_are_minded() {
@@ -135,8 +135,8 @@ fn versions_are_minded() {
     open(&path).unwrap();
 }
 
-/// Takes the schema back by the last two steps.
-const BEFORE_PASSED: &str = "DROP INDEX dead_letter_by_holder; ALTER TABLE dead_letter DROP COLUMN bytes;
+/// Takes the schema back by the last three steps.
+const BEFORE_PASSED: &str = "ALTER TABLE run DROP COLUMN deadlines; DROP INDEX dead_letter_by_holder; ALTER TABLE dead_letter DROP COLUMN bytes;
     DELETE FROM tally WHERE kind = 'dead_letter_bytes'; DROP TABLE passed_clock; DROP TABLE wall_stretch;
     ALTER TABLE event DROP COLUMN aged_from; ALTER TABLE run DROP COLUMN aged_from;
     ALTER TABLE delivery DROP COLUMN aged_from; ALTER TABLE dead_letter DROP COLUMN aged_from;";

@@ -40,13 +40,13 @@ impl OpsClient {
     /// # Errors
     /// When there is a socket that may not be used.
     pub async fn connect(store: &Path) -> Result<Option<Self>, ClientError> {
-        let path = socket::connect_path(store);
-        match UnixStream::connect(&path).await {
+        let reached = socket::connect_path(store);
+        match UnixStream::connect(&reached.path).await {
             Ok(stream) => Ok(Some(Self { stream })),
             // A path too long for a socket, and no link in its place.
             Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
-            Err(source) => Err(ClientError::Refused { path, source }),
+            Err(source) => Err(ClientError::Refused { path: socket::path_beside(store), source }),
         }
     }
 

@@ -1,13 +1,15 @@
 //! Where the socket is: `{store.path}.sock`, for the store's owner alone.
 //!
-//! A Unix socket's path holds 107 bytes. Where the store's is longer, the socket stands in a fresh folder of mode 0700
-//! under the system's temporary folder, and `{store.path}.sock` is a symbolic link to it, which may be of any length:
-//! whoever finds the store finds the socket, and nobody can stand in for it who can't write beside the store.
+//! A Unix socket's path holds 107 bytes. Where the store's is longer, it is bound and reached by way of an open file of this
+//! process, `/proc/self/fd/…`, so that it stands beside the store all the same. Where there is no `/proc`, it stands in a fresh
+//! folder of mode 0700 under the system's temporary folder, and `{store.path}.sock` is a symbolic link to it, which may be of any
+//! length: whoever finds the store finds the socket, and nobody can stand in for it who can't write beside the store.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -47,10 +49,34 @@ pub fn path_beside(store: &Path) -> PathBuf {
     path.into()
 }
 
-/// Where to connect to: the path itself, or what it links to.
-pub(super) fn connect_path(store: &Path) -> PathBuf {
+/// Where to connect to.
+pub(super) struct Reached {
+    pub(super) path: PathBuf,
+    /// What a path by way of `/proc/self/fd` leads to, open for as long as that is used.
+    _open: Option<File>,
+}
+
+/// Where to connect to: the path itself, what it links to, or a way to it that is short enough.
+pub(super) fn connect_path(store: &Path) -> Reached {
     let path = path_beside(store);
-    fs::read_link(&path).unwrap_or(path)
+    let path = fs::read_link(&path).unwrap_or(path);
+    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return Reached { path, _open: None };
+    }
+    match opened(&path, libc::O_NOFOLLOW) {
+        Ok(open) => Reached { path: by_file(&open), _open: Some(open) },
+        Err(_) => Reached { path, _open: None },
+    }
+}
+
+/// A file, folder or socket, open for nothing but to be named by.
+fn opened(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | flags).open(path)
+}
+
+/// A short path of what is open, whatever its own.
+fn by_file(open: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", open.as_raw_fd()).into()
 }
 
 impl OpsSocket {
@@ -80,10 +106,35 @@ impl OpsSocket {
             fs::rename(&bound, path)?;
             return Ok(Self { listener, inode: inode_of(path)?, path: path.to_owned(), _folder: None });
         }
-        let folder = private_folder(&std::env::temp_dir())?;
+        match Self::bind_by_file(path, parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::bind_elsewhere(path, parent),
+            bound => bound,
+        }
+    }
+
+    /// Beside the store, by way of the open folder.
+    fn bind_by_file(path: &Path, parent: &Path) -> io::Result<Self> {
+        let folder = private_folder(parent)?;
+        let open = opened(folder.path(), libc::O_DIRECTORY)?;
+        let listener = bind_private(&by_file(&open).join(SOCKET_NAME))?;
+        fs::rename(folder.path().join(SOCKET_NAME), path)?;
+        Ok(Self { listener, inode: inode_of(path)?, path: path.to_owned(), _folder: None })
+    }
+
+    /// In the system's temporary folder, with a link to it beside the store.
+    fn bind_elsewhere(path: &Path, parent: &Path) -> io::Result<Self> {
+        let temporary = std::env::temp_dir();
+        let unusable = |error: &dyn std::fmt::Display| {
+            io::Error::other(format!(
+                "its path has {} bytes and a socket's has {SOCKET_PATH_BYTES_MAX} at most, there is no /proc, and the temporary folder {} can't be used: {error}; choose a shorter `[store] path`",
+                path.as_os_str().len(),
+                temporary.display()
+            ))
+        };
+        let folder = private_folder(&temporary).map_err(|error| unusable(&error))?;
         let bound = folder.path().join(SOCKET_NAME);
         if bound.as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(io::Error::other("the path is too long for a socket, and so is that of the temporary folder"));
+            return Err(unusable(&"its path is too long as well"));
         }
         let listener = bind_private(&bound)?;
         // A link can't replace a file; it is made beside it and moved.

@@ -30,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0008_lookup.sql"),
     include_str!("../../../migrations/0009_passed.sql"),
     include_str!("../../../migrations/0010_dead_letter_bytes.sql"),
+    include_str!("../../../migrations/0011_deadlines.sql"),
 ];
 
 /// The default of [`SqliteOptions::checkpoint_bytes`].
@@ -229,9 +230,20 @@ pub(super) fn open(mut options: SqliteOptions) -> Result<Opened, OpenError> {
         return Err(OpenError::Damaged { path, damage });
     }
     let version = version_of(&connection, &options)?;
+    temporary_files_beside(&connection, &path);
     configure_writer(&connection, options.synchronous).map_err(sqlite)?;
     migrate(&connection, version).map_err(sqlite)?;
     Ok(Opened { connection, lock, options })
+}
+
+/// Has SQLite make its temporary files beside the store: that is where there is room for a copy of it, and the system's
+/// temporary folder may not be writable. It holds for the process. A folder that SQLite can't write to is passed over for
+/// the system's, by SQLite itself.
+fn temporary_files_beside(connection: &Connection, path: &Path) {
+    let Some(folder) = path.parent().and_then(Path::to_str) else { return };
+    if let Err(error) = connection.pragma_update(None, "temp_store_directory", folder) {
+        tracing::warn!(dir = folder, %error, "temporary files of the store can't be made beside it; the system's folder is used");
+    }
 }
 
 /// The writer's connection again, after it was closed for a failed commit. The lock is still held.

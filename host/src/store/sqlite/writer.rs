@@ -1,6 +1,7 @@
 //! The one thread that writes: takes what is queued, commits it as one group, then answers every waiter.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,7 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::age::Age;
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, RewriteError};
 use super::claims::Release;
 use super::due::{Place, Queue};
 use super::evict::LetterBounds;
@@ -193,7 +194,7 @@ impl Writer {
             if !self.rewriting.is_empty()
                 && let Err(error) = self.checkpoints.rewrite(connection)
             {
-                return self.fail_rewrite(&error.to_string());
+                return self.fail_rewrite(&error);
             }
             self.rewriting.drain(..).for_each(|done| drop(done.send(Ok(()))));
             if !self.gather() {
@@ -236,9 +237,14 @@ impl Writer {
     }
 
     /// What was committed before is durable, whatever became of the file's new copy.
-    fn fail_rewrite(&mut self, error: &str) -> End {
+    fn fail_rewrite(&mut self, error: &RewriteError) -> End {
+        let folder = self.options.path.parent().unwrap_or(Path::new("/")).display();
+        let error = match error {
+            RewriteError::Sqlite(error) => format!("{error} (the copy is made in {folder}, which needs room)"),
+            _ => error.to_string(),
+        };
         tracing::error!(path = %self.options.path.display(), error, "the store's file could not be written anew; the store reopens");
-        self.answer_failed(error);
+        self.answer_failed(&error);
         End::Broken
     }
 
