@@ -41,6 +41,7 @@ mod status;
 mod steps;
 mod trace;
 mod verify;
+mod waits;
 mod words;
 
 pub use console::Console;

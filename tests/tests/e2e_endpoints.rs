@@ -281,3 +281,35 @@ async fn a_test_webhook_goes_the_way_of_every_other_and_is_recorded_nowhere() ->
     ensure!(line["last_success_at"].is_null() && line["backlog"] == 0, "{line}");
     Ok(())
 }
+
+/// A verb that would say that something is tried now says so where it is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_at_an_endpoint_that_gets_nothing_says_so() -> Result<()> {
+    let Scene { source, endpoint, mut host } = scene(Script::always(Answer::status(400)), "").await?;
+    source.publish_orders([1]).await?;
+    host.wait_dead_letters(1, DEADLINE).await?;
+    endpoint.set_script(Script::ok());
+    host.command(&["endpoints", "pause", "orders"]).await?.expect_code(0)?;
+    let redriven = host.command(&["dead-letters", "redrive", "--all", "--yes"]).await?.expect_code(0)?;
+    redriven.expect_said(&["nothing is tried now", "endpoint `orders` is paused"])?;
+    for (verb, state, back) in [("pause", "paused", "resume"), ("disable", "disabled", "enable")] {
+        if verb == "disable" {
+            host.command(&["endpoints", "disable", "orders"]).await?.expect_code(0)?;
+        }
+        let said = host.command(&["deliveries", "retry", "--all", "--yes"]).await?.expect_code(1)?;
+        ensure!(said.stdout.contains("0 deliveries tried now"), "{}", said.stdout);
+        let help = format!("wirehook endpoints {back} orders");
+        said.expect_said(&["1 delivery waits, and nothing is tried now", &format!("is {state}"), &help])?;
+        let said = host.command(&["deliveries", "retry", "--all", "--yes", "--json"]).await?.expect_code(1)?;
+        let said = said.object()?;
+        ensure!(said["waiting"][0]["endpoint"] == "orders" && said["waiting"][0]["state"] == state, "{said}");
+        ensure!(said["waiting"][0]["count"] == 1 && said["retried"] == 1, "{said}");
+        ensure!(endpoint.requests().len() == 1, "nothing is sent");
+    }
+    host.stop().await?;
+    host.command(&["deliveries", "retry", "--all", "--yes"]).await?.expect_code(1)?.expect_said(&["is disabled"])?;
+    host.command(&["endpoints", "enable", "orders"]).await?.expect_code(0)?;
+    let said = host.command(&["deliveries", "retry", "--all", "--yes"]).await?.expect_code(0)?;
+    ensure!(said.stdout.contains("tried once a host runs"), "{}", said.stdout);
+    Ok(())
+}

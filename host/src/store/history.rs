@@ -3,6 +3,7 @@
 //! A change of many rows is made of steps, each bounded and durable by itself: whoever asks for them can show how far
 //! they are, and stop between two of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,6 +121,9 @@ pub struct Changed {
     pub last: Option<DeliverySeq>,
     /// The endpoints that have more to do now.
     pub endpoints: Vec<Arc<str>>,
+    /// How many deliveries were changed at each endpoint, where they wait there now.
+    #[serde(default)]
+    pub at: BTreeMap<Arc<str>, u64>,
 }
 
 impl Changed {
@@ -132,6 +136,9 @@ impl Changed {
         self.endpoints.extend(step.endpoints);
         self.endpoints.sort();
         self.endpoints.dedup();
+        for (endpoint, count) in step.at {
+            *self.at.entry(endpoint).or_default() += count;
+        }
     }
 }
 

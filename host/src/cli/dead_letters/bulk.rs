@@ -1,6 +1,7 @@
 //! `wirehook dead-letters redrive|discard`
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
@@ -11,6 +12,7 @@ use crate::cli::failure::{Exit, Failure, Failures};
 use crate::cli::filter::{FilterArgs, IDS_MAX, LIST_LIMIT_MAX, Rate};
 use crate::cli::steps::{Countable, Steps, interrupted};
 use crate::cli::table::counted;
+use crate::cli::waits::{self, Waits};
 use crate::ops::{Reply, Request};
 use crate::store::{DeadLetterFilter, DeadLetterSummary, Discarded, Pace, Redriven};
 
@@ -233,11 +235,20 @@ async fn redrive_all(
         }
     }
     steps.end();
-    tell_redriven(session, &total, pace)?;
+    let due = total.endpoints.iter().map(|endpoint| (Arc::clone(endpoint), None)).collect();
+    let mut waiting = waits::at_endpoints(session, &due).await?;
+    waiting.extend(waits::of_plugins(session, &total.plugins).await?);
+    tell_redriven(session, &total, pace, &waiting)?;
     Ok(whole)
 }
 
-fn tell_redriven(session: &mut Session<'_>, redriven: &Redriven, pace: Pace) -> Result<(), Failures> {
+fn tell_redriven(
+    session: &mut Session<'_>,
+    redriven: &Redriven,
+    pace: Pace,
+    waiting: &[Waits],
+) -> Result<(), Failures> {
+    waiting.iter().for_each(|waits| session.console.warning(&waits.failure()));
     if redriven.refused > 0 {
         let refused = counted(redriven.refused, "dead letter is a message", "dead letters are messages");
         let message = format!("{refused} and can't be redriven");
@@ -245,7 +256,9 @@ fn tell_redriven(session: &mut Session<'_>, redriven: &Redriven, pace: Pace) -> 
         session.console.warning(&Failure::new(message).help(help));
     }
     if session.console.json {
-        return Ok(session.console.object(redriven)?);
+        let mut object = json!(redriven);
+        object["waiting"] = json!(waiting);
+        return Ok(session.console.object(&object)?);
     }
     let runs = counted(redriven.runs, "run", "runs");
     let deliveries = counted(redriven.deliveries, "delivery", "deliveries");

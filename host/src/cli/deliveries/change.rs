@@ -13,6 +13,7 @@ use crate::cli::failure::{Exit, Failure, Failures};
 use crate::cli::filter::{DELIVERY_IDS_MAX, FilterArgs, LIST_LIMIT_MAX};
 use crate::cli::steps::{Countable, Steps, interrupted};
 use crate::cli::table::counted;
+use crate::cli::waits::{self, Waits};
 use crate::delivery::DeliveryId;
 use crate::ops::{Reply, Request};
 use crate::store::{
@@ -27,6 +28,9 @@ Examples:
   wirehook deliveries retry msg_0123456789abcdef0123456789abcdef
   wirehook deliveries retry --endpoint orders --dry-run
   wirehook deliveries retry --endpoint orders --yes
+
+Exit code: 0 when they are tried, or will be once a host runs; 1 where some wait because their endpoint is \
+paused, disabled or not in the settings: they are due then, and tried once it goes on.
 
 --reason is of dead deliveries, and refused here. To put those back to work:
   wirehook dead-letters redrive --reason status_4xx";
@@ -149,9 +153,11 @@ async fn change(session: &mut Session<'_>, args: ChangeArgs, verb: DeliveryVerb,
     let ids = filter.ids.clone();
     let found = found(session, &ids).await?;
     let (mut changed, whole) = carry_out(session, &verb, filter, length).await?;
+    let due = changed.at.iter().map(|(endpoint, count)| (Arc::clone(endpoint), Some(*count))).collect();
+    let waiting = waits::at_endpoints(session, &due).await?;
     // Those were never looked at.
     changed.refused += found.iter().filter(|found| dead && found.state != DeliveryState::Dead).count() as u64;
-    tell(session, &verb, &changed, named)?;
+    tell(session, &verb, &changed, named, &waiting)?;
     if !whole {
         return Err(interrupted());
     }
@@ -161,10 +167,14 @@ async fn change(session: &mut Session<'_>, args: ChangeArgs, verb: DeliveryVerb,
         let failure = Failure::new(format!("there is no delivery {}", missing.join(", ")));
         return Err(failure.help("`wirehook deliveries list` shows those there are").into());
     }
-    if named && changed.refused > 0 {
-        return Err(refused(&found, changed.refused, &verb, dead));
+    let mut failures = Failures { failures: Vec::new(), exit: Exit::Failure };
+    if verb == DeliveryVerb::Retry {
+        failures.failures.extend(waiting.iter().map(Waits::failure));
     }
-    Ok(Exit::Success)
+    if named && changed.refused > 0 {
+        failures.failures.extend(refused(&found, changed.refused, &verb, dead).failures);
+    }
+    if failures.failures.is_empty() { Ok(Exit::Success) } else { Err(failures) }
 }
 
 /// The deliveries that were named, as far as there are such.
@@ -239,6 +249,7 @@ async fn carry_out(
             pass.add(step);
             if !steps.done(count) {
                 total.changed += pass.changed;
+                pass.at.iter().for_each(|(name, count)| *total.at.entry(Arc::clone(name)).or_default() += count);
                 steps.end();
                 return Ok((total, false));
             }
@@ -246,7 +257,10 @@ async fn carry_out(
                 break;
             }
         }
-        total = Changed { changed: total.changed + pass.changed, refused: total.refused.max(pass.refused), ..pass };
+        let mut at = std::mem::take(&mut total.at);
+        pass.at.iter().for_each(|(name, count)| *at.entry(Arc::clone(name)).or_default() += count);
+        let (changed, refused) = (total.changed + pass.changed, total.refused.max(pass.refused));
+        total = Changed { changed, refused, at, ..pass };
         // The first pass has told what there was to refuse; what it changed is refused by the next.
         if total.in_flight == 0 || *verb == DeliveryVerb::Retry || !filter.ids.is_empty() {
             break;
@@ -264,19 +278,30 @@ fn changed(replies: Vec<Reply>) -> Changed {
     step.unwrap_or_default()
 }
 
-fn tell(session: &mut Session<'_>, verb: &DeliveryVerb, changed: &Changed, named: bool) -> std::io::Result<()> {
+fn tell(
+    session: &mut Session<'_>,
+    verb: &DeliveryVerb,
+    changed: &Changed,
+    named: bool,
+    waiting: &[Waits],
+) -> std::io::Result<()> {
     let (word, done): (&str, Arc<str>) = match verb {
-        DeliveryVerb::Retry => ("retried", "tried now".into()),
+        DeliveryVerb::Retry => ("retried", waits::when(session).into()),
         DeliveryVerb::Discard => ("discarded", "discarded".into()),
         DeliveryVerb::Move { to } => ("moved", format!("moved to {to}").into()),
     };
     if session.console.json {
         let refused = if named { changed.refused } else { 0 };
-        return session
-            .console
-            .object(&json!({ word: changed.changed, "in_flight": changed.in_flight, "refused": refused }));
+        return session.console.object(
+            &json!({ word: changed.changed, "in_flight": changed.in_flight, "refused": refused, "waiting": waiting }),
+        );
     }
-    session.console.line(format_args!("{} {done}", counted(changed.changed, "delivery", "deliveries")))?;
+    let held: u64 = waiting.iter().map(Waits::count).sum();
+    let count = if *verb == DeliveryVerb::Retry { changed.changed.saturating_sub(held) } else { changed.changed };
+    session.console.line(format_args!("{} {done}", counted(count, "delivery", "deliveries")))?;
+    if *verb != DeliveryVerb::Retry {
+        waiting.iter().for_each(|waits| session.console.warning(&waits.failure()));
+    }
     if changed.in_flight > 0 {
         let being_sent = counted(changed.in_flight, "delivery is", "deliveries are");
         session.console.line(format_args!("{being_sent} being sent just now, and left as they are"))?;

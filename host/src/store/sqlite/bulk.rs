@@ -99,6 +99,7 @@ impl Group<'_> {
                 DeliveryVerb::Retry if open.waits() => {
                     self.cached("UPDATE delivery SET due_at = min(due_at, ?2) WHERE seq = ?1")?
                         .execute((open.seq, now.0))?;
+                    *changed.at.entry(Arc::clone(&open.endpoint)).or_default() += 1;
                     endpoints.insert(open.endpoint);
                 }
                 DeliveryVerb::Discard if open.waits() => {
@@ -110,6 +111,7 @@ impl Group<'_> {
                     if self.move_waiting(&open, to, now)? {
                         endpoints.insert(open.endpoint);
                     }
+                    *changed.at.entry(Arc::clone(to)).or_default() += 1;
                     endpoints.insert(Arc::clone(to));
                 }
                 DeliveryVerb::Move { to }
