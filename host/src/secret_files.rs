@@ -15,6 +15,9 @@ use crate::settings::value::read_value_file;
 /// How long until every file is read again. What is new in one is used once two readings found the same.
 pub const READ_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long reading every file may take before that is said.
+const READING_MAX: Duration = Duration::from_secs(10);
+
 type Adopt = Box<dyn Fn(&Secret) -> Result<(), String> + Send + Sync>;
 
 /// A file that a secret came from, and whose it is.
@@ -161,12 +164,29 @@ pub async fn keep_reading(mut files: Vec<SecretFile>, drain: Drain) {
             files.iter_mut().for_each(SecretFile::look);
             files
         });
-        match looked.await {
+        match told_where_it_hangs(looked).await {
             Ok(looked_at) => files = looked_at,
             Err(error) => {
                 tracing::error!(%error, "secrets' files are no longer read again; please report this");
                 return drain.begun().await;
             }
+        }
+    }
+}
+
+/// Waits for a reading, and says once that it takes long: until it ends, no secret is read again.
+async fn told_where_it_hangs<T>(looked: tokio::task::JoinHandle<T>) -> Result<T, tokio::task::JoinError> {
+    let mut looked = std::pin::pin!(looked);
+    match tokio::time::timeout(READING_MAX, &mut looked).await {
+        Ok(looked) => looked,
+        Err(_) => {
+            tracing::error!(
+                after_s = READING_MAX.as_secs(),
+                "secrets' files can't be read: their disk hangs; the secrets that were read before go on"
+            );
+            let looked = looked.await;
+            tracing::info!("secrets' files can be read again");
+            looked
         }
     }
 }

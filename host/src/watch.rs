@@ -10,6 +10,8 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
+use crate::sync::may_block;
+
 /// How long the folder must be quiet before a change counts: a file that is still being written keeps changing.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -63,7 +65,7 @@ impl FolderWatch {
         settle(&mut self.changes).await;
         // A folder that was removed or replaced under its name is not the one that is watched. Both are looked at: one
         // made anew may be given the inode of the one that was removed.
-        let same = identity(&self.dir).is_ok_and(|identity| identity == self.identity);
+        let same = may_block(|| identity(&self.dir)).is_ok_and(|identity| identity == self.identity);
         same && !self.removed.load(Ordering::Acquire)
     }
 }

@@ -32,6 +32,7 @@ use crate::store::{
     Backlog, BacklogBounds, DeliveryFilter, DeliverySeq, EndpointBacklog, EndpointChange, EndpointChanged, Forgotten,
     ParkedFate, PauseKind, Redriven, Retention, Store, StoreError,
 };
+use crate::sync::may_block;
 use crate::watch::FolderWatch;
 
 /// How often the host tells the store that it is alive; its claims outlive several missed ones.
@@ -125,7 +126,7 @@ pub(super) async fn keep_health(dispatcher: Arc<Dispatcher>, drain: Drain) {
 pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: Drain) {
     let mut missing = false;
     loop {
-        let mut folder = match FolderWatch::new(&dir) {
+        let mut folder = match may_block(|| FolderWatch::new(&dir)) {
             Ok(folder) => folder,
             Err(error) => {
                 if !missing {

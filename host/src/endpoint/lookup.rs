@@ -15,6 +15,12 @@ use super::egress::{Denied, vet};
 /// it, so that a dead name server takes no more threads than this from each endpoint.
 pub const LOOKUPS_MAX: usize = 4;
 
+/// Lookups under way at once in the process. The system's lookup blocks a thread for as long as it likes, and the store, the
+/// disk's watch and the plugins folder need such threads too: of the 512 that there are at most, some are always left.
+pub const LOOKUPS_ALL_MAX: usize = 256;
+
+static PLACES: Semaphore = Semaphore::const_new(LOOKUPS_ALL_MAX);
+
 /// Turns a name into addresses.
 pub trait Lookup: Send + Sync + 'static {
     /// Every address of `name`.
@@ -84,8 +90,9 @@ impl GuardedResolver {
         // A task of its own, because the system's lookup can't be cancelled and must keep its place until it ends.
         let looking_up = self.lookup.lookup(name.clone());
         let looked_up = tokio::spawn(async move {
+            let of_all = PLACES.acquire().await;
             let addresses = looking_up.await;
-            drop(place);
+            drop((place, of_all));
             addresses
         });
         let looked_up = looked_up.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
@@ -53,7 +53,7 @@ pub(super) fn of_endpoint(shared: &ClientConfig, settings: &TlsSettings) -> Resu
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     }
     if let (Some(cert), Some(key)) = (&settings.cert, &settings.key) {
-        config.client_auth_cert_resolver = Arc::new(Identity::read(cert.clone(), key.clone())?);
+        config.client_auth_cert_resolver = Identity::read(cert.clone(), key.clone())?;
         // And it speaks for whom it was begun by: a renewed certificate would not be seen.
         config.resumption = Resumption::disabled();
     }
@@ -94,7 +94,11 @@ fn with_protocols(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// Who the host is: a certificate and its key, read again when their files change.
+/// How long until the files of a certificate are looked at again.
+const READ_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Who the host is: a certificate and its key, read again when their files change. That is done on a thread of its own, for a
+/// disk may hang, and with it whoever reads: handshakes take what was read last and wait for nothing.
 #[derive(Debug)]
 struct Identity {
     cert: PathBuf,
@@ -112,28 +116,47 @@ struct Current {
 type Stamp = [Option<SystemTime>; 2];
 
 impl Identity {
-    fn read(cert: PathBuf, key: PathBuf) -> Result<Self, TlsError> {
+    fn read(cert: PathBuf, key: PathBuf) -> Result<Arc<Self>, TlsError> {
         let stamp = stamp(&cert, &key);
         let current = Current { certified: certified(&cert, &key)?, stamp };
-        Ok(Self { cert, key, current: Mutex::new(current) })
+        let identity = Arc::new(Self { cert, key, current: Mutex::new(current) });
+        let weak = Arc::downgrade(&identity);
+        let keep_reading = move || {
+            while let Some(identity) = weak.upgrade() {
+                identity.look();
+                drop(identity);
+                std::thread::park_timeout(READ_INTERVAL);
+            }
+        };
+        let started = std::thread::Builder::new().name("client-certificate".to_owned()).spawn(keep_reading);
+        started.map_err(|error| {
+            TlsError::Refused(format!("no thread can be started to read `tls.cert` again: {error}"))
+        })?;
+        Ok(identity)
     }
 
-    /// The certificate of the moment. Files that can't be used leave the one before in force: whoever renews them may have
-    /// written one and not yet the other.
-    fn current(&self) -> Arc<CertifiedKey> {
-        let mut current = lock(&self.current);
+    /// Reads the files again where they have changed. Files that can't be used leave the certificate before in force:
+    /// whoever renews them may have written one and not yet the other.
+    fn look(&self) {
         let stamp = stamp(&self.cert, &self.key);
-        if stamp != current.stamp {
-            match certified(&self.cert, &self.key) {
-                Ok(certified) => {
-                    tracing::info!(path = %self.cert.display(), "the client certificate was read again");
-                    current.certified = certified;
-                }
-                Err(error) => tracing::warn!(%error, "the changed client certificate can't be used; the one before is"),
-            }
-            current.stamp = stamp;
+        if stamp == lock(&self.current).stamp {
+            return;
         }
-        Arc::clone(&current.certified)
+        let certified = certified(&self.cert, &self.key);
+        let mut current = lock(&self.current);
+        current.stamp = stamp;
+        match certified {
+            Ok(certified) => {
+                tracing::info!(path = %self.cert.display(), "the client certificate was read again");
+                current.certified = certified;
+            }
+            Err(error) => tracing::warn!(%error, "the changed client certificate can't be used; the one before is"),
+        }
+    }
+
+    /// The certificate that was read last.
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&lock(&self.current).certified)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::plugin::{Cleaning, Engine, Plugin, PluginError};
 use crate::routes::{Replaced, Routes, SharedRoutes};
 use crate::settings::PluginsSettings;
 use crate::store::{BacklogBounds, DeadLetterFilter, EventSeq, Forgotten, KnownPlugin, ParkedFate, Store, StoreError};
-use crate::sync::lock;
+use crate::sync::{lock, may_block};
 
 use self::entry::Entry;
 pub use self::loading::Starting;
@@ -316,11 +316,12 @@ impl Registry {
     /// Makes a change of a plugin's history durable, where it is one. Returns the history.
     fn change_history(&self, name: &Arc<str>, change: impl FnOnce(&mut History)) -> History {
         let mut histories = lock(&self.histories);
-        let history = histories.entry(Arc::clone(name)).or_insert_with(|| self.parts.builds.history(name));
+        let history =
+            histories.entry(Arc::clone(name)).or_insert_with(|| may_block(|| self.parts.builds.history(name)));
         let before = history.clone();
         change(history);
         if *history != before {
-            self.parts.builds.keep_history(name, history);
+            may_block(|| self.parts.builds.keep_history(name, history));
         }
         history.clone()
     }

@@ -6,9 +6,13 @@ use wirehook::endpoint::{EndpointError, Endpoints, Network};
 use wirehook::settings::{EgressSettings, EndpointSettings, ProxyKind, TlsSettings};
 use wirehook_tests::fake_proxy::{FakeProxy, Lead};
 use wirehook_tests::raw_endpoint::{endpoint_by, endpoint_on, settings};
+use wirehook_tests::wait;
 
 use crate::authority::{Authority, Issued, Says, Server, trusting_nobody};
 use crate::{attempt, transport};
+
+/// Longer than a busy machine needs.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 const OPEN: &[&str] = &["127.0.0.0/8"];
 
@@ -117,7 +121,8 @@ async fn a_client_certificate_is_read_again_when_its_files_change() {
     std::fs::write(authority.path("client.pem"), &second.certificate).expect("it can be written");
     assert_eq!(says().await, "first.client", "a certificate without its key");
     std::fs::write(authority.path("client.key"), &second.key).expect("it can be written");
-    assert_eq!(says().await, "second.client");
+    let read_again = async || Ok((says().await == "second.client").then_some(()));
+    wait::until("the certificate to be read again", DEADLINE, read_again).await.expect("it is read again");
     std::fs::write(authority.path("client.key"), "nonsense").expect("it can be written");
     assert_eq!(says().await, "second.client");
     std::fs::remove_file(authority.path("client.pem")).expect("it is there");
