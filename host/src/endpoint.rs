@@ -42,7 +42,7 @@ pub mod tls;
 pub use client::{ClientError, Guarded, IDLE_AGE_MAX, REFUSALS_MAX};
 pub use connection::RESPONSE_HEAD_BYTES_MAX;
 pub use failure::FAILURE_TEXT_BYTES_MAX;
-pub(crate) use failure::result_of;
+pub(crate) use failure::{SHORTAGE, result_of};
 pub use lookup::{LOOKUPS_MAX, Lookup, SystemLookup};
 pub use oauth2::{TOKEN_BYTES_MAX, TOKEN_TIMEOUT};
 pub(crate) use redact::{Redactor, of_header};

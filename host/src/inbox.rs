@@ -326,7 +326,7 @@ fn reserved<'a>(
 fn held(arrivals: &[Arrival], accepted: &Accepted) -> Vec<ClaimedRun> {
     let held = reserved(arrivals, accepted).filter_map(|(event, run, held)| {
         let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
-        held.map(|seq| ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 })
+        held.map(|seq| ClaimedRun { seq, event, plugin, attempts_made: 0, deadlines: 0, crashes: 0 })
     });
     held.collect()
 }

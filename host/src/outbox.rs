@@ -17,7 +17,8 @@ use crate::plugin::pool::{Pool, Ran};
 use crate::plugin::state::StateSource;
 use crate::plugin::{CallFailure, Plugin};
 use crate::store::{
-    Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, Place, RunCompletion, RunOutcome, Store, StoreError,
+    Claim, ClaimedDelivery, Completed, DeliverySeq, NewDelivery, Place, RunCompletion, RunOutcome, Spends, Store,
+    StoreError,
 };
 
 pub mod webhook;
@@ -250,7 +251,7 @@ impl Outbox {
                 tracing::debug!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "produced", duration_s, "the run is done");
                 &counts.produced
             }
-            RunOutcome::Retry { due_at, detail } => {
+            RunOutcome::Retry { due_at, detail, .. } => {
                 tracing::warn!(%event_key, %source, %plugin, %plugin_digest, attempt, outcome = "retrying", error = detail, duration_s, %due_at, "the run is tried again");
                 &counts.retrying
             }
@@ -303,20 +304,24 @@ async fn commit(store: Arc<dyn Store>, batch: Vec<Ran>, completions: Vec<RunComp
 /// Pure: what a call means for its run.
 fn judge(ran: &Ran, endpoints: &Endpoints, now: Timestamp) -> RunOutcome {
     let dead = |reason, detail: &str| RunOutcome::Dead { reason, detail: detail.to_owned() };
-    let attempt = ran.run.attempts_made.saturating_add(1);
+    // Each budget has its own count: a plugin's tries are not spent by deadlines, and neither by what the host can't do.
+    let retries = ran.run.attempts_made.saturating_sub(ran.run.deadlines).saturating_add(1);
     match &ran.report.result {
         Ok(webhooks) => webhook::deliveries(webhooks, &ran.plugin, &ran.run.event.key, endpoints)
             .map_or_else(|refused| dead(refused.reason(), &refused.to_string()), RunOutcome::Produced),
-        Err(CallFailure::Retry(detail)) => retry(&ran.plugin, attempt, detail, now),
-        Err(CallFailure::Deadline(detail)) => match DEADLINE_RETRY_DELAYS.get(attempt as usize - 1) {
-            Some(delay) => RunOutcome::Retry { due_at: now.plus(*delay), detail: detail.clone() },
+        Err(CallFailure::Retry(detail)) => retry(&ran.plugin, retries, detail, now),
+        Err(CallFailure::Deadline(detail)) => match DEADLINE_RETRY_DELAYS.get(ran.run.deadlines as usize) {
+            Some(delay) => {
+                RunOutcome::Retry { spends: Spends::Deadline, due_at: now.plus(*delay), detail: detail.clone() }
+            }
             None => dead(Reason::PluginDeadline, detail),
         },
         Err(CallFailure::Trap(detail)) => dead(Reason::PluginTrap, detail),
         Err(CallFailure::Memory(detail)) => dead(Reason::PluginMemory, detail),
         Err(CallFailure::Output(detail)) => dead(Reason::PluginOutput, detail),
         Err(CallFailure::Host(detail)) => {
-            RunOutcome::Retry { due_at: now.plus(HOST_RETRY_DELAY), detail: detail.clone() }
+            let due_at = now.plus(HOST_RETRY_DELAY);
+            RunOutcome::Retry { spends: Spends::Nothing, due_at, detail: detail.clone() }
         }
         Err(CallFailure::Reject(detail)) => dead(Reason::PluginRejected, detail),
     }
@@ -327,7 +332,11 @@ fn retry(plugin: &Plugin, attempt: u32, detail: &str, now: Timestamp) -> RunOutc
     if attempt >= policy.max_attempts {
         return RunOutcome::Dead { reason: Reason::PluginRetriesExhausted, detail: detail.to_owned() };
     }
-    RunOutcome::Retry { due_at: now.plus(policy.delay_after(attempt)), detail: detail.to_owned() }
+    RunOutcome::Retry {
+        spends: Spends::Retry,
+        due_at: now.plus(policy.delay_after(attempt)),
+        detail: detail.to_owned(),
+    }
 }
 
 #[cfg(test)]

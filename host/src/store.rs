@@ -203,6 +203,8 @@ pub struct ClaimedRun {
     pub plugin: Arc<str>,
     /// Tries before this one, within the present budget.
     pub attempts_made: u32,
+    /// Of those, the tries that broke the deadline.
+    pub deadlines: u32,
     /// Hosts that ended without stopping while it was under way. A run that has any is called with nothing beside it.
     pub crashes: u32,
 }
@@ -324,6 +326,17 @@ pub struct StateUsage {
     pub bytes: u64,
 }
 
+/// Which of a run's budgets of tries a try is taken from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spends {
+    /// The plugin's own, of `failure::retry`.
+    Retry,
+    /// That of broken deadlines.
+    Deadline,
+    /// None: the host could not serve the call.
+    Nothing,
+}
+
 /// What one try of a run came to.
 #[derive(Clone, Debug)]
 pub enum RunOutcome {
@@ -331,6 +344,8 @@ pub enum RunOutcome {
     Produced(Vec<NewDelivery>),
     /// To be tried again.
     Retry {
+        /// Of which budget it takes a try.
+        spends: Spends,
         /// When.
         due_at: Timestamp,
         /// What the plugin said, or which limit it broke.

@@ -10,7 +10,7 @@ use wirehook::clock::Timestamp;
 use wirehook::dead_letter::Reason;
 use wirehook::delivery::Transition;
 use wirehook::store::sqlite::{FailingKind, OpenError, SqliteOptions, SqliteStore};
-use wirehook::store::{Begun, Claim, ClaimedRun, DeadLetterFilter, EventSeq, RunOutcome, Store, StoreError};
+use wirehook::store::{Begun, Claim, ClaimedRun, DeadLetterFilter, EventSeq, RunOutcome, Spends, Store, StoreError};
 use wirehook_tests::account::Account;
 use wirehook_tests::conformance::store::{OPEN, START, accept, arrival, at, attempt, completion, deliver, event};
 use wirehook_tests::power_cut::PowerCut;
@@ -137,7 +137,7 @@ async fn an_outcome_and_an_orderly_stop_clear_a_run() {
     }
     let runs = claim(&store).await;
     let marks = begin(&store, &runs, false);
-    let retry = RunOutcome::Retry { due_at: at(5), detail: "later".to_owned() };
+    let retry = RunOutcome::Retry { spends: Spends::Retry, due_at: at(5), detail: "later".to_owned() };
     // Both have an outcome before the host ends; their marks are still there.
     let ends = vec![
         completion(runs[0].seq, "orders", START, retry.clone()),
@@ -257,7 +257,7 @@ async fn a_clock_that_is_set_back_delays_nothing() {
         .await
         .unwrap();
     let retrying = claim(&store).await.pop().unwrap();
-    let retry = RunOutcome::Retry { due_at: at(HOUR + 2_000), detail: "later".to_owned() };
+    let retry = RunOutcome::Retry { spends: Spends::Retry, due_at: at(HOUR + 2_000), detail: "later".to_owned() };
     store.complete_runs(vec![completion(retrying.seq, "orders", at(HOUR), retry)]).await.unwrap();
     let pending = store.release(vec![(EventSeq(1), "orders".into())], Vec::new());
     pending.await.unwrap();

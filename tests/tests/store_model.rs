@@ -19,7 +19,7 @@ use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{
     Acceptance, Claim, Completed, DeadLetterFilter, DeliverySeq, DeliveryVerb, EventSeq, KnownPlugin, ParkedFate,
-    Retention, RunOutcome, RunStart, Store,
+    Retention, RunOutcome, RunStart, Spends, Store,
 };
 use wirehook_tests::conformance::store::{
     START, arrival, attempt, completion, dead_message, delivery, event_with_body,
@@ -276,7 +276,11 @@ impl Harness<'_> {
             RunEnd::Produced { count, claim } => {
                 RunOutcome::Produced((0..count).map(|index| delivery(&id, name.1, "shop", index, claim)).collect())
             }
-            RunEnd::Retry => RunOutcome::Retry { due_at: now.plus(Duration::from_millis(60)), detail: String::new() },
+            RunEnd::Retry => RunOutcome::Retry {
+                spends: Spends::Retry,
+                due_at: now.plus(Duration::from_millis(60)),
+                detail: String::new(),
+            },
             RunEnd::Dead => RunOutcome::Dead { reason: Reason::PluginTrap, detail: String::new() },
             RunEnd::Parked => RunOutcome::Parked,
         };

@@ -17,7 +17,7 @@ use wirehook::settings::Synchronous;
 use wirehook::store::sqlite::{SqliteOptions, SqliteStore};
 use wirehook::store::{
     Acceptance, Arrival, Backlog, Claim, ClaimedDelivery, Completed, DeadLetterFilter, DeliverySeq, DeliveryTerms,
-    EventSeq, KnownPlugin, NewDelivery, NewRun, Place, RunOutcome, RunStart, RunTerms, Store,
+    EventSeq, KnownPlugin, NewDelivery, NewRun, Place, RunOutcome, RunStart, RunTerms, Spends, Store,
 };
 use wirehook_tests::conformance::store::{START, attempt, completion, delivery, event};
 
@@ -176,7 +176,10 @@ impl Host<'_> {
     async fn end_run(&mut self, seq: EventSeq, end: RunEnd) {
         let (outcome, ends) = match end {
             RunEnd::Produced { counts, claim } => (RunOutcome::Produced(webhooks(seq, counts, claim)), true),
-            RunEnd::Retry => (RunOutcome::Retry { due_at: self.now.plus(RETRY_DELAY), detail: String::new() }, false),
+            RunEnd::Retry => (
+                RunOutcome::Retry { spends: Spends::Retry, due_at: self.now.plus(RETRY_DELAY), detail: String::new() },
+                false,
+            ),
             RunEnd::Dead => (RunOutcome::Dead { reason: Reason::PluginTrap, detail: String::new() }, true),
             RunEnd::Parked => (RunOutcome::Parked, false),
         };

@@ -26,11 +26,29 @@ pub(crate) fn result_of(error: &(dyn Error + 'static), status: Option<u16>) -> A
     if let Some(own @ ProxyError::Own(_)) = find(error) {
         return AttemptResult::Deferred(bounded(own.to_string()));
     }
+    if status.is_none()
+        && let Some(own) = shortage(error)
+    {
+        return AttemptResult::Deferred(bounded(format!("{SHORTAGE}{own}")));
+    }
     let mut text = described(error);
     if let Some(status) = status {
         text.push_str(&format!(" while reading the response body after status {status}"));
     }
     AttemptResult::Transport(bounded(text))
+}
+
+/// How the description of a failure begins that is this host's own.
+pub(crate) const SHORTAGE: &str = "this host has no resources left for a connection: ";
+
+/// What the system refused this process before anything was sent, for want of files, memory or ports: no fault of whoever was
+/// to be reached, and no attempt.
+fn shortage(error: &(dyn Error + 'static)) -> Option<&io::Error> {
+    let is_own = |error: &&io::Error| {
+        let refused = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL];
+        error.raw_os_error().is_some_and(|code| refused.contains(&code))
+    };
+    causes(error).filter_map(<dyn Error>::downcast_ref::<io::Error>).find(is_own)
 }
 
 fn described(error: &(dyn Error + 'static)) -> String {
@@ -123,6 +141,16 @@ fn bounded(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_host_lacks_is_no_attempt() {
+        let failed = |code| result_of(&io::Error::other(io::Error::from_raw_os_error(code)), None);
+        assert!(matches!(failed(libc::EMFILE), AttemptResult::Deferred(text) if text.starts_with(SHORTAGE)));
+        assert!(matches!(failed(libc::ENOBUFS), AttemptResult::Deferred(_)));
+        assert!(matches!(failed(libc::ECONNREFUSED), AttemptResult::Transport(_)));
+        let late = result_of(&io::Error::from_raw_os_error(libc::ENOMEM), Some(200));
+        assert!(matches!(late, AttemptResult::Transport(_)), "the endpoint has answered");
+    }
 
     #[test]
     fn long_texts_are_cut_between_characters() {

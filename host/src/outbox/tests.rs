@@ -10,7 +10,7 @@ use crate::plugin::state::InMemory;
 use crate::plugin::{CallReport, Manifest, Services, Webhook, fixture};
 use crate::settings::EgressSettings;
 use crate::store::fake::FakeStore;
-use crate::store::{ClaimedRun, EventSeq, StateChange};
+use crate::store::{ClaimedRun, EventSeq, Spends, StateChange};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -29,7 +29,14 @@ fn ran(plugin: &Arc<Plugin>, attempts_made: u32, result: Result<Vec<Webhook>, Ca
     let event = Arc::new(fixture::event("{}"));
     Ran {
         room: None,
-        run: ClaimedRun { seq: EventSeq(1), event, plugin: Arc::clone(&plugin.name), attempts_made, crashes: 0 },
+        run: ClaimedRun {
+            seq: EventSeq(1),
+            event,
+            plugin: Arc::clone(&plugin.name),
+            attempts_made,
+            deadlines: 0,
+            crashes: 0,
+        },
         conflicts: 0,
         plugin: Arc::clone(plugin),
         report: CallReport {
@@ -56,7 +63,7 @@ fn every_failure_has_its_end() {
     let check = |failure: fn(String) -> CallFailure, attempt: u32, expected: Result<Duration, Reason>| {
         let outcome = judge(&ran(&plugin, attempt - 1, Err(failure("why".to_owned()))), &endpoints(), NOW);
         let (found, detail) = match outcome {
-            RunOutcome::Retry { due_at, detail } => (Ok(due_at.since(NOW)), detail),
+            RunOutcome::Retry { due_at, detail, .. } => (Ok(due_at.since(NOW)), detail),
             RunOutcome::Dead { reason, detail } => (Err(reason), detail),
             other => panic!("{other:?}"),
         };
@@ -70,17 +77,39 @@ fn every_failure_has_its_end() {
     check(CallFailure::Host, 1, Ok(HOST_RETRY_DELAY));
     check(CallFailure::Host, u32::MAX, Ok(HOST_RETRY_DELAY));
 
-    check(CallFailure::Deadline, 1, Ok(Duration::from_secs(1)));
-    check(CallFailure::Deadline, 2, Ok(Duration::from_secs(10)));
-    check(CallFailure::Deadline, 3, Err(Reason::PluginDeadline));
-    check(CallFailure::Deadline, u32::MAX, Err(Reason::PluginDeadline));
-
     // The plugin's own policy: 5 tries, from a second on, doubling.
     check(CallFailure::Retry, 1, Ok(Duration::from_secs(1)));
     check(CallFailure::Retry, 2, Ok(Duration::from_secs(2)));
     check(CallFailure::Retry, 4, Ok(Duration::from_secs(8)));
     check(CallFailure::Retry, 5, Err(Reason::PluginRetriesExhausted));
     check(CallFailure::Retry, 6, Err(Reason::PluginRetriesExhausted));
+}
+
+/// A plugin may return `failure::retry` as often as it says, and break its deadline twice, whichever comes in between.
+#[test]
+fn each_budget_of_tries_has_its_own_count() {
+    let plugin = plugin();
+    let check =
+        |failure: fn(String) -> CallFailure, tries: u32, deadlines: u32, expected: Result<(Spends, u64), Reason>| {
+            let mut ran = ran(&plugin, tries, Err(failure("why".to_owned())));
+            ran.run.deadlines = deadlines;
+            let found = match judge(&ran, &endpoints(), NOW) {
+                RunOutcome::Retry { spends, due_at, .. } => Ok((spends, due_at.since(NOW).as_secs())),
+                RunOutcome::Dead { reason, .. } => Err(reason),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{:?} after {tries} tries and {deadlines} deadlines", failure(String::new()));
+        };
+    check(CallFailure::Deadline, 0, 0, Ok((Spends::Deadline, 1)));
+    check(CallFailure::Deadline, 1, 1, Ok((Spends::Deadline, 10)));
+    check(CallFailure::Deadline, 2, 2, Err(Reason::PluginDeadline));
+    check(CallFailure::Deadline, 4, 0, Ok((Spends::Deadline, 1)));
+    check(CallFailure::Deadline, 5, 1, Ok((Spends::Deadline, 10)));
+    check(CallFailure::Deadline, 6, 2, Err(Reason::PluginDeadline));
+    check(CallFailure::Retry, 2, 2, Ok((Spends::Retry, 1)));
+    check(CallFailure::Retry, 5, 2, Ok((Spends::Retry, 8)));
+    check(CallFailure::Retry, 6, 2, Err(Reason::PluginRetriesExhausted));
+    check(CallFailure::Host, 6, 2, Ok((Spends::Nothing, 1)));
 }
 
 #[test]

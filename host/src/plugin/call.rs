@@ -40,6 +40,8 @@ pub(super) struct CallState {
     pub(super) wasi: Option<Box<Wasi>>,
     pub(super) session: Session,
     pub(super) broken_state: Option<Broken>,
+    /// What this host could not do for the plugin, for want of resources of its own.
+    pub(super) host_failed: Option<String>,
     pub(super) outgoing: Arc<Outgoing>,
     pub(super) requests_made: u32,
     /// Memories and tables once the sandbox was made.
@@ -70,6 +72,7 @@ impl Plugin {
             Ok(Err(handler::Failure::Reject(why))) => Err(CallFailure::Reject(detail(&why))),
             Err(error) => Err(classify(&error, state, &output)),
         };
+        let result = result.map_err(|failure| blamed(failure, state.host_failed.take()));
         log::emit_stdio(state, &output);
         log::report_dropped(state);
         let nothing = Session::new(Arc::clone(&services.state), Arc::clone(&self.name));
@@ -106,6 +109,7 @@ impl Plugin {
             wasi: None,
             session: Session::new(Arc::clone(&services.state), Arc::clone(&self.name)),
             broken_state: None,
+            host_failed: None,
             outgoing: Arc::clone(&services.outgoing),
             requests_made: 0,
             instance_bytes: 0,
@@ -187,6 +191,14 @@ impl From<handler::Webhook> for Webhook {
     fn from(webhook: handler::Webhook) -> Self {
         let handler::Webhook { endpoint, key, content_type, headers, body } = webhook;
         Self { endpoint, key, content_type, headers, body: Bytes::from(body) }
+    }
+}
+
+/// A plugin that gives up after this host has failed it is not to blame: it spends none of its tries.
+fn blamed(failure: CallFailure, host_failed: Option<String>) -> CallFailure {
+    match (failure, host_failed) {
+        (CallFailure::Retry(_) | CallFailure::Reject(_) | CallFailure::Trap(_), Some(own)) => CallFailure::Host(own),
+        (failure, _) => failure,
     }
 }
 

@@ -269,7 +269,7 @@ mod tests {
 
     fn run(seq: i64, plugin: &str) -> ClaimedRun {
         let event = Arc::new(fixture::event("{}"));
-        ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 2, crashes: 0 }
+        ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 2, deadlines: 0, crashes: 0 }
     }
 
     fn begun(seq: i64, plugin: &str, alone: bool) -> BegunRun {

@@ -200,7 +200,7 @@ impl Seen {
         refused.extend(full.map(|run| (seq, Arc::clone(&run.plugin))));
         for run in runs.iter().filter(|run| run.start == RunStart::Pending(Claim::Open)) {
             let (event, plugin) = (Arc::clone(event), Arc::clone(&run.plugin));
-            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0, crashes: 0 }));
+            self.runs.push_back((now, ClaimedRun { seq, event, plugin, attempts_made: 0, deadlines: 0, crashes: 0 }));
         }
         Acceptance::Fresh(seq)
     }

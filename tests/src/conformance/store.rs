@@ -69,8 +69,8 @@ pub use self::order::{
 };
 pub use self::runs::{
     claims_only_what_is_open, claims_runs_oldest_due_first, completes_a_run_once, completes_only_claimed_runs,
-    parks_and_unparks_runs, release_makes_work_due_again, remembers_plugins, retries_a_run_when_due,
-    writes_a_delivery_id_once_for_a_run,
+    counts_tries_by_their_budgets, parks_and_unparks_runs, release_makes_work_due_again, remembers_plugins,
+    retries_a_run_when_due, writes_a_delivery_id_once_for_a_run,
 };
 pub use self::state::{
     a_change_of_what_was_read_is_a_conflict, keeps_state_with_the_run_that_wrote_it, state_has_bounds,
@@ -110,6 +110,7 @@ macro_rules! for_each_store_property {
             completes_only_claimed_runs,
             writes_a_delivery_id_once_for_a_run,
             retries_a_run_when_due,
+            counts_tries_by_their_budgets,
             parks_and_unparks_runs,
             keeps_state_with_the_run_that_wrote_it,
             a_change_of_what_was_read_is_a_conflict,

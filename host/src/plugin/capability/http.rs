@@ -3,6 +3,7 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
+use crate::endpoint::SHORTAGE;
 use crate::plugin::bindings::wirehook::plugin::http::{Error, Request};
 use crate::plugin::call::CallState;
 use crate::plugin::http::REQUESTS_MAX;
@@ -20,6 +21,11 @@ pub(in crate::plugin) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmti
         }
         state.requests_made += 1;
         let answer = state.outgoing.send(&state.plugin, request, state.deadline.wall_left());
+        if let Err(Error::Failed(text)) = &answer
+            && text.starts_with(SHORTAGE)
+        {
+            state.host_failed = Some(text.clone());
+        }
         // The tick interrupts a guest, but not a host function that blocks.
         if state.deadline.wall_left().is_zero() {
             return Err(state.deadline.pass_on_the_wall().into());

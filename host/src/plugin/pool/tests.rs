@@ -79,7 +79,7 @@ fn event() -> Event {
 
 fn run(plugin: &str, seq: i64) -> ClaimedRun {
     let event = Arc::new(event());
-    ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 0, crashes: 0 }
+    ClaimedRun { seq: EventSeq(seq), event, plugin: plugin.into(), attempts_made: 0, deadlines: 0, crashes: 0 }
 }
 
 async fn next(reports: &mut mpsc::Receiver<Ran>) -> Ran {

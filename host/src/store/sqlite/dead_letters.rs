@@ -272,7 +272,7 @@ impl Group<'_> {
         let bytes = self
             .cached(
                 "UPDATE run SET state = 'pending', due_at = ?3, claimed_by = NULL, attempts_before_budget = attempts,
-                   order_key = NULL WHERE event_seq = ?1 AND plugin = ?2 RETURNING bytes",
+                   deadlines = 0, order_key = NULL WHERE event_seq = ?1 AND plugin = ?2 RETURNING bytes",
             )?
             .query_row((letter.event, &letter.plugin, due_at.0), |row| row.get(0))?;
         self.tally.run_bytes(letter.plugin.as_deref().unwrap_or_default(), bytes);

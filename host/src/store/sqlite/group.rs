@@ -84,7 +84,8 @@ impl<'c> Hot<'c> {
             )?,
             run_end: connection.prepare(
                 "UPDATE run SET state = ?3, attempts = ?4, due_at = coalesce(?5, due_at), claimed_by = NULL, ended_at = ?6,
-                   delivery_from = ?7, delivery_count = ?8, plugin_digest = ?9, detail = ?10, aged_from = ?11
+                   delivery_from = ?7, delivery_count = ?8, plugin_digest = ?9, detail = ?10, aged_from = ?11,
+                   deadlines = deadlines + ?12
                  WHERE event_seq = ?1 AND plugin = ?2",
             )?,
             delivery_insert: connection.prepare(

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventKey, OrderKey};
 use crate::store::{
     Claim, ClaimRoom, Claimed, ClaimedRun, Completed, DeadLetterKind, DeliverySeq, DeliveryState, EventSeq,
-    KnownPlugin, NewDelivery, Place, RunCompletion, RunOutcome, Written,
+    KnownPlugin, NewDelivery, Place, RunCompletion, RunOutcome, Spends, Written,
 };
 
 /// The most work one claim takes, whatever limit the caller names.
@@ -112,12 +112,14 @@ struct RunEnd<'a> {
     due_at: Option<Timestamp>,
     delivery_from: Option<DeliverySeq>,
     delivery_count: usize,
+    /// Deadlines that this try broke.
+    deadlines: u32,
     detail: Option<&'a str>,
 }
 
 impl<'a> RunEnd<'a> {
     fn new(state: RunState, attempts: u32, detail: Option<&'a str>) -> Self {
-        Self { state, attempts, due_at: None, delivery_from: None, delivery_count: 0, detail }
+        Self { state, attempts, due_at: None, delivery_from: None, delivery_count: 0, deadlines: 0, detail }
     }
 }
 
@@ -155,7 +157,8 @@ impl Group<'_> {
             "SELECT r.event_seq, r.attempts - r.attempts_before_budget, e.key, e.source, e.subject, e.entity_type,
                e.operation, e.entity_id, e.tenant_id, e.timestamp, e.body_digest, e.attributes, e.entity, e.previous,
                (SELECT crashes FROM suspect s WHERE s.event_seq = r.event_seq AND s.plugin = r.plugin),
-               coalesce(nullif(r.bytes, 0), coalesce(octet_length(e.entity), 0) + coalesce(octet_length(e.previous), 0))
+                coalesce(nullif(r.bytes, 0), coalesce(octet_length(e.entity), 0) + coalesce(octet_length(e.previous), 0)),
+                r.deadlines
              FROM run r INDEXED BY run_claimable CROSS JOIN event e ON e.seq = r.event_seq
              WHERE r.plugin = ?1 AND r.claimed_by IS NULL AND r.state IN ('pending', 'retrying') AND r.due_at <= ?2
              ORDER BY r.due_at, r.event_seq LIMIT ?3",
@@ -174,6 +177,7 @@ impl Group<'_> {
                 event,
                 plugin: Arc::clone(plugin),
                 attempts_made: row.get(1)?,
+                deadlines: row.get(16)?,
                 crashes: row.get::<_, Option<u32>>(14)?.unwrap_or(0),
             });
         }
@@ -226,8 +230,11 @@ impl Group<'_> {
                     ..RunEnd::new(RunState::Produced, attempts, None)
                 }
             }
-            RunOutcome::Retry { due_at, detail } => {
-                RunEnd { due_at: Some(*due_at), ..RunEnd::new(RunState::Retrying, attempts, Some(detail)) }
+            RunOutcome::Retry { spends, due_at, detail } => {
+                let attempts = if *spends == Spends::Nothing { open.attempts } else { attempts };
+                let deadlines = u32::from(*spends == Spends::Deadline);
+                let due_at = Some(*due_at);
+                RunEnd { due_at, deadlines, ..RunEnd::new(RunState::Retrying, attempts, Some(detail)) }
             }
             RunOutcome::Dead { reason, detail } => {
                 self.bury(&Death {
@@ -266,6 +273,7 @@ impl Group<'_> {
             completion.plugin_digest,
             end.detail,
             self.passed.0,
+            end.deadlines,
         ])?;
         self.tally.run(&completion.plugin, open.state, -1);
         self.tally.run(&completion.plugin, end.state, 1);

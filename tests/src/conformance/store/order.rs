@@ -12,7 +12,7 @@ use wirehook::event::OrderKey;
 use wirehook::store::{
     Acceptance, Arrival, Backlog, Claim, ClaimedDelivery, Completed, DeadLetterFilter, DeliveryChange, DeliveryFilter,
     DeliverySeq, DeliveryTerms, DeliveryVerb, EventSeq, KnownPlugin, NewDelivery, NewRun, ParkedFate, Place,
-    RunOutcome, RunStart, RunTerms, Store, Written,
+    RunOutcome, RunStart, RunTerms, Spends, Store, Written,
 };
 
 use super::{DEAD, Factory, HERE, START, at, attempt, completion, delivery, due_deliveries, due_runs, event, status};
@@ -98,7 +98,7 @@ pub async fn a_delivery_waits_for_earlier_runs(stores: impl Factory) {
     assert_eq!(written.places, [Place::Behind, Place::Behind]);
     let (shop, crm) = (written.deliveries[0], written.deliveries[1]);
 
-    let retry = RunOutcome::Retry { due_at: at(50), detail: String::new() };
+    let retry = RunOutcome::Retry { spends: Spends::Retry, due_at: at(50), detail: String::new() };
     assert_eq!(complete(&*store, early, retry).await.freed, Vec::<Arc<str>>::new(), "a retry holds its key");
     assert_eq!(due(&*store, "shop", at(49)).await, []);
     assert_eq!(due_runs(&*store, "orders", at(50)).await, [(early, 1)]);

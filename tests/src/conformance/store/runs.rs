@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
 use wirehook::dead_letter::Reason;
-use wirehook::store::{Claim, Completed, DeliveryFilter, EventSeq, KnownPlugin, RunOutcome, RunStart, Written};
+use wirehook::store::{
+    Claim, Completed, DeadLetterFilter, DeliveryFilter, EventSeq, KnownPlugin, RunOutcome, RunStart, Spends, Written,
+};
 
 use super::{
     Factory, HERE, OPEN, START, accept, at, completion, deliver, delivery, due_deliveries, due_runs, runs_in, status,
@@ -107,7 +109,7 @@ pub async fn writes_a_delivery_id_once_for_a_run(stores: impl Factory) {
 pub async fn retries_a_run_when_due(stores: impl Factory) {
     let store = stores();
     let seq = accept(&*store, "a", &["orders"], HERE, START).await;
-    let retry = RunOutcome::Retry { due_at: at(1000), detail: "not yet".to_owned() };
+    let retry = RunOutcome::Retry { spends: Spends::Retry, due_at: at(1000), detail: "not yet".to_owned() };
     store.complete_runs(vec![completion(seq, "orders", at(5), retry)]).await.unwrap();
     let early = store.claim_runs("orders".into(), 10, at(999)).await.unwrap();
     assert_eq!((early.work.len(), early.next_due), (0, Some(at(1000))));
@@ -124,7 +126,7 @@ pub async fn parks_and_unparks_runs(stores: impl Factory) {
     let gone_missing = accept(&*store, "b", &["orders"], HERE, at(1)).await;
     let waiting = accept(&*store, "c", &["orders", "invoices"], OPEN, at(2)).await;
     let retrying = accept(&*store, "d", &["orders"], HERE, at(3)).await;
-    let retry = RunOutcome::Retry { due_at: at(4), detail: String::new() };
+    let retry = RunOutcome::Retry { spends: Spends::Retry, due_at: at(4), detail: String::new() };
     let ends = vec![
         completion(gone_missing, "orders", at(3), RunOutcome::Parked),
         completion(retrying, "orders", at(3), retry),
@@ -153,4 +155,29 @@ pub async fn remembers_plugins(stores: impl Factory) {
     }
     assert_eq!(store.known_plugins().await.unwrap(), [plugin("a", "1"), plugin("b", "2")]);
     store.heartbeat(at(5)).await.unwrap();
+}
+
+/// A try that the host could not serve is none; a broken deadline is counted apart. A redrive begins anew.
+pub async fn counts_tries_by_their_budgets(stores: impl Factory) {
+    let store = stores();
+    let run = accept(&*store, "a", &["orders"], HERE, START).await;
+    let tries = async || {
+        let claimed = store.claim_runs("orders".into(), 9, at(1)).await.unwrap().work;
+        (claimed[0].attempts_made, claimed[0].deadlines)
+    };
+    let ends = async |outcome| store.complete_runs(vec![completion(run, "orders", START, outcome)]).await.unwrap();
+    let spent = [
+        (Spends::Nothing, (0, 0)),
+        (Spends::Deadline, (1, 1)),
+        (Spends::Retry, (2, 1)),
+        (Spends::Nothing, (2, 1)),
+        (Spends::Deadline, (3, 2)),
+    ];
+    for (spends, expected) in spent {
+        ends(RunOutcome::Retry { spends, due_at: START, detail: String::new() }).await;
+        assert_eq!(tries().await, expected, "{spends:?}");
+    }
+    ends(RunOutcome::Dead { reason: Reason::PluginDeadline, detail: String::new() }).await;
+    store.redrive(DeadLetterFilter::default(), at(1)).await.unwrap();
+    assert_eq!(tries().await, (0, 0));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wirehook::store::{
-    Completed, EventSeq, RunCompletion, RunOutcome, STATE_BYTES_MAX, STATE_KEYS_MAX, StateChange, StateUsage,
+    Completed, EventSeq, RunCompletion, RunOutcome, STATE_BYTES_MAX, STATE_KEYS_MAX, Spends, StateChange, StateUsage,
     StateValue, StateVersion, Store,
 };
 
@@ -44,7 +44,7 @@ pub async fn keeps_state_with_the_run_that_wrote_it(stores: impl Factory) {
     let store = stores();
     let a = accept(&*store, "a", &["orders"], HERE, START).await;
     let b = accept(&*store, "b", &["orders"], HERE, START).await;
-    let retry = RunOutcome::Retry { due_at: at(2), detail: String::new() };
+    let retry = RunOutcome::Retry { spends: Spends::Retry, due_at: at(2), detail: String::new() };
     let unfinished = RunCompletion { outcome: retry, ..filtered(b, change(&[], &[("b", Some(b"1"))])) };
     let first = filtered(a, change(&[("a", None)], &[("a", Some(b"\xff\0")), ("empty", Some(b""))]));
     assert_eq!(store.complete_runs(vec![first, unfinished]).await.unwrap(), [ended(), ended()]);
