@@ -43,7 +43,7 @@ pub(crate) const SHORTAGE: &str = "this host has no resources left for a connect
 
 /// What the system refused this process before anything was sent, for want of files, memory or ports: no fault of whoever was
 /// to be reached, and no attempt.
-fn shortage(error: &(dyn Error + 'static)) -> Option<&io::Error> {
+fn shortage<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let is_own = |error: &&io::Error| {
         let refused = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL];
         error.raw_os_error().is_some_and(|code| refused.contains(&code))

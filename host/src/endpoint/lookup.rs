@@ -17,7 +17,7 @@ pub const LOOKUPS_MAX: usize = 4;
 
 /// Lookups under way at once in the process. The system's lookup blocks a thread for as long as it likes, and the store, the
 /// disk's watch and the plugins folder need such threads too: of the 512 that there are at most, some are always left.
-pub const LOOKUPS_ALL_MAX: usize = 256;
+pub(super) const LOOKUPS_ALL_MAX: usize = 256;
 
 static PLACES: Semaphore = Semaphore::const_new(LOOKUPS_ALL_MAX);
 

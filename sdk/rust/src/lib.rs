@@ -111,7 +111,15 @@ pub use webhook::Webhook;
 
 /// The bindings that the contract generates, kept as a file: for [`export!`] and for plugins that want the raw records.
 #[doc(hidden)]
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated"
+)]
 #[rustfmt::skip]
 pub mod bindings;
 
