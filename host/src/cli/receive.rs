@@ -91,12 +91,7 @@ pub(super) fn print(console: &mut Console, received: &Received) -> std::io::Resu
     let id = received.webhook_id.as_deref().unwrap_or("-");
     // Whoever can't sign can't make an attempt either: those are not counted.
     let attempt = if received.attempt == 0 { String::new() } else { format!("attempt {} ", received.attempt) };
-    console.line(format_args!(
-        "{} {} {} {attempt}{word}\n  {}",
-        received.number,
-        received.status,
-        printable(id),
-        printable(&received.body)
-    ))?;
+    console.line(format_args!("{} {} {} {attempt}{word}", received.number, received.status, printable(id)))?;
+    console.line(format_args!("  {}", printable(&received.body)))?;
     console.flush()
 }
