@@ -85,7 +85,7 @@ pub(in crate::source) async fn wire(
             Err(HandshakeError::Settings(error)) => return Err(error.into()),
             // What was told of and is gone says nothing that the settings could mend.
             Err(error) if own.contains(&url) => errors.push(of_handshake(connection, url, &error)),
-            Err(error) => tracing::debug!(%url, %error, "a server that another told of can't be reached"),
+            Err(error) => tracing::debug!(address = %url, %error, "a server that another told of can't be reached"),
         }
     }
     match errors.len() {
