@@ -364,20 +364,20 @@ fn read_settings(path: &Path) -> std::io::Result<String> {
         return read_text(path, SETTINGS_BYTES_MAX);
     }
     let bytes = regular_file::read(std::fs::File::open(path)?, SETTINGS_BYTES_MAX)?;
-    text(bytes, SETTINGS_BYTES_MAX)
+    text(&bytes, SETTINGS_BYTES_MAX)
 }
 
 /// The text of a file of at most `bytes_max`.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
-    text(regular_file::read(regular_file::open(path)?, bytes_max)?, bytes_max)
+    text(&regular_file::read(regular_file::open(path)?, bytes_max)?, bytes_max)
 }
 
 /// The text that bytes are, without a byte order mark.
-fn text(bytes: Vec<u8>, bytes_max: u64) -> std::io::Result<String> {
+fn text(bytes: &[u8], bytes_max: u64) -> std::io::Result<String> {
     if bytes.len() as u64 > bytes_max {
         return Err(std::io::Error::other(format!("it is larger than {bytes_max} bytes")));
     }
-    match encoding::text(&bytes) {
+    match encoding::text(bytes) {
         Ok(text) => Ok(text.to_owned()),
         Err(error) => Err(std::io::Error::other(format!("it {error}"))),
     }

@@ -118,6 +118,7 @@ pub use webhook::Webhook;
     clippy::all,
     clippy::pedantic,
     clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
     reason = "generated"
 )]
 #[rustfmt::skip]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::budget::Budget;
 use crate::clock::{ManualClock, SystemClock};
+use crate::handover::refill::Refill;
 use crate::plugin::compiler::Compiler;
 use crate::plugin::limits::Limits;
 use crate::plugin::{Engine, Manifest, fixture};
@@ -98,8 +99,8 @@ async fn no_plugin_is_called_while_there_is_no_room_for_what_it_may_return() {
     scene.install("quick", QUICK);
     scene.look().await;
     let others = scene.pressure.budget().account(Kind::Results);
-    others.take_anyway(1 << 20);
     scene.hand_over("quick", 0..2);
+    others.take_anyway(1 << 20);
     let (sender, mut reports) = mpsc::channel(64);
     let threads = scene.pool.start(&sender).unwrap();
     let waits = async {
