@@ -75,7 +75,7 @@ async fn the_application_writes_on_beside_a_source_of_the_same_pool() -> anyhow:
         for insert_no in 0..INSERTS {
             match insert_no {
                 20 => source = Some(Running::start(source_at(&pooler, ""), &inbox)),
-                200 => drop(source.take().context("a source")?.killed().await),
+                200 => source.take().context("a source")?.killed().await,
                 250 => source = Some(Running::start(source_at(&pooler, ""), &inbox)),
                 350 => source.take().context("a source")?.drained().await?,
                 _ => {}
