@@ -38,7 +38,7 @@ pub const FIELDS: [&str; 16] = [
 ];
 
 /// The fields of lines beside the path, in addition.
-pub const OTHER_FIELDS: [&str; 49] = [
+pub const OTHER_FIELDS: [&str; 50] = [
     "address",
     "asked",
     "at",
@@ -88,6 +88,7 @@ pub const OTHER_FIELDS: [&str; 49] = [
     "stream",
     "subjects",
     "table",
+    "wait_s",
 ];
 
 /// The variable that sets the level where `--log-level` does not.

@@ -181,7 +181,7 @@ async fn told_where_it_hangs<T>(looked: tokio::task::JoinHandle<T>) -> Result<T,
         Ok(looked) => looked,
         Err(_) => {
             tracing::error!(
-                after_s = READING_MAX.as_secs(),
+                deadline_s = READING_MAX.as_secs(),
                 "secrets' files can't be read: their disk hangs; the secrets that were read before go on"
             );
             let looked = looked.await;

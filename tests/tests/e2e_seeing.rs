@@ -100,7 +100,8 @@ async fn metrics_are_complete_and_prometheus_reads_them() -> Result<()> {
     for line in text.lines().filter(|line| line.starts_with("wirehook_")) {
         for label in line.split_once('{').into_iter().flat_map(|(_, rest)| rest.split("\",")) {
             let name = label.split('=').next().unwrap_or_default();
-            let known = ["source", "plugin", "endpoint", "outcome", "state", "reason", "version", "le"];
+            let known =
+                ["source", "plugin", "endpoint", "listener", "outcome", "state", "kind", "reason", "version", "le"];
             ensure!(known.contains(&name), "the label `{name}` in {line}");
         }
     }

@@ -155,7 +155,7 @@ impl Client {
             if let Verdict::LeaveHttp2(why) = verdict
                 && pool.leave_http_2()
             {
-                tracing::info!(host = uri.host(), %why, "HTTP/1.1 is spoken to this host from now on");
+                tracing::info!(host = uri.host(), reason = %why, "HTTP/1.1 is spoken to this host from now on");
             }
             held = pool.new_connection(&uri).await?;
         }

@@ -180,7 +180,7 @@ impl Entry {
         self.passing = self.passing.saturating_add(1);
         self.again_at = Some(now + wait);
         tracing::warn!(
-            plugin = %name, %error, wait_s = wait.as_secs_f64(), tries = self.passing,
+            plugin = %name, %error, wait_s = wait.as_secs_f64(), attempts = self.passing,
             "the plugin could not be loaded just now, which is not its file's fault; it is tried again"
         );
         self.refuse(name, &error.to_string());

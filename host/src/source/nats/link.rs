@@ -51,7 +51,7 @@ impl Link {
         told: &mut Vec<Url>,
     ) -> Result<Self, ConnectError> {
         let wire = Arc::new(connect::wire(connection, &format!("wirehook-{source}"), told).await?);
-        tracing::debug!(source, url = %wire.url(), "connected to a server");
+        tracing::debug!(source, address = %wire.url(), "connected to a server");
         let changes = wire.changes();
         Ok(Self { wire, changes, look: tokio::time::interval(LOOK_INTERVAL) })
     }

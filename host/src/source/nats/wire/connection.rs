@@ -335,7 +335,7 @@ async fn drive(shared: Arc<Shared>, stream: Box<dyn handshake::Stream>, buffer: 
         error = write(&shared.outgoing, writer) => timeout(LAST_WORDS_DEADLINE, reading).await.unwrap_or_else(|_| lost(&error)),
     };
     shared.outgoing.close();
-    tracing::debug!(url = %shared.url, why = end, "the connection has ended");
+    tracing::debug!(address = %shared.url, reason = end, "the connection has ended");
     let _ = shared.end.set(end);
     lock(&shared.feeds).clear();
     lock(&shared.pongs).clear();
