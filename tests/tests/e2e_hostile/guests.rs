@@ -50,7 +50,7 @@ pub(crate) const DEAD: &[(&str, &str, &str)] = &[
 /// Guests in text that do not load, and why.
 pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("memory_declared", "starts with a memory of 131072000 bytes"),
-    ("memory_over_slot", "not valid WebAssembly for this host"),
+    ("memory_over_slot", "does not fit into a sandbox"),
     ("memory_of_64_bits", "memory64"),
     ("memories_in_one_module", "memories"),
     ("memories_many", "memories"),
