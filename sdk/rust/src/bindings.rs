@@ -892,11 +892,13 @@ pub mod wirehook {
                 pub key: ::core::option::Option<_rt::String>,
                 /// The request's `Content-Type`; none means `application/json`.
                 pub content_type: ::core::option::Option<_rt::String>,
-                /// Further headers, in order. Names are HTTP tokens in any case; values are visible ASCII, spaces and tabs.
+                /// Further headers, in order. Names are HTTP tokens in any case; values are visible ASCII, spaces and tabs:
+                /// anything else is a dead letter `plugin_output`.
                 ///
                 /// Reserved, each a dead letter `header_reserved`, however its name is capitalised:
                 /// - of the connection: `Connection`, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`,
-                ///   `Proxy-Authorization`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`, `Host`, `Content-Length`;
+                ///   `Proxy-Authorization`, `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`, `HTTP2-Settings`, `Expect`, `Host`,
+                ///   `Content-Length`;
                 /// - of identity: `Authorization`, `Cookie`;
                 /// - of the signature: every name that starts with `webhook-`, and `X-Signature`, `X-Timestamp`,
                 ///   `X-Hub-Signature`, `X-Hub-Signature-256`, `Stripe-Signature`;
