@@ -1,5 +1,6 @@
 //! Pull requests over one subscription, written here rather than with the client's stream so that a drain can stop
-//! asking and still take what comes: what reaches a subscription that is gone is delivered again only after `ack_wait`.
+//! asking and still take what was sent: what the server has sent and nobody takes is delivered again only after
+//! `ack_wait`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -124,9 +125,13 @@ impl Pull {
         self.is_stuck
     }
 
-    /// Whether everything asked for has come.
-    pub(super) fn is_fulfilled(&self) -> bool {
-        self.outstanding == 0
+    /// Has the server send nothing more. Once this returns, all that it had sent is in [`Pull::take_ready`]; what it was
+    /// about to send finds no subscription, and the server then gives it to another request without waiting for `ack_wait`
+    /// (`didNotDeliver` in its `consumer.go`). Only waiting for answers to pings would not do: the server sends messages
+    /// and answers pings on threads of their own.
+    pub(super) async fn stop(&mut self) {
+        self.wire.unsubscribe(self.subscription, true);
+        self.wire.round_trip().await;
     }
 
     fn heard(&mut self) {
