@@ -43,6 +43,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 4096;
+/// Connections beyond the bound that are on their way out, or that were opened just now: whoever opens many can't have the
+/// next one wait until each of them is gone.
+const AHEAD_MAX: usize = 128;
 /// How long to wait where no connection can be accepted, mostly for want of open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How often connections that gave way are logged.
@@ -52,7 +55,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Door {
     /// As in logs and metrics: `admin`, `source orders`.
     pub name: String,
-    /// Connections at once.
+    /// Connections at once; for a moment, [`AHEAD_MAX`] more.
     pub connections_max: usize,
     /// How long open connections have to end once the listener is told to.
     pub close_deadline: Duration,
@@ -122,6 +125,8 @@ pub fn widen(listener: &impl AsFd) -> io::Result<()> {
 struct Connections {
     tasks: JoinSet<()>,
     known: HashMap<Id, (AbortHandle, Arc<Watched>)>,
+    /// Those that gave way and are not gone yet.
+    leaving: usize,
     /// Those that gave way since that was logged.
     gave_way: u64,
     logged_at: Option<Duration>,
@@ -139,7 +144,7 @@ impl Door {
     ) {
         let (closing, closed) = watch::channel(false);
         let mut connections =
-            Connections { tasks: JoinSet::new(), known: HashMap::new(), gave_way: 0, logged_at: None };
+            Connections { tasks: JoinSet::new(), known: HashMap::new(), leaving: 0, gave_way: 0, logged_at: None };
         let mut ended = std::pin::pin!(ended);
         loop {
             let accepted = tokio::select! {
@@ -170,12 +175,12 @@ impl Door {
         while connections.tasks.join_next().await.is_some() {}
     }
 
-    /// Returns once there is room for one connection more.
+    /// Returns once there is room for one connection more: at once, as long as those beyond the bound are few.
     async fn make_room(&self, connections: &mut Connections, address: Option<SocketAddr>) {
-        while connections.tasks.len() >= self.connections_max {
-            if self.close_one(connections, address) {
-                connections.reap().await;
-                continue;
+        loop {
+            while connections.staying() >= self.connections_max && self.close_one(connections, address) {}
+            if connections.tasks.len() < self.connections_max + AHEAD_MAX {
+                return;
             }
             tokio::select! {
                 () = connections.reap() => {}
@@ -194,6 +199,7 @@ impl Door {
             return false;
         }
         task.abort();
+        connections.leaving += 1;
         self.gave_way(connections, address, now);
         true
     }
@@ -265,7 +271,16 @@ impl Connections {
             Some(Err(error)) => error.id(),
             None => return,
         };
-        self.known.remove(&id);
+        if let Some((_, watched)) = self.known.remove(&id)
+            && watched.life.look().phase() == Phase::Gone
+        {
+            self.leaving -= 1;
+        }
+    }
+
+    /// Those that have not given way.
+    fn staying(&self) -> usize {
+        self.tasks.len() - self.leaving
     }
 }
 
