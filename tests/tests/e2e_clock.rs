@@ -10,7 +10,7 @@ use wirehook_tests::account::Account;
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, Script};
 use wirehook_tests::publisher::{HttpPublisher, answer};
 use wirehook_tests::test_host::{HostFolderBuilder, PluginFile, TestHost};
-use wirehook_tests::{events, wait};
+use wirehook_tests::{events, full, wait};
 
 /// Far less than an hour.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -139,7 +139,12 @@ async fn what_has_not_aged_outlives_every_step_of_the_clock() -> Result<()> {
     let (status, text) = answer(web.request(waits.body)).await?;
     ensure!(status == 202, "what waits was answered {status}: {text}");
     let mut letters = 0;
-    for (round, offset_now) in ["+0", "+31d", "+0", "-31d", "+0"].into_iter().enumerate() {
+    // Housekeeping is each half minute.
+    let (running, restarted): (&[&str], &[&str]) = match full::is_full() {
+        true => (&["+0", "+31d", "+0", "-31d", "+0"], &["+31d", "-31d"]),
+        false => (&["+31d", "-31d"], &["+31d"]),
+    };
+    for (round, &offset_now) in running.iter().enumerate() {
         let number = 10 * round;
         endpoint.set_script(Script::always(Answer::status(400)));
         ensure!(post_once(&web, &host, number).await?, "order {number} is new");
@@ -154,7 +159,7 @@ async fn what_has_not_aged_outlives_every_step_of_the_clock() -> Result<()> {
         ensure!(!post_once(&web, &host, number).await?, "{offset_now}: the key of order {number} is known");
     }
     // The same while no host runs.
-    for (round, offset_now) in ["+31d", "-31d"].into_iter().enumerate() {
+    for (round, &offset_now) in restarted.iter().enumerate() {
         host.stop().await?;
         step(&offset, offset_now)?;
         host.start().await?;
