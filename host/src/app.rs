@@ -32,7 +32,7 @@ use crate::plugin::http::Outgoing;
 use crate::plugin::pool::{Pool, Workers};
 use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
-use crate::plugin::{Engine, Grant, Services, WORKERS_MAX};
+use crate::plugin::{Cleaning, Engine, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::secret_files;
 use crate::settings::{EndpointSettings, LimitsSettings, Order, Settings, SourceKind, SourceSettings};
@@ -196,11 +196,12 @@ impl Host {
             Outgoing::new(Handle::current(), &Network::default(), &settings.plugins.listed, &settings.egress)?;
         let services = Services { state: Arc::clone(&state), outgoing: Arc::new(outgoing) };
         let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
-        let engine = Engine::new(
+        let engine = Engine::with_cleaning(
             workers.total(),
             &cache_dir(&settings.store.path),
             Compiler::child(settings.plugins.compile_cpu),
             Arc::clone(&clock),
+            Cleaning::under(settings.plugins.memory_reset),
         )?;
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;

@@ -127,6 +127,8 @@ pub struct PluginsSettings {
     pub http_workers: usize,
     /// CPU time that the compilation of one plugin may take, all its threads together.
     pub compile_cpu: Duration,
+    /// What of an instance's memory is reset when its event has ended.
+    pub memory_reset: MemoryReset,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
 }
@@ -136,6 +138,16 @@ impl PluginsSettings {
     pub fn backlog_of(&self, plugin: &str) -> BacklogSettings {
         self.listed.iter().find(|listed| *listed.name == *plugin).map_or(self.backlog, |listed| listed.backlog)
     }
+}
+
+/// What of an instance's memory is reset when its event has ended.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum MemoryReset {
+    /// What was written, as far as the kernel can tell for certain; else all.
+    #[default]
+    Written,
+    /// All, whatever the kernel says.
+    All,
 }
 
 /// Which plugins may run.

@@ -31,7 +31,8 @@ use wirehook::plugin::state::InMemory;
 use wirehook::routes::SharedRoutes;
 use wirehook::secret::Secret;
 use wirehook::settings::{
-    AccessSettings, Admit, BacklogSettings, EgressSettings, EndpointSettings, Order, PluginsSettings, SignatureScheme,
+    AccessSettings, Admit, BacklogSettings, EgressSettings, EndpointSettings, MemoryReset, Order, PluginsSettings,
+    SignatureScheme,
 };
 use wirehook::store::Store;
 use wirehook::store::sqlite::SqliteStore;
@@ -127,6 +128,7 @@ impl WholePath {
                 backlog: BacklogSettings::default(),
                 http_workers: 1,
                 compile_cpu: Duration::from_secs(120),
+                memory_reset: MemoryReset::default(),
                 listed: Vec::new(),
             },
             endpoints: settings.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),

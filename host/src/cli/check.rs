@@ -106,7 +106,7 @@ fn span(endpoint: &EndpointSettings) -> String {
 
 fn print(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView], reachable: bool) -> std::io::Result<()> {
     let now = session.parts.clock().now();
-    let cleaning = session.parts.cleaning();
+    let cleaning = session.parts.cleaning(loaded.settings.plugins.memory_reset);
     let console = &mut *session.console;
     console.line(format_args!("settings  {}", loaded.file.display()))?;
     console.line(format_args!("store     {}", loaded.settings.store.path.display()))?;
@@ -148,7 +148,7 @@ fn section(console: &mut super::Console, table: &Table) -> std::io::Result<()> {
 
 fn print_objects(session: &mut Session<'_>, loaded: &Loaded, plugins: &[PluginView]) -> std::io::Result<()> {
     let now = session.parts.clock().now();
-    let cleaning = session.parts.cleaning();
+    let cleaning = session.parts.cleaning(loaded.settings.plugins.memory_reset);
     let console = &mut *session.console;
     console.object(&json!({
         "kind": "settings", "file": loaded.file, "store": loaded.settings.store.path, "cleaning": cleaning,

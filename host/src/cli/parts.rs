@@ -19,7 +19,7 @@ pub use crate::publish::{Report as PublishReport, Routed};
 use crate::receiver::{self, Verdict};
 use crate::recorded::trial::Trial;
 use crate::secret::Secret;
-use crate::settings::{Settings, SignatureScheme, SourceSettings};
+use crate::settings::{MemoryReset, Settings, SignatureScheme, SourceSettings};
 
 /// What commands need from the rest of the program.
 pub trait Parts: Send + Sync {
@@ -38,8 +38,8 @@ pub trait Parts: Send + Sync {
     fn clock(&self) -> Arc<dyn Clock>;
 
     /// How a host in this process would clean the memory of sandboxes between events.
-    fn cleaning(&self) -> String {
-        crate::plugin::Cleaning::now().to_string()
+    fn cleaning(&self, setting: MemoryReset) -> String {
+        crate::plugin::Cleaning::under(setting).to_string()
     }
 
     /// Opens the store while no host runs.

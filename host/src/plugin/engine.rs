@@ -106,7 +106,7 @@ impl Engine {
     }
 
     /// As [`Self::new`], with sandboxes that are cleaned by `cleaning` as long as that is safe.
-    pub(super) fn with_cleaning(
+    pub fn with_cleaning(
         workers: usize,
         cache_dir: &Path,
         compiler: Compiler,

@@ -18,8 +18,8 @@ use super::requests;
 use super::section::{Reported, Section};
 use super::show::Origin;
 use super::{
-    AdminSettings, Admit, BacklogSettings, LimitsSettings, PluginCeiling, PluginsSettings, RetentionSettings,
-    StoreSettings, Synchronous,
+    AdminSettings, Admit, BacklogSettings, LimitsSettings, MemoryReset, PluginCeiling, PluginsSettings,
+    RetentionSettings, StoreSettings, Synchronous,
 };
 
 /// The default of `[store] path`.
@@ -157,6 +157,7 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let http_workers = section.integer("http_workers", HTTP_WORKERS, 1..=HTTP_WORKERS_MAX);
     let compile_cpu =
         section.or_default_if("compile_cpu", COMPILE_CPU, within(COMPILE_CPU_BOUNDS.0, COMPILE_CPU_BOUNDS.1));
+    let memory_reset = section.or_default("memory_reset", MemoryReset::default());
     section.finish();
     let listed = ceilings(root, endpoints, &backlog.unwrap_or_default());
     Ok(PluginsSettings {
@@ -167,6 +168,7 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
         backlog: backlog?,
         http_workers: usize::try_from(http_workers?).unwrap_or_default(),
         compile_cpu: compile_cpu?,
+        memory_reset: memory_reset?,
         listed: listed?,
     })
 }
@@ -344,6 +346,23 @@ impl Setting for HexDigest {
 
 const SYNCHRONOUS: &[(&str, Synchronous)] = &[("full", Synchronous::Full), ("normal", Synchronous::Normal)];
 const ADMIT: &[(&str, Admit)] = &[("any", Admit::Any), ("listed", Admit::Listed)];
+
+const MEMORY_RESET: &[(&str, MemoryReset)] = &[("written", MemoryReset::Written), ("all", MemoryReset::All)];
+
+impl Setting for MemoryReset {
+    const EXPECTED: &'static str = "";
+
+    fn read(text: &str) -> Result<Self, String> {
+        one_of(text, MEMORY_RESET)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Written => "written".to_owned(),
+            Self::All => "all".to_owned(),
+        }
+    }
+}
 
 impl Setting for Synchronous {
     const EXPECTED: &'static str = "";

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::plugin::fixture::{engine, guest};
 use crate::plugin::limits::SomeLimits;
+use crate::settings::MemoryReset;
 
 struct Folder {
     engine: Arc<Engine>,
@@ -25,6 +26,7 @@ impl Folder {
             workers: 1,
             http_workers: 1,
             compile_cpu: Duration::from_secs(120),
+            memory_reset: MemoryReset::default(),
             limits: SomeLimits::default(),
             backlog: crate::settings::BacklogSettings::default(),
             listed: Vec::new(),

@@ -196,3 +196,14 @@ fn a_machine_that_is_given_swap_while_the_host_runs_is_noticed() {
     }
     nothing_is_left(&engine);
 }
+
+#[test]
+fn all_is_reset_where_the_settings_ask_for_it() {
+    let asked = Cleaning::under(MemoryReset::All);
+    assert!(!asked.scans() && asked.to_string().contains("`memory_reset`"), "{asked}");
+    assert_eq!(Cleaning::under(MemoryReset::Written), Cleaning::now());
+    let (engine, _dir) = engine_of(asked.clone());
+    assert_eq!(engine.cleaning(), asked);
+    let Some(_swap) = SwapFile::on() else { return };
+    nothing_is_left(&engine);
+}
