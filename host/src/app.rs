@@ -134,6 +134,8 @@ struct Host {
     workers: Vec<std::thread::JoinHandle<()>>,
     /// The outbox and the recorder; each ends when nothing can come to it any more.
     path: JoinSet<()>,
+    /// Keeps the recorder at work where there is no lane, until the drain.
+    attempted: Option<mpsc::Sender<Attempted>>,
     services: JoinSet<()>,
     drain_deadline: Duration,
 }
@@ -186,7 +188,6 @@ impl Host {
             Arc::clone(&pressure),
             Arc::clone(&metrics),
         );
-        drop(attempted);
         let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
         dispatcher.restore(&shared.enter_endpoints(endpoint_names.clone(), clock.now()).await?);
 
@@ -344,6 +345,7 @@ impl Host {
         path.spawn(Arc::clone(&dispatcher).record(attempts));
         Ok(Self {
             path,
+            attempted: Some(attempted),
             store,
             inbox,
             pool,
@@ -431,6 +433,7 @@ impl Host {
         // stopped, so not before it.
         self.path.join_next().await;
         let deliveries = self.dispatcher.stop();
+        self.attempted = None;
         if let Err(error) = self.store.release(runs, deliveries).await {
             tracing::warn!(%error, "claims could not be given back; the next start does");
         }

@@ -161,3 +161,13 @@ async fn a_message_over_the_limit_is_a_dead_letter() -> Result<()> {
     assert_eq!((dead.kind.as_str(), dead.reason.as_str()), ("message", "too_large"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_host_without_an_endpoint_takes_events_and_stops_when_told_to() -> Result<()> {
+    let web = HttpPublisher::new()?;
+    let mut host = TestHost::builder().http(web.port, "").build()?;
+    host.start().await?;
+    web.publish_orders(0..3).await?;
+    host.wait_metric("wirehook_events_accepted_total", "source=\"web\"", 3.0, DEADLINE).await?;
+    host.stop().await
+}
