@@ -1,15 +1,19 @@
 //! What a receiver's answers lead to: attempts, delays, dead letters, redrives.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use wirehook_tests::events::{self, order_created};
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, SECRET, Script};
+use wirehook_tests::full;
 use wirehook_tests::nats_server::NatsServer;
-use wirehook_tests::publisher::StreamPublisher;
+use wirehook_tests::nginx::{Nginx, NginxOptions};
+use wirehook_tests::publisher::{HttpPublisher, StreamPublisher};
 use wirehook_tests::python_verifier;
 use wirehook_tests::test_host::{PluginFile, TestHost};
+use wirehook_tests::wait;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -225,5 +229,38 @@ async fn a_refused_address_is_a_dead_letter_and_no_connection() -> Result<()> {
     publisher.publish(order_created(1)).await?;
     let dead = host.wait_dead_letters(1, DEADLINE).await?.remove(0);
     assert_eq!((dead.reason.as_str(), endpoint.connections()), ("egress_denied", 0));
+    Ok(())
+}
+
+/// A proxy that ends its connections as it likes costs no attempt, and opens no breaker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_ends_its_connections_is_sent_each_webhook_once() -> Result<()> {
+    let count: u16 = if full::is_full() { 10_000 } else { 1_000 };
+    for more in ["", "keepalive_requests 10;", "keepalive_requests 1;"] {
+        let nginx = Nginx::start(NginxOptions { more, ..NginxOptions::default() }).await?;
+        let web = HttpPublisher::new()?;
+        let mut host = TestHost::builder()
+            .http(web.port, "")
+            .endpoint_at("orders", &nginx.url("127.0.0.1", "/hook"), "concurrency = 64")
+            .plugin(PluginFile::example("orders")?.subscribed("fraiseql.order.*", "orders"))
+            .build()?;
+        host.start().await?;
+        for first in (0..usize::from(count)).step_by(50) {
+            web.publish_orders(first..first + 50).await?;
+        }
+        host.wait_metric("wirehook_attempts_total", "outcome=\"delivered\"", f64::from(count), DEADLINE).await?;
+        // A line is written after its answer was sent.
+        let count = usize::from(count);
+        let complete = async || Ok(Some(nginx.access_log()?).filter(|lines| lines.len() >= count));
+        let lines = wait::until("a line for each", DEADLINE, complete).await?;
+        let ids: HashSet<_> = lines.iter().filter_map(|line| line.rsplit(' ').next()).collect();
+        ensure!((lines.len(), ids.len()) == (count, count), "`{more}`: {} lines of {} ids", lines.len(), ids.len());
+        for outcome in ["retrying", "dead", "deferred"] {
+            let labels = format!("endpoint=\"orders\",outcome=\"{outcome}\"");
+            ensure!(host.metric("wirehook_attempts_total", &labels).await? == 0.0, "`{more}`: attempts are {outcome}");
+        }
+        ensure!(host.metric("wirehook_breaker_opened_total", "endpoint=\"orders\"").await? == 0.0, "`{more}`");
+        host.stop().await?;
+    }
     Ok(())
 }
