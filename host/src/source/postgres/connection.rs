@@ -36,8 +36,8 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the server may work on one statement.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an answer may take, the network included: longer than [`STATEMENT_TIMEOUT`], so that the server's own words
-/// come first, and short enough that a connection which a proxy keeps open is given up within 30 s.
-pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
+/// come first, and short enough that a connection which a proxy keeps open is given up within 30 s on a busy machine too.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(22);
 /// Notifications that wait to be taken, of at most 8,000 bytes each.
 pub(crate) const NOTIFICATIONS_MAX: usize = 1024;
 
