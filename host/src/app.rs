@@ -1,8 +1,10 @@
 //! The one file that names concrete types: settings in, a running host out.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,7 +34,7 @@ use crate::plugin::http::Outgoing;
 use crate::plugin::pool::{Pool, Workers};
 use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
-use crate::plugin::{Cleaning, Engine, Grant, Services, WORKERS_MAX};
+use crate::plugin::{Cleaning, Engine, EngineError, Grant, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::secret_files;
 use crate::settings::{EndpointSettings, LimitsSettings, Order, Settings, SourceKind, SourceSettings};
@@ -131,7 +133,7 @@ struct Host {
     intake: DrainHandle,
     /// Ends commands, health and housekeeping; last.
     service: DrainHandle,
-    workers: Vec<std::thread::JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
     /// The outbox and the recorder; each ends when nothing can come to it any more.
     path: JoinSet<()>,
     /// Keeps the recorder at work where there is no lane, until the drain.
@@ -164,6 +166,8 @@ impl Host {
         // holds it holds the addresses too, and is named.
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let workers = workers(&settings);
+        let engine = begin_engine(&settings, workers.total(), &clock)?;
         let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics, &clock), clock.now())?);
         metrics.dead_letters(Reason::HostCrash, store.dead_at_opening());
         let socket = OpsSocket::bind(&settings.store.path)?;
@@ -191,19 +195,12 @@ impl Host {
         let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
         dispatcher.restore(&shared.enter_endpoints(endpoint_names.clone(), clock.now()).await?);
 
-        let workers = workers(&settings);
         let state: Arc<dyn StateSource> = SharedState::new(Arc::clone(&shared));
         let outgoing =
             Outgoing::new(Handle::current(), &Network::default(), &settings.plugins.listed, &settings.egress)?;
         let services = Services { state: Arc::clone(&state), outgoing: Arc::new(outgoing) };
         let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
-        let engine = Engine::with_cleaning(
-            workers.total(),
-            &cache_dir(&settings.store.path),
-            Compiler::child(settings.plugins.compile_cpu),
-            Arc::clone(&clock),
-            Cleaning::under(settings.plugins.memory_reset),
-        )?;
+        let engine = engine.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
@@ -538,11 +535,25 @@ fn store_options(settings: &Settings, metrics: &Metrics, clock: &Arc<dyn Clock>)
 fn workers(settings: &Settings) -> Workers {
     let plugins = &settings.plugins;
     let computing = match plugins.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
+        0 => thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
         workers => workers,
     };
     let makes_requests = plugins.listed.iter().any(|listed| listed.grants.contains(&Grant::Http));
     Workers { computing, waiting: if makes_requests { plugins.http_workers } else { 0 } }
+}
+
+/// Makes the engine while the store is opened: the one takes address space, the other syncs, and each some milliseconds.
+fn begin_engine(
+    settings: &Settings,
+    workers: usize,
+    clock: &Arc<dyn Clock>,
+) -> Result<JoinHandle<Result<Arc<Engine>, EngineError>>, EngineError> {
+    let (cache, clock) = (cache_dir(&settings.store.path), Arc::clone(clock));
+    let (compile_cpu, memory_reset) = (settings.plugins.compile_cpu, settings.plugins.memory_reset);
+    let make = move || {
+        Engine::with_cleaning(workers, &cache, Compiler::child(compile_cpu), clock, Cleaning::under(memory_reset))
+    };
+    thread::Builder::new().name("engine".to_owned()).spawn(make).map_err(EngineError::Ticker)
 }
 
 /// Compiled plugins are kept beside the store, in a folder that only the host may read.

@@ -11,7 +11,7 @@ use crate::publisher::HttpPublisher;
 use crate::test_host::{HostFolderBuilder, PluginFile, READY_DEADLINE, TestHost};
 
 /// Between two looks; far below what is measured.
-const POLL_INTERVAL: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 /// What a host logs of a plugin that can be called.
 const LOADED: &str = "the plugin is loaded";
