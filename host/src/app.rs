@@ -34,7 +34,7 @@ use crate::plugin::http::Outgoing;
 use crate::plugin::pool::{Pool, Workers};
 use crate::plugin::registry::{Registry, RegistryParts};
 use crate::plugin::state::{SharedState, StateSource};
-use crate::plugin::{Cleaning, Engine, EngineError, Grant, Services, WORKERS_MAX};
+use crate::plugin::{Cleaning, Engine, Grant, Runtime, Services, WORKERS_MAX};
 use crate::routes::SharedRoutes;
 use crate::secret_files;
 use crate::settings::{EndpointSettings, LimitsSettings, Order, Settings, SourceKind, SourceSettings};
@@ -167,7 +167,10 @@ impl Host {
         let endpoints = Arc::new(Endpoints::new(&settings.endpoints, &settings.egress)?);
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
         let workers = workers(&settings);
-        let engine = begin_engine(&settings, workers.total(), &clock)?;
+        // It takes address space and the store syncs, each some milliseconds: the one is made beside the other.
+        let (places, memory_reset) = (workers.total(), settings.plugins.memory_reset);
+        let make_runtime = move || Runtime::new(places, Cleaning::under(memory_reset));
+        let runtime = thread::Builder::new().name("runtime".to_owned()).spawn(make_runtime);
         let store = Arc::new(SqliteStore::open(store_options(&settings, &metrics, &clock), clock.now())?);
         metrics.dead_letters(Reason::HostCrash, store.dead_at_opening());
         let socket = OpsSocket::bind(&settings.store.path)?;
@@ -200,7 +203,12 @@ impl Host {
             Outgoing::new(Handle::current(), &Network::default(), &settings.plugins.listed, &settings.egress)?;
         let services = Services { state: Arc::clone(&state), outgoing: Arc::new(outgoing) };
         let pool = Pool::new(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&pressure), services, workers);
-        let engine = engine.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        let runtime = match runtime {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_no_thread) => make_runtime(),
+        };
+        let compiler = Compiler::child(settings.plugins.compile_cpu);
+        let engine = Engine::of(runtime?, &cache_dir(&settings.store.path), compiler, Arc::clone(&clock))?;
         let builds_dir = builds_dir(&settings.store.path);
         let builds = Builds::open(&builds_dir).map_err(|source| AppError::Builds { dir: builds_dir, source })?;
         let routes = Arc::new(SharedRoutes::default());
@@ -540,20 +548,6 @@ fn workers(settings: &Settings) -> Workers {
     };
     let makes_requests = plugins.listed.iter().any(|listed| listed.grants.contains(&Grant::Http));
     Workers { computing, waiting: if makes_requests { plugins.http_workers } else { 0 } }
-}
-
-/// Makes the engine while the store is opened: the one takes address space, the other syncs, and each some milliseconds.
-fn begin_engine(
-    settings: &Settings,
-    workers: usize,
-    clock: &Arc<dyn Clock>,
-) -> Result<JoinHandle<Result<Arc<Engine>, EngineError>>, EngineError> {
-    let (cache, clock) = (cache_dir(&settings.store.path), Arc::clone(clock));
-    let (compile_cpu, memory_reset) = (settings.plugins.compile_cpu, settings.plugins.memory_reset);
-    let make = move || {
-        Engine::with_cleaning(workers, &cache, Compiler::child(compile_cpu), clock, Cleaning::under(memory_reset))
-    };
-    thread::Builder::new().name("engine".to_owned()).spawn(make).map_err(EngineError::Ticker)
 }
 
 /// Compiled plugins are kept beside the store, in a folder that only the host may read.

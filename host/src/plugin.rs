@@ -44,7 +44,7 @@ pub(crate) mod fixture;
 
 pub use cache::CacheError;
 pub use encode::encode;
-pub use engine::{Engine, EngineError, WORKERS_MAX};
+pub use engine::{Engine, EngineError, Runtime, WORKERS_MAX};
 pub use grant::Grant;
 pub use inspect::{Inspection, inspect};
 pub use linker::HANDLER;

@@ -169,5 +169,18 @@ async fn a_host_without_an_endpoint_takes_events_and_stops_when_told_to() -> Res
     host.start().await?;
     web.publish_orders(0..3).await?;
     host.wait_metric("wirehook_events_accepted_total", "source=\"web\"", 3.0, DEADLINE).await?;
-    host.stop().await
+    host.stop().await?;
+    ensure!(host.logs().tail().contains("\"drained\":true"), "the drain was cut short: {}", host.logs().tail());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_in_a_folder_that_is_missing_is_refused_and_nothing_is_made() -> Result<()> {
+    let host = TestHost::builder().endpoint_at("orders", NOWHERE, "").build()?;
+    let folder = host.store_path().with_file_name("mistyped");
+    let settings = host.folder.read_settings()?.replace("wirehook.db", "mistyped/wirehook.db");
+    host.folder.write_settings(&settings)?;
+    host.command(&["run"]).await?.expect_code(1)?.expect_said(&["mistyped"])?;
+    ensure!(!folder.exists(), "{} was made", folder.display());
+    Ok(())
 }

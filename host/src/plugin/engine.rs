@@ -52,6 +52,33 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
 }
 
+/// What of an engine needs nothing but the process: the sandboxes' address space, and what they may call.
+pub struct Runtime {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<CallState>,
+    workers: usize,
+    /// Instances that may be kept.
+    kept: u32,
+    cleaning: Cleaning,
+}
+
+impl Runtime {
+    /// For `workers` calls at once, in sandboxes that are cleaned by `cleaning` as long as that is safe.
+    ///
+    /// # Errors
+    /// Too many workers, or too little address space.
+    pub fn new(workers: usize, cleaning: Cleaning) -> Result<Self, EngineError> {
+        let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
+        let slots = slots.ok_or(EngineError::Workers(workers))?;
+        let kept = u32::try_from(kept_max(workers)).map_err(|_| EngineError::Workers(workers))?;
+        let reserved = reserve(slots, kept)?;
+        let wasmtime = wasmtime::Engine::new(&config(slots + reserved.kept, reserved.memory, cleaning.scans()))
+            .map_err(|error| EngineError::Pool { workers, detail: format!("{error:#}") })?;
+        let linker = linker::build(&wasmtime).map_err(|error| EngineError::Link(format!("{error:#}")))?;
+        Ok(Self { wasmtime, linker, workers, kept: reserved.kept, cleaning })
+    }
+}
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -102,24 +129,17 @@ impl Engine {
         compiler: Compiler,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, EngineError> {
-        Self::with_cleaning(workers, cache_dir, compiler, clock, Cleaning::now())
+        Self::of(Runtime::new(workers, Cleaning::now())?, cache_dir, compiler, clock)
     }
 
-    /// As [`Self::new`], with sandboxes that are cleaned by `cleaning` as long as that is safe.
-    pub fn with_cleaning(
-        workers: usize,
+    /// The engine of a runtime, as [`Self::new`].
+    pub fn of(
+        runtime: Runtime,
         cache_dir: &Path,
         compiler: Compiler,
         clock: Arc<dyn Clock>,
-        cleaning: Cleaning,
     ) -> Result<Arc<Self>, EngineError> {
-        let slots = u32::try_from(workers).ok().filter(|slots| (1..=WORKERS_MAX).contains(&(*slots as usize)));
-        let slots = slots.ok_or(EngineError::Workers(workers))?;
-        let kept = u32::try_from(kept_max(workers)).map_err(|_| EngineError::Workers(workers))?;
-        let reserved = reserve(slots, kept)?;
-        let wasmtime = wasmtime::Engine::new(&config(slots + reserved.kept, reserved.memory, cleaning.scans()))
-            .map_err(|error| EngineError::Pool { workers, detail: format!("{error:#}") })?;
-        let linker = linker::build(&wasmtime).map_err(|error| EngineError::Link(format!("{error:#}")))?;
+        let Runtime { wasmtime, linker, workers, kept, cleaning } = runtime;
         let cache = CompiledCache::open(cache_dir, &wasmtime, clock.clone())?;
         let gate = Arc::new(Gate::new(workers));
         let ticker = thread::Builder::new()
@@ -136,7 +156,7 @@ impl Engine {
             cache,
             compiler,
             gate,
-            slots: Slots::new(reserved.kept as usize),
+            slots: Slots::new(kept as usize),
             ticker: Some(ticker),
             swap,
             clock,
