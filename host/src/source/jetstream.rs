@@ -205,7 +205,7 @@ impl Puller {
         if !link.is_up() {
             return self.finish_alone(end).await;
         }
-        reader::hand_back(&mut self.readers).await;
+        reader::hand_back(&mut self.readers, &link.wire).await;
         while let Some(delivered) = self.leftover.pop_front() {
             delivered.hand_back().await;
             if !link.is_up() {

@@ -125,10 +125,15 @@ impl Pull {
         self.is_stuck
     }
 
+    /// Whether everything asked for has come.
+    pub(super) fn is_fulfilled(&self) -> bool {
+        self.outstanding == 0
+    }
+
     /// Has the server send nothing more. Once this returns, all that it had sent is in [`Pull::take_ready`]; what it was
-    /// about to send finds no subscription, and the server then gives it to another request without waiting for `ack_wait`
-    /// (`didNotDeliver` in its `consumer.go`). Only waiting for answers to pings would not do: the server sends messages
-    /// and answers pings on threads of their own.
+    /// about to send finds no subscription, and a server that leads the consumer gives that to another request without
+    /// waiting for `ack_wait` (`didNotDeliver` in its `consumer.go`). In a cluster, what another server has sent to this one
+    /// is not known to have found none, so as much as possible is to be taken before.
     pub(super) async fn stop(&mut self) {
         self.wire.unsubscribe(self.subscription, true);
         self.wire.round_trip().await;

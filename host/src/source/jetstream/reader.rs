@@ -17,7 +17,7 @@ use super::resume::{Floor, Resume};
 use crate::source::nats::api::Api;
 use crate::source::nats::denial::Denial;
 use crate::source::nats::link;
-use crate::source::nats::wire::Delivery;
+use crate::source::nats::wire::{Delivery, Wire};
 use crate::source::{BATCH_MESSAGES_MAX, Backoff, SourceState};
 
 /// A stream of a running source.
@@ -86,8 +86,8 @@ pub(super) async fn next(readers: &mut [Reader], turn: &mut usize, fetching: boo
 
 /// Tells the server to deliver at once, to another host or to this one later, what nobody has begun: what has come, and
 /// what is on its way.
-pub(super) async fn hand_back(readers: &mut [Reader]) {
-    join_all(readers.iter_mut().map(Reader::hand_back)).await;
+pub(super) async fn hand_back(readers: &mut [Reader], wire: &Wire) {
+    join_all(readers.iter_mut().map(|reader| reader.hand_back(wire))).await;
 }
 
 impl Reader {
@@ -240,9 +240,9 @@ impl Reader {
         }
     }
 
-    async fn hand_back(&mut self) {
+    async fn hand_back(&mut self, wire: &Wire) {
         if let Phase::Pulling(pulling) = &mut self.phase {
-            pulling.hand_back().await;
+            pulling.hand_back(wire).await;
         }
     }
 
@@ -324,10 +324,27 @@ impl Pulling {
         self.state.delete_markers(markers);
     }
 
-    async fn hand_back(&mut self) {
+    async fn hand_back(&mut self, wire: &Wire) {
+        self.hand_back_ready().await;
+        // Each time round, what was asked for may have come. The server delivers and answers pings on threads of its own: a
+        // round without messages is not yet the end of them.
+        while !self.pull.is_fulfilled() {
+            wire.round_trip().await;
+            if !self.hand_back_ready().await {
+                break;
+            }
+        }
         self.pull.stop().await;
+        self.hand_back_ready().await;
+    }
+
+    /// Whether there was anything to hand back.
+    async fn hand_back_ready(&mut self) -> bool {
         self.take_ready();
         self.unwanted.pass_over().await;
-        self.held.take_first(usize::MAX).hand_back().await;
+        let ready = self.held.take_first(usize::MAX);
+        let has_any = !ready.is_empty();
+        ready.hand_back().await;
+        has_any
     }
 }
