@@ -43,8 +43,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Connections beyond the bound that are on their way out, or that were opened just now: whoever opens many can't have the
-/// next one wait until each of them is gone.
+/// Connections beyond the bound, while those within it are too young to give way or not gone yet: whoever opens many can't
+/// have the next one wait until each of them is gone. They go when the next one comes.
 const AHEAD_MAX: usize = 128;
 /// How long to wait where no connection can be accepted, mostly for want of open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Door {
     /// As in logs and metrics: `admin`, `source orders`.
     pub name: String,
-    /// Connections at once; for a moment, [`AHEAD_MAX`] more.
+    /// Connections from which on one gives way to the next; [`AHEAD_MAX`] more are open at most.
     pub connections_max: usize,
     /// How long open connections have to end once the listener is told to.
     pub close_deadline: Duration,

@@ -39,7 +39,7 @@ pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Most bytes of bodies being read or accepted, unless one request alone may have more; more are answered 429.
 pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 128 * 1024 * 1024;
-/// Most connections; for one more, the one gives way that has waited longest for its client.
+/// Connections from which on the one that has waited longest for its client gives way to the next; 128 more are open at most.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// How long a drain waits until what is in flight is accepted and its answers are read.
 const ANSWERED_TIMEOUT: Duration = Duration::from_secs(10);
