@@ -34,7 +34,7 @@ use crate::settings::{PostgresConnection, postgres_url};
 /// How long it may take until a server has let the client in.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the server may work on one statement.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(17);
 /// How long an answer may take, the network included: longer than [`STATEMENT_TIMEOUT`], so that the server's own words
 /// come first, and short enough that a connection which a proxy keeps open is given up within 30 s on a busy machine too.
 pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(22);
