@@ -128,6 +128,11 @@ impl NatsSource {
         history.backoff.reset();
         if std::mem::replace(&mut history.has_connected, true) {
             state.reconnected();
+            tracing::warn!(
+                source = %self.name,
+                "connected again; what was published meanwhile is lost, since core NATS keeps nothing: a source of the kind \
+                 `jetstream` loses nothing"
+            );
         }
         let History { batches, held, .. } = history;
         let mut covering = std::pin::pin!(self.warn_where_covered(Api::new(&wire)).fuse());
