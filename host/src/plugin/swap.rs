@@ -18,8 +18,8 @@ use std::thread;
 
 use crate::settings::MemoryReset;
 
-/// How long the watch waits for the kernel's word on `/proc/swaps` before it reads everything again: a cgroup's limit that
-/// is lifted is told to nobody.
+/// How long the watch waits for the kernel's word on `/proc/swaps` before it looks again: a cgroup's limit that is lifted is
+/// told to nobody.
 const WATCH_INTERVAL_MS: libc::c_int = 1_000;
 /// Where version 2 of the cgroups' tree is, alone or beside version 1.
 const CGROUP_TREES: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
@@ -218,7 +218,7 @@ impl SwapWatch {
 fn watch(alive: &Weak<()>, full: &AtomicBool) {
     let swaps = File::open("/proc/swaps").ok();
     while alive.strong_count() > 0 {
-        // While there is no swap at all, nothing else is read: an idle host would spend a third of its time here.
+        // While there is no swap at all, nothing else is read: it was a quarter of what an idle host does.
         let cleaning = (swap_bytes() != Some(0)).then(Cleaning::now).filter(|cleaning| !cleaning.scans());
         if let Some(cleaning) = cleaning {
             match stop_scanning() {
