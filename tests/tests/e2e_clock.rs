@@ -139,7 +139,7 @@ async fn what_has_not_aged_outlives_every_step_of_the_clock() -> Result<()> {
     let (status, text) = answer(web.request(waits.body)).await?;
     ensure!(status == 202, "what waits was answered {status}: {text}");
     let mut letters = 0;
-    // Housekeeping is each half minute.
+    // Housekeeping runs every 30 s, so each step takes that long.
     let (running, restarted): (&[&str], &[&str]) = match full::is_full() {
         true => (&["+0", "+31d", "+0", "-31d", "+0"], &["+31d", "-31d"]),
         false => (&["+31d", "-31d"], &["+31d"]),

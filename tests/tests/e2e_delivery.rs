@@ -235,8 +235,12 @@ async fn a_refused_address_is_a_dead_letter_and_no_connection() -> Result<()> {
 /// A proxy that ends its connections as it likes costs no attempt, and opens no breaker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_ends_its_connections_is_sent_each_webhook_once() -> Result<()> {
-    let count: u16 = if full::is_full() { 10_000 } else { 1_000 };
-    for more in ["", "keepalive_requests 10;", "keepalive_requests 1;"] {
+    // By default a connection ends after 1,000 requests, which an ordinary run does not reach.
+    let (count, configurations): (u16, &[&str]) = match full::is_full() {
+        true => (10_000, &["", "keepalive_requests 10;", "keepalive_requests 1;"]),
+        false => (1_000, &["keepalive_requests 10;", "keepalive_requests 1;"]),
+    };
+    for &more in configurations {
         let nginx = Nginx::start(NginxOptions { more, ..NginxOptions::default() }).await?;
         let web = HttpPublisher::new()?;
         let mut host = TestHost::builder()
