@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -109,7 +111,33 @@ impl AdminListener {
 #[derive(Clone)]
 struct Shared {
     readiness: Arc<dyn Readiness>,
+    export: Arc<Export>,
+}
+
+/// The metrics as text: written once for all who ask meanwhile, so that many at once cost no more than one.
+struct Export {
     metrics: Arc<Metrics>,
+    /// Texts begun so far.
+    begun: AtomicU64,
+    /// The last text, and which it is; held by who writes the next.
+    last: tokio::sync::Mutex<(u64, Bytes)>,
+}
+
+impl Export {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, begun: AtomicU64::new(0), last: tokio::sync::Mutex::default() }
+    }
+
+    /// A text that was begun after this was called.
+    async fn text(&self) -> Result<Bytes, prometheus::Error> {
+        let before = self.begun.load(Ordering::Acquire);
+        let mut last = self.last.lock().await;
+        if last.0 <= before {
+            let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+            *last = (number, self.metrics.encode()?.into());
+        }
+        Ok(last.1.clone())
+    }
 }
 
 /// What a request is checked with before anything is answered.
@@ -125,7 +153,7 @@ fn router(readiness: Arc<dyn Readiness>, metrics: Arc<Metrics>, hosts: Vec<Strin
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(export))
-        .with_state(Shared { readiness, metrics })
+        .with_state(Shared { readiness, export: Arc::new(Export::new(metrics)) })
         // Around whatever else: what a route answers, and whether there is one, is for those alone who may ask.
         .layer(from_fn_with_state(guard, guarded))
 }
@@ -164,7 +192,7 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 async fn export(State(shared): State<Shared>) -> Response {
-    match shared.metrics.encode() {
+    match shared.export.text().await {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -173,7 +201,8 @@ async fn export(State(shared): State<Shared>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use futures::poll;
+    use std::sync::atomic::AtomicBool;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -245,6 +274,28 @@ mod tests {
         end.send(()).unwrap();
         served.await.unwrap();
         TcpStream::connect(address).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_share_a_text_that_began_after_them() {
+        let export = Export::new(Arc::new(Metrics::new("0").unwrap()));
+        let has = |text: &Bytes, count: u64| {
+            let line = format!("wirehook_event_conflicts_total {count}\n");
+            assert!(String::from_utf8_lossy(text).contains(&line), "{line}");
+        };
+        let writing = export.last.lock().await;
+        let mut asked: Vec<_> = (0..100).map(|_| Box::pin(export.text())).collect();
+        for one in &mut asked {
+            assert!(poll!(one).is_pending());
+        }
+        export.metrics.event_conflicts.inc();
+        drop(writing);
+        for one in asked {
+            has(&one.await.unwrap(), 1);
+        }
+        assert_eq!(export.begun.load(Ordering::SeqCst), 1);
+        export.metrics.event_conflicts.inc();
+        has(&export.text().await.unwrap(), 2);
     }
 
     #[tokio::test]
