@@ -176,7 +176,8 @@ async fn a_host_without_an_endpoint_takes_events_and_stops_when_told_to() -> Res
 
 #[tokio::test]
 async fn a_store_in_a_folder_that_is_missing_is_refused_and_nothing_is_made() -> Result<()> {
-    let host = TestHost::builder().endpoint_at("orders", NOWHERE, "").build()?;
+    let web = HttpPublisher::new()?;
+    let host = TestHost::builder().http(web.port, "").build()?;
     let folder = host.store_path().with_file_name("mistyped");
     let settings = host.folder.read_settings()?.replace("wirehook.db", "mistyped/wirehook.db");
     host.folder.write_settings(&settings)?;
