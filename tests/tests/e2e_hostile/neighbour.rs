@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use wirehook_tests::bench::quantile;
 use wirehook_tests::events::entity_id;
-use wirehook_tests::fake_endpoint::{FakeEndpoint, Script};
+use wirehook_tests::fake_endpoint::{FakeEndpoint, RequestLog, Script};
 use wirehook_tests::publisher::HttpPublisher;
 use wirehook_tests::test_host::{HostFolderBuilder, PluginFile, TestHost};
 
@@ -18,6 +18,11 @@ const CLIENTS: usize = 2;
 
 /// Orders of one figure, so that its p99 is not its worst.
 pub(crate) const ORDERS: usize = 400;
+
+/// Orders that fill the store's caches, in requests of so many, and numbers that no other order has.
+const FILLING: usize = 40_000;
+const FILLING_BATCH: usize = 1_000;
+const FILLING_FROM: usize = 1_000_000;
 
 /// Webhooks that are looked through for an order's own, the last first.
 const LOOKED_THROUGH_MAX: usize = 64;
@@ -72,6 +77,16 @@ impl Neighbour {
             .await?;
         let arrived_at = arrived_at.context("the webhook arrived")?;
         Ok(arrived_at.saturating_duration_since(published_at))
+    }
+
+    /// Has as many orders delivered as fill the store's caches: what the host has in memory then is what it needs.
+    pub(crate) async fn fill_caches(&self) -> Result<()> {
+        let before = self.endpoint.look(RequestLog::ids);
+        for first in (0..FILLING).step_by(FILLING_BATCH) {
+            let numbers = FILLING_FROM + first..FILLING_FROM + first + FILLING_BATCH;
+            self.source.publish_orders(numbers).await?;
+        }
+        self.endpoint.wait_for("the orders", DEADLINE, |log| log.ids() == before + FILLING).await
     }
 
     /// How many orders were published so far.
