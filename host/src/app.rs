@@ -520,7 +520,7 @@ fn ordered(endpoints: &[EndpointSettings]) -> Vec<Arc<str>> {
 fn intakes(sources: &[SourceSettings], metrics: &Metrics) -> HashMap<Arc<str>, Intake> {
     let intake = |source: &SourceSettings| {
         let intake = Intake {
-            id_field: source.id_field.clone(),
+            fields: source.fields.clone(),
             raw_subjects: source.raw_subjects,
             metrics: metrics.source(&source.name),
         };

@@ -25,7 +25,8 @@ pub struct Message {
     pub position: Option<String>,
 }
 
-/// What makes two messages the same event: `{source}/{kind}/{value}`. Kinds: `seq`, `id`, `msg-id`, `position`, `once`.
+/// What makes two messages the same event: `{source}/{kind}/{value}`. Kinds: `seq`, `ce`, `id`, `msg-id`, `position`,
+/// `once`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct EventKey(Arc<str>);
 

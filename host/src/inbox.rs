@@ -13,7 +13,7 @@ use crate::budget::{Account, Kind};
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::dispatcher::Dispatcher;
-use crate::event::decode::{TEXT_BYTES_MAX, body_digest, decode, fallback_key, literal_subject};
+use crate::event::decode::{Fields, TEXT_BYTES_MAX, body_digest, decode, fallback_key, literal_subject};
 use crate::event::{Event, EventKey, Message, OrderKey};
 use crate::handover::Pressure;
 use crate::metrics::{Metrics, SourceMetrics};
@@ -26,6 +26,7 @@ use crate::store::{
 };
 
 pub mod gate;
+mod batches;
 
 use self::gate::IntakeGate;
 
@@ -62,8 +63,8 @@ pub struct Inbox {
 
 /// What the inbox knows of one source.
 pub struct Intake {
-    /// Where the id is in JSON of no recognised format.
-    pub id_field: Option<String>,
+    /// Where its messages have what an event needs, where they are in no recognised format.
+    pub fields: Fields,
     /// Whether events of recognised formats keep the bus's own subject.
     pub raw_subjects: bool,
     /// Counts its events.
@@ -124,6 +125,7 @@ impl Inbox {
         if let Some(bound) = self.gate.closed() {
             return Err(AcceptError::Full { bound: bound.to_string() });
         }
+        let (messages, batches) = batches::open(messages);
         let turn = self.turn.lock().await;
         let (arrivals, routes) = self.arrivals(source, &messages).await;
         let cursor = cursor.map(|value| SourceCursor { source: Arc::clone(source), value });
@@ -155,7 +157,7 @@ impl Inbox {
                     self.pool.enqueue(held(&arrivals, &accepted));
                 }
                 self.settle(source, &arrivals, &accepted);
-                Ok(accepted.acceptances)
+                Ok(batches.fold(accepted.acceptances))
             }
             Err(error) => {
                 // What is called already gives its place back by itself.
@@ -196,8 +198,8 @@ impl Inbox {
             return self.dead(source, message, TOO_LARGE_KEPT_BYTES, Reason::TooLarge, detail);
         }
         let intake = self.sources.get(source);
-        let id_field = intake.and_then(|intake| intake.id_field.as_deref());
-        match decode(source, message, id_field, || self.once.value()) {
+        let fields = intake.map_or(Fields::none(), |intake| &intake.fields);
+        match decode(source, message, fields, || self.once.value()) {
             Ok(mut event) => {
                 if intake.is_some_and(|intake| intake.raw_subjects) {
                     event.subject = literal_subject(&message.subject);

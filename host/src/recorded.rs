@@ -24,7 +24,7 @@ use thiserror::Error;
 pub use json::{JsonError, indented};
 
 use crate::encoding;
-use crate::event::decode::{Undecodable, decode};
+use crate::event::decode::{Fields, Undecodable, decode};
 use crate::event::{Event, EventKey, Message};
 
 /// Events of one folder.
@@ -231,7 +231,7 @@ impl Recorded {
             return Ok(recorded(wirehook_event.into(), attempt));
         }
         let message = Message { subject: name.as_str().into(), payload: text, headers: Vec::new(), position: None };
-        let event = decode(&SOURCE.into(), &message, None, || name.clone());
+        let event = decode(&SOURCE.into(), &message, Fields::none(), || name.clone());
         let event = event.map_err(|source| RecordedError::Undecodable { path: file.to_owned(), source })?;
         Ok(recorded(event, first_attempt()))
     }

@@ -188,8 +188,8 @@ pub fn build(settings: &SourceSettings, limits: &LimitsSettings) -> Result<Box<d
             })
         }
         SourceKind::Http { listen, token, hosts } => {
-            let (token, id_field) = (token.clone(), settings.id_field.as_deref());
-            let source = http::HttpSource::bind(name, *listen, token, id_field, limits.event_bytes_max)?;
+            let (token, fields) = (token.clone(), settings.fields.clone());
+            let source = http::HttpSource::bind(name, *listen, token, fields, limits.event_bytes_max)?;
             Box::new(source.answering_to(hosts.clone()))
         }
         SourceKind::Stdin => Box::new(stdin::StdinSource::new(name, Box::new(io::stdin()), limits.event_bytes_max)),

@@ -15,6 +15,7 @@ use wirehook::dispatcher::lane::Lane;
 use wirehook::dispatcher::{ATTEMPTED_QUEUE_MAX, Dispatcher};
 use wirehook::drain::{self, DrainHandle};
 use wirehook::endpoint::Endpoints;
+use wirehook::event::decode::Fields;
 use wirehook::handover::Pressure;
 use wirehook::handover::refill::refill;
 use wirehook::inbox::{Inbox, Intake, Once};
@@ -164,7 +165,7 @@ impl WholePath {
             routes,
             sources: HashMap::from([(
                 source.into(),
-                Intake { id_field: None, raw_subjects: false, metrics: metrics.source(source) },
+                Intake { fields: Fields::default(), raw_subjects: false, metrics: metrics.source(source) },
             )]),
             event_bytes_max: EVENT_BYTES_MAX,
             once: Once::new(clock.now().0.to_string()),

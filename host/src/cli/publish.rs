@@ -115,12 +115,7 @@ fn events(
     source: &SourceSettings,
     event_bytes_max: usize,
 ) -> Result<Vec<Outgoing>, Failures> {
-    let rules = Rules {
-        raw: args.raw,
-        id_field: source.id_field.as_deref(),
-        event_bytes_max,
-        subject: args.subject.as_deref(),
-    };
+    let rules = Rules { raw: args.raw, fields: &source.fields, event_bytes_max, subject: args.subject.as_deref() };
     let composed = args.entity.is_some() || args.entity_id.is_some() || args.tenant.is_some() || args.count.is_some();
     let is_input = args.what == "-" || Path::new(&args.what).exists();
     if !composed && is_input {

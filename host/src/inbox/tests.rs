@@ -4,6 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
+use crate::event::decode::Fields;
 use crate::handover::refill::Refill as _;
 use crate::plugin::pool::Workers;
 use crate::plugin::{Manifest, Plugin, Services, fixture};
@@ -51,8 +52,10 @@ async fn scene() -> Scene {
         Arc::clone(&pressure),
         Arc::clone(&metrics),
     );
-    let sources =
-        HashMap::from([("bus".into(), Intake { id_field: None, raw_subjects: false, metrics: metrics.source("bus") })]);
+    let sources = HashMap::from([(
+        "bus".into(),
+        Intake { fields: Fields::default(), raw_subjects: false, metrics: metrics.source("bus") },
+    )]);
     let inbox = Inbox {
         store: shared,
         pool,

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::Outgoing;
 use crate::encoding::{self, NotText};
-use crate::event::decode::{self, Format};
-use crate::event::{Message, decode::Undecodable};
+use crate::event::Message;
+use crate::event::decode::{self, Fields, Undecodable, literal_subject};
 
 /// The largest input, in bytes: it is checked whole before anything goes out.
 pub const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -16,12 +16,12 @@ pub const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const MISTAKES_TOLD_MAX: usize = 10;
 
 /// What is asked of every event.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// Whether lines are sent as they are, whatever they are.
     pub raw: bool,
-    /// The source's `id_field`.
-    pub id_field: Option<&'a str>,
+    /// Where the source finds what an event needs.
+    pub fields: &'a Fields,
     /// The host's `[limits] event`, in bytes.
     pub event_bytes_max: usize,
     /// The subject of every event, instead of its own.
@@ -63,23 +63,22 @@ pub fn read(input: &Bytes, rules: Rules<'_>) -> Result<Vec<Outgoing>, Vec<Mistak
 fn outgoing(line: usize, payload: Bytes, rules: Rules<'_>) -> Result<Outgoing, String> {
     let named = || rules.subject.map(str::to_owned);
     if rules.raw {
-        let subject = named().or_else(|| subject(&payload, rules.id_field).ok().flatten());
+        let subject = named().or_else(|| subject(&payload, rules.fields).ok().flatten());
         return Ok(Outgoing { line, payload, subject });
     }
     if payload.len() > rules.event_bytes_max {
         let (size, most) = (payload.len(), rules.event_bytes_max);
         return Err(format!("the event has {size} bytes, and the host takes {most} ([limits] event)"));
     }
-    let own = subject(&payload, rules.id_field).map_err(|error| error.to_string())?;
+    let own = subject(&payload, rules.fields).map_err(|error| error.to_string())?;
     Ok(Outgoing { line, payload, subject: named().or(own) })
 }
 
-/// `fraiseql.{entity_type}.{operation}` of a recognised format; other JSON has no subject of its own.
-fn subject(payload: &Bytes, id_field: Option<&str>) -> Result<Option<String>, Undecodable> {
+/// The subject of a message that names its type; other JSON has none of its own.
+fn subject(payload: &Bytes, fields: &Fields) -> Result<Option<String>, Undecodable> {
     let message = Message { subject: "".into(), payload: payload.clone(), headers: Vec::new(), position: None };
-    let event = decode::decode(&"publish".into(), &message, id_field, String::new)?;
-    let format = event.attributes.iter().find(|(name, _)| name == "format").map(|(_, value)| value.as_str());
-    Ok((format != Some(Format::Json.as_str())).then_some(event.subject))
+    let event = decode::decode(&"publish".into(), &message, fields, String::new)?;
+    Ok((event.subject != literal_subject(&message.subject)).then_some(event.subject))
 }
 
 type Located = (usize, Bytes);
@@ -168,7 +167,7 @@ mod tests {
     const ORDER: &str = r#"{"event":"fraiseql.order.created","entity_type":"order","operation":"created","entity":{}}"#;
 
     fn rules() -> Rules<'static> {
-        Rules { event_bytes_max: 200, ..Rules::default() }
+        Rules { raw: false, fields: Fields::none(), event_bytes_max: 200, subject: None }
     }
 
     fn check(input: &str, expected: &[(usize, &str, Option<&str>)]) {

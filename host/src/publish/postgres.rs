@@ -114,7 +114,8 @@ impl Publish for OutboxPublisher {
 /// In words, for an event that is no change of an entity.
 pub(super) fn row(payload: &Bytes) -> Result<Map<String, Value>, String> {
     let message = Message { subject: "".into(), payload: payload.clone(), headers: Vec::new(), position: None };
-    let event = decode::decode(&"publish".into(), &message, None, String::new).map_err(|error| error.to_string())?;
+    let event = decode::decode(&"publish".into(), &message, decode::Fields::none(), String::new)
+        .map_err(|error| error.to_string())?;
     if event.attributes.iter().any(|(name, value)| name == "format" && value == Format::Json.as_str()) {
         return Err("the event is in none of FraiseQL's formats; the outbox holds changes of entities only".to_owned());
     }

@@ -12,6 +12,7 @@ use super::section::{Context, Reported, Section, known, nearest};
 use super::show::{Origin, REDACTED};
 use super::source::{OUTBOX_CHANNEL, SourceKind, SourceSettings, postgres_url};
 use super::{NatsConnection, PostgresConnection, Problem, RedisConnection, Shown, TableName, TlsSettings};
+use crate::event::decode::Fields;
 
 /// The name of the source.
 pub const SOURCE: &str = "fraiseql";
@@ -48,7 +49,7 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<Observed, S
     let kind = observers(&context.root(document.get_ref()));
     match (kind, context.take()) {
         (Ok(kind), (problems, warnings, shown)) if problems.is_empty() => {
-            let source = SourceSettings { name: SOURCE.into(), kind, id_field: None, raw_subjects: false };
+            let source = SourceSettings { name: SOURCE.into(), kind, fields: Fields::default(), raw_subjects: false };
             Ok(Observed { source, shown, warnings })
         }
         (_, (problems, _, _)) => Err(SettingsError::Refused(problems)),

@@ -11,6 +11,7 @@ use super::host::Names;
 use super::kinds::Setting;
 use super::section::{Context, Reported, Section, known, nearest};
 use crate::clock::Timestamp;
+use crate::event::decode::Fields;
 use crate::secret::Secret;
 
 mod address;
@@ -28,7 +29,7 @@ pub use self::redis::STREAM_FIELD;
 /// The most sources.
 pub const SOURCES_MAX: usize = 64;
 
-const ID_FIELD_LEN_MAX: usize = 256;
+const FIELD_LEN_MAX: usize = 256;
 
 /// `[[source]]`
 #[derive(Clone, Debug)]
@@ -37,8 +38,8 @@ pub struct SourceSettings {
     pub name: Arc<str>,
     /// The bus and its own settings.
     pub kind: SourceKind,
-    /// JSON pointer (`/order/id`) or top-level member whose value is the event's id in other JSON.
-    pub id_field: Option<String>,
+    /// Where its messages have what an event needs, where they are in no format that says so itself.
+    pub fields: Fields,
     /// Whether events keep the bus's own subject, instead of `fraiseql.{entity_type}.{operation}`, in recognised formats.
     pub raw_subjects: bool,
 }
@@ -295,19 +296,21 @@ const KINDS: &[(&str, ReadKind)] = &[
 
 fn one(section: &Section<'_>, names: &mut Names) -> Result<LocatedSource, Reported> {
     let name = names.read(section);
-    let id_field = section.optional::<IdField>("id_field");
+    let fields = fields(section);
     let raw_subjects = section.boolean("raw_subjects", false);
     // Without its kind, nobody can tell which of the other keys are right.
     let read_kind = kind(section)?;
     let kind = read_kind(section, name.as_ref().ok());
     section.finish();
-    let settings = SourceSettings {
-        name: name?,
-        kind: kind?,
-        id_field: id_field?.map(|field| field.0),
-        raw_subjects: raw_subjects?,
-    };
+    let settings = SourceSettings { name: name?, kind: kind?, fields: fields?, raw_subjects: raw_subjects? };
     Ok(LocatedSource { settings, offset: section.offset })
+}
+
+fn fields(section: &Section<'_>) -> Result<Fields, Reported> {
+    let field = |name| section.optional::<FieldPath>(name).map(|field| field.map(|field| field.0));
+    let [id, event_type, tenant, time, entity_id, data] =
+        ["id_field", "type_field", "tenant_field", "time_field", "entity_id_field", "data_field"].map(field);
+    Ok(Fields { id: id?, event_type: event_type?, tenant: tenant?, time: time?, entity_id: entity_id?, data: data? })
 }
 
 fn kind(section: &Section<'_>) -> Result<ReadKind, Reported> {
@@ -333,14 +336,14 @@ fn named_after<T: Setting>(section: &Section<'_>, key: &'static str, name: Optio
     }
 }
 
-struct IdField(String);
+struct FieldPath(String);
 
-impl Setting for IdField {
+impl Setting for FieldPath {
     const EXPECTED: &'static str =
         "write a top-level member such as \"order_id\" or a JSON pointer such as \"/order/id\"";
 
     fn read(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > ID_FIELD_LEN_MAX || text.ends_with('/') {
+        if text.is_empty() || text.len() > FIELD_LEN_MAX || text.ends_with('/') {
             return Err("does not name a member".to_owned());
         }
         Ok(Self(text.to_owned()))

@@ -28,6 +28,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::door::{self, Door, Hold, check_host, is_cross_site};
 use crate::drain::Drain;
 use crate::event::Message;
+use crate::event::decode::{self, Fields, cloudevents};
 use crate::secret::Secret;
 use crate::store::Acceptance;
 
@@ -50,7 +51,8 @@ pub const BODY_PART_TIMEOUT: Duration = Duration::from_secs(5);
 /// The only path; also the subject of other JSON.
 pub const PATH: &str = "/events";
 
-/// Headers of a request that become headers of its events, besides its key; the others may be secrets.
+/// Headers of a request that become headers of its events, besides its key and the attributes of a CloudEvent; the others may
+/// be secrets.
 const EVENT_HEADERS: [&str; 3] = ["content-type", "traceparent", "tracestate"];
 
 /// A listener.
@@ -59,7 +61,7 @@ pub struct HttpSource {
     listener: TcpListener,
     address: SocketAddr,
     token: Option<Secret>,
-    id_field: Option<String>,
+    fields: Fields,
     event_bytes_max: usize,
     hosts: Vec<String>,
     clock: Arc<dyn Clock>,
@@ -75,7 +77,7 @@ impl HttpSource {
         name: Arc<str>,
         address: SocketAddr,
         token: Option<Secret>,
-        id_field: Option<&str>,
+        fields: Fields,
         event_bytes_max: usize,
     ) -> Result<Self, SourceError> {
         let bound = TcpListener::bind(address).and_then(|listener| {
@@ -83,11 +85,10 @@ impl HttpSource {
             door::widen(&listener)?;
             Ok((listener.local_addr()?, listener))
         });
-        let id_field = id_field.map(str::to_owned);
         match bound {
             Ok((address, listener)) => {
                 let (hosts, clock) = (Vec::new(), SystemClock::shared());
-                Ok(Self { name, listener, address, token, id_field, event_bytes_max, hosts, clock })
+                Ok(Self { name, listener, address, token, fields, event_bytes_max, hosts, clock })
             }
             Err(error) => Err(SourceError::Bind { name, address, error }),
         }
@@ -119,7 +120,7 @@ impl Source for HttpSource {
         drain: Drain,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(async move {
-            let Self { name, listener, address, token, id_field, event_bytes_max, hosts, clock } = *self;
+            let Self { name, listener, address, token, fields, event_bytes_max, hosts, clock } = *self;
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| SourceError::Bind {
                 name: Arc::clone(&name),
                 address,
@@ -134,7 +135,7 @@ impl Source for HttpSource {
                 drain,
                 hosts,
                 token_digest: token.map(|token| Sha256::digest(token.expose()).into()),
-                id_field,
+                fields,
                 event_bytes_max,
                 request_bytes_max,
             });
@@ -183,7 +184,7 @@ struct Receiver {
     drain: Drain,
     hosts: Vec<String>,
     token_digest: Option<[u8; 32]>,
-    id_field: Option<String>,
+    fields: Fields,
     event_bytes_max: usize,
     request_bytes_max: usize,
     rooms: Rooms,
@@ -220,14 +221,20 @@ impl Receiver {
             return Err(Refusal::unavailable("this host is stopping; send it again, to another or later"));
         }
         self.authorize(head)?;
-        refusal::content_type(&head.headers, self.token_digest.is_none())?;
+        let headers = kept_headers(&head.headers);
+        let is_cloud_event = cloudevents::is_binary(&headers);
+        refusal::content_type(&head.headers, self.token_digest.is_none(), is_cloud_event)?;
         let key = key::of(&head.headers)?;
         let mut room = self.rooms.enter()?;
         let content = content::read(content, self.request_bytes_max, &mut room).await?;
         hold.works();
         let room = room.begin()?;
-        let events = body::split(&content, self.event_bytes_max, self.id_field.as_deref())?;
-        let messages = messages(events, &head.headers, key);
+        let events = match is_cloud_event {
+            true => body::whole(&content, self.event_bytes_max)?,
+            false if cloudevents::is_batch(&headers) && content.trim_ascii() == b"[]" => return Ok(Summary::default()),
+            false => body::split(&content, self.event_bytes_max)?,
+        };
+        let messages = self.messages(events, &headers, key)?;
         // A task of its own: the client's going away must not stop what follows the commit.
         let (name, inbox) = (Arc::clone(&self.name), Arc::clone(&self.inbox));
         let accepted = tokio::spawn(async move {
@@ -243,6 +250,35 @@ impl Receiver {
             Err(error) => {
                 self.state.failed(&error);
                 Err(Refusal::unavailable(&format!("{error}; nothing of this request was kept, send it again")))
+            }
+        }
+    }
+
+    /// The events as messages, each checked: the client can mend what is wrong, so nothing is accepted then.
+    fn messages(
+        &self,
+        events: body::Events,
+        headers: &[(String, String)],
+        key: Option<&str>,
+    ) -> Result<Vec<Message>, Refusal> {
+        let message = |payload, key: Option<String>| {
+            let mut headers = headers.to_vec();
+            headers.extend(key.map(|key| (key::NAME.to_owned(), key)));
+            Message { subject: PATH.into(), payload, headers, position: None }
+        };
+        let checked = |message: Message, index: Option<usize>| match decode::check(&message, &self.fields) {
+            Ok(()) => Ok(message),
+            Err(error) => Err(Refusal::bad_request(error.to_string()).at(index)),
+        };
+        match events {
+            body::Events::One(payload) => Ok(vec![checked(message(payload, key.map(str::to_owned)), None)?]),
+            body::Events::Many(payloads) => {
+                let each = payloads.into_iter().enumerate();
+                let each = each.map(|(index, payload)| {
+                    let key = key.map(|key| key::of_element(key, index));
+                    checked(message(payload, key), Some(index))
+                });
+                each.collect()
             }
         }
     }
@@ -265,21 +301,12 @@ impl Receiver {
     }
 }
 
-fn messages(events: body::Events, headers: &HeaderMap, key: Option<&str>) -> Vec<Message> {
-    let kept = |name: &str| Some((name.to_owned(), headers.get(name)?.to_str().ok()?.to_owned()));
-    let kept: Vec<_> = EVENT_HEADERS.iter().filter_map(|name| kept(name)).collect();
-    let message = |payload, key: Option<String>| {
-        let mut headers = kept.clone();
-        headers.extend(key.map(|key| (key::NAME.to_owned(), key)));
-        Message { subject: PATH.into(), payload, headers, position: None }
-    };
-    match events {
-        body::Events::One(payload) => vec![message(payload, key.map(str::to_owned))],
-        body::Events::Many(payloads) => {
-            let each = payloads.into_iter().enumerate();
-            each.map(|(index, payload)| message(payload, key.map(|key| key::of_element(key, index)))).collect()
-        }
-    }
+/// The headers that events have, in lower case.
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let is_kept = |name: &str| EVENT_HEADERS.contains(&name) || name.starts_with(cloudevents::HEADER_PREFIX);
+    let kept = headers.iter().filter(|(name, _)| is_kept(name.as_str()));
+    kept.filter_map(|(name, value)| Some((name.to_string(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned())))
+        .collect()
 }
 
 /// The answer: what became of the events.

@@ -816,10 +816,11 @@ pub mod wirehook {
                 /// alone. Two events with the same key are one; the second is not run. Treat it as opaque.
                 pub key: _rt::String,
                 /// `fraiseql.{entity-type}.{operation}` where FraiseQL's format was recognised, on every bus, whatever the bus
-                /// called it; else the bus's own subject, channel or path. What a sidecar's `subjects` are matched with. The bus's
-                /// own subject is always in the attribute `raw_subject`.
+                /// called it; the type of a CloudEvent, or of other JSON where the operator says where it is; else the bus's own
+                /// subject, channel or path. What a sidecar's `subjects` are matched with. The bus's own subject is always in the
+                /// attribute `raw_subject`.
                 pub subject: _rt::String,
-                /// The entity's type in snake_case, such as `order` or `order_line`; empty where the format was not recognised.
+                /// The entity's type in snake_case, such as `order` or `order_line`; empty where the message does not say.
                 pub entity_type: _rt::String,
                 /// `created`, `updated`, `deleted` or `custom`; `custom` too where the format was not recognised. A plugin should
                 /// pass by a word that it does not know.
@@ -832,7 +833,7 @@ pub mod wirehook {
                 /// the message has none.
                 pub timestamp: ::core::option::Option<_rt::String>,
                 /// JSON of the entity after the change, UTF-8; none where there is none, as after a deletion. Where the format was
-                /// not recognised, the whole message. It crosses as bytes: parsing is the plugin's, and costs only a plugin that
+                /// not recognised, the whole message or the part of it that the operator names. It crosses as bytes: parsing is the plugin's, and costs only a plugin that
                 /// wants it. At most the host's `[limits] event`, 1 MiB by default.
                 pub entity: ::core::option::Option<_rt::Vec<u8>>,
                 /// JSON of the entity before the change, UTF-8; none where the publisher did not send it.
@@ -841,9 +842,12 @@ pub mod wirehook {
                 /// is to be passed by.
                 ///
                 /// - `source`: the source's name in the host's settings. Always there.
-                /// - `format`: how the message was read: `page`, `entity_event`, `change_event`, `outbox`, or `json` for any other.
-                ///   Always there.
+                /// - `format`: how the message was read: `page`, `entity_event`, `change_event`, `outbox`, `cloudevents`, or `json` for
+                ///   any other. Always there.
                 /// - `raw_subject`: the bus's own subject, channel or path. Always there.
+                /// - `type`: the event type that receivers know, such as `order.created`: the subject without its `fraiseql.`. Always
+                ///   there.
+                /// - `ce.{name}`: an attribute of a CloudEvent, such as `ce.source`. 32 and 8 KiB at most.
                 /// - `seq`: the publisher's sequence number, in decimal.
                 /// - `traceparent`: the W3C trace context.
                 /// - `actor`: who made the change, as the publisher wrote it.

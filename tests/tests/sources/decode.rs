@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use wirehook::event::decode::decode;
+use wirehook::event::decode::{Fields, decode};
 use wirehook::event::{Event, Message};
 
 #[derive(Deserialize)]
@@ -20,7 +20,8 @@ struct Case {
     #[serde(default)]
     headers: Vec<(String, String)>,
     position: Option<String>,
-    id_field: Option<String>,
+    #[serde(default)]
+    fields: serde_json::Map<String, Value>,
     body: Box<RawValue>,
     expected: Value,
 }
@@ -40,7 +41,16 @@ fn every_fixture_is_decoded_as_it_says() {
             headers: case.headers,
             position: case.position,
         };
-        let decoded = decode(&"bus".into(), &message, case.id_field.as_deref(), || "unique".to_owned());
+        let field = |name: &str| case.fields.get(name).and_then(Value::as_str).map(str::to_owned);
+        let fields = Fields {
+            id: field("id_field"),
+            event_type: field("type_field"),
+            tenant: field("tenant_field"),
+            time: field("time_field"),
+            entity_id: field("entity_id_field"),
+            data: field("data_field"),
+        };
+        let decoded = decode(&"bus".into(), &message, &fields, || "unique".to_owned());
         let found = decoded.map_or_else(|error| json!({ "undecodable": error.to_string() }), |event| shown(&event));
         assert_eq!(found, case.expected, "{}:\n{found:#}", file.display());
     }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wirehook::door::HEAD_TIMEOUT;
+use wirehook::event::decode::Fields;
 use wirehook::secret::Secret;
 use wirehook::source::http::{
     BODY_PART_TIMEOUT, EVENTS_IN_REQUEST_MAX, HttpSource, REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX,
@@ -35,7 +36,8 @@ impl Host {
     fn start(mode: Mode, token: Option<&str>) -> Self {
         wirehook::tls::install_provider();
         let any = "127.0.0.1:0".parse().unwrap();
-        let source = HttpSource::bind("bus".into(), any, token.map(Secret::new), None, EVENT_BYTES_MAX).unwrap();
+        let source =
+            HttpSource::bind("bus".into(), any, token.map(Secret::new), Fields::default(), EVENT_BYTES_MAX).unwrap();
         let address = source.local_addr();
         let inbox = FakeInbox::new(mode);
         let source = Running::start(Box::new(source), &inbox);
@@ -122,6 +124,47 @@ async fn a_wrong_request_is_refused_with_its_reason_and_nothing_is_kept() -> any
     check(host.request(Method::GET, "/events"), 405, "POST /events", Value::Null).await;
     check(host.request(Method::POST, "/other").body("{}"), 404, "POST /events", Value::Null).await;
     assert_eq!(host.inbox.seen().offered, 0);
+    host.source.drained().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn cloud_events_come_in_each_of_their_modes() -> anyhow::Result<()> {
+    let host = Host::start(Mode::Accept, None);
+    let accepted = |count: usize| (202, json!({"accepted": count, "duplicates": 0}));
+    let event = |id: &str| format!(r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"a.b"}}"#);
+    let typed = |content_type: &'static str, body: String| {
+        host.request(Method::POST, "/events").header("content-type", content_type).body(body)
+    };
+    assert_eq!(answer(typed("application/cloudevents+json; charset=utf-8", event("1"))).await, accepted(1));
+    let batch = "application/cloudevents-batch+json";
+    assert_eq!(answer(typed(batch, format!("[{},{}]", event("2"), event("3")))).await, accepted(2));
+    assert_eq!(answer(typed(batch, " [] ".to_owned())).await, accepted(0));
+    let binary = |body: &'static str| {
+        let request = host.request(Method::POST, "/events").body(body).header("ce-id", "4").header("Ce-Source", "/s");
+        request.header("ce-specversion", "1.0").header("ce-type", "a.b")
+    };
+    assert_eq!(answer(binary("")).await, accepted(1));
+    assert_eq!(answer(binary("[1,2]")).await, accepted(1));
+    assert_eq!(answer(binary("<a/>").header("content-type", "text/xml")).await, accepted(1));
+    let messages = host.inbox.seen().accepted;
+    let sent = |index: usize| messages[index].headers.contains(&("ce-id".to_owned(), "4".to_owned()));
+    assert_eq!((messages.len(), [0, 1, 2, 3, 4, 5].map(sent)), (6, [false, false, false, true, true, true]));
+    let wrong = |request: RequestBuilder, word: &'static str, index: Value| async move {
+        let (found, body) = answer(request).await;
+        let error = body["error"].as_str().unwrap_or_default().to_owned();
+        assert!(found == 400 && error.contains(word) && body["index"] == index, "{found} {body}");
+    };
+    let unnamed = r#"{"specversion":"1.0","source":"/s","type":"a.b"}"#;
+    wrong(typed("application/json", unnamed.to_owned()), "`id` is missing", Value::Null).await;
+    wrong(typed(batch, format!("[{},{unnamed}]", event("5"))), "`id` is missing", json!(1)).await;
+    wrong(typed(batch, format!("[{},7]", event("5"))), "JSON object", json!(1)).await;
+    wrong(binary("{"), "not JSON", Value::Null).await;
+    let untyped = host.request(Method::POST, "/events").header("ce-id", "1").body("{}");
+    wrong(untyped, "`specversion` is missing", Value::Null).await;
+    let page = binary("").header("origin", "https://example.com");
+    assert_eq!(answer(page).await.0, 403, "a web page of another site");
+    assert_eq!(host.inbox.seen().accepted.len(), 6);
     host.source.drained().await?;
     Ok(())
 }
@@ -289,7 +332,7 @@ async fn a_client_that_reads_no_answer_does_not_hold_up_a_drain() -> anyhow::Res
 #[tokio::test]
 async fn an_address_in_use_is_named() -> anyhow::Result<()> {
     let host = Host::start(Mode::Accept, None);
-    let error = HttpSource::bind("second".into(), host.address, None, None, 1).unwrap_err().to_string();
+    let error = HttpSource::bind("second".into(), host.address, None, Fields::default(), 1).unwrap_err().to_string();
     assert!(error.starts_with(&format!("source `second` can't listen on {}", host.address)), "{error}");
     host.source.drained().await?;
     Ok(())
@@ -320,7 +363,7 @@ async fn a_web_page_can_not_send_events_to_a_source_without_a_token() -> anyhow:
         }
     };
     check("/events", &["Host: 127.0.0.1:7466", JSON], 202, "").await;
-    check("/events", &["HOST: LOCALHOST.", "content-type: Application/CloudEvents-Batch+JSON"], 202, "").await;
+    check("/events", &["HOST: LOCALHOST.", "content-type: Application/Problem+JSON"], 202, "").await;
     check("http://localhost/events", &["Host: localhost", JSON], 202, "").await;
     check("/events", &["Host: localhost", JSON, "Sec-Fetch-Site: none"], 202, "").await;
     // What `curl -d` sends, what a form sends, and what `fetch` sends without being asked.

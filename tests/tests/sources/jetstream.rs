@@ -5,6 +5,7 @@ use anyhow::Context;
 use async_nats::jetstream::consumer::{self, AckPolicy, pull};
 use async_nats::jetstream::{self, stream::Stream};
 use wirehook::clock::Timestamp;
+use wirehook::event::decode::Fields;
 use wirehook::settings::{LimitsSettings, NatsConnection, SourceKind, SourceSettings, Start, TlsSettings};
 use wirehook::source::jetstream::ACK_WAIT;
 use wirehook::source::{self, BATCHES_IN_FLIGHT_MAX, Source};
@@ -26,7 +27,7 @@ pub(crate) fn connection(server: &NatsServer) -> NatsConnection {
 }
 
 pub(crate) fn build(kind: SourceKind) -> Box<dyn Source> {
-    let settings = SourceSettings { name: "bus".into(), kind, id_field: None, raw_subjects: false };
+    let settings = SourceSettings { name: "bus".into(), kind, fields: Fields::default(), raw_subjects: false };
     let limits = LimitsSettings { event_bytes_max: 1 << 20, drain_deadline: Duration::from_secs(10) };
     source::build(&settings, &limits).unwrap()
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use wirehook::event::decode::Fields;
 use wirehook::event::decode::{Undecodable, decode};
 use wirehook::event::{Event, Message};
 use wirehook::secret::Secret;
@@ -25,7 +26,7 @@ pub(crate) fn listening_on(connection: PostgresConnection, channels: &[&str]) ->
     let table = TableName { schema: Some("core".to_owned()), table: "tb_entity_change_log".to_owned() };
     let channels = channels.iter().map(ToString::to_string).collect();
     let kind = SourceKind::Postgres { connection, channels, table };
-    let settings = SourceSettings { name: "bus".into(), kind, id_field: None, raw_subjects: false };
+    let settings = SourceSettings { name: "bus".into(), kind, fields: Fields::default(), raw_subjects: false };
     let limits = LimitsSettings { event_bytes_max: EVENT_BYTES_MAX, drain_deadline: Duration::from_secs(10) };
     source::build(&settings, &limits).unwrap()
 }
@@ -44,7 +45,7 @@ fn bodies(messages: &[Message]) -> Vec<String> {
 }
 
 fn decoded(message: &Message) -> Result<Event, Undecodable> {
-    decode(&Arc::from("bus"), message, None, || "once".to_owned())
+    decode(&Arc::from("bus"), message, Fields::none(), || "once".to_owned())
 }
 
 /// A role that may connect and nothing else.

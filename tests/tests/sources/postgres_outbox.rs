@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_postgres::Client;
+use wirehook::event::decode::Fields;
 use wirehook::secret::Secret;
 use wirehook::settings::{
     LimitsSettings, PostgresConnection, SourceKind, SourceSettings, Start, TableName, TlsSettings,
@@ -51,7 +52,7 @@ pub(crate) fn outbox_source_at(url: &url::Url, start: Start, table: &str) -> Box
     let connection = PostgresConnection { url, password: Some(Secret::new(PASSWORD)), tls: TlsSettings::default() };
     let table = TableName { schema: Some("core".to_owned()), table: table.to_owned() };
     let kind = SourceKind::PostgresOutbox { connection, table, channel: "fraiseql_events".to_owned(), start };
-    let settings = SourceSettings { name: "bus".into(), kind, id_field: None, raw_subjects: false };
+    let settings = SourceSettings { name: "bus".into(), kind, fields: Fields::default(), raw_subjects: false };
     let limits = LimitsSettings { event_bytes_max: EVENT_BYTES_MAX, drain_deadline: Duration::from_secs(10) };
     source::build(&settings, &limits).unwrap()
 }
@@ -112,7 +113,7 @@ async fn rows_arrive_in_the_decoders_format() -> anyhow::Result<()> {
     let first = &seen.accepted[0];
     assert_eq!(first.position.as_deref(), Some("core.tb_entity_change_log:0:1"));
     assert_eq!(&*first.subject, "core.tb_entity_change_log");
-    let event = wirehook::event::decode::decode(&"bus".into(), first, None, || unreachable!())?;
+    let event = wirehook::event::decode::decode(&"bus".into(), first, Fields::none(), || unreachable!())?;
     assert_eq!((event.key.as_str(), &event.subject[..]), ("bus/seq/Order:1", "fraiseql.order.created"));
     assert_eq!(event.entity.as_deref(), Some(&br#"{"n": 1}"#[..]));
     source.drained().await?;

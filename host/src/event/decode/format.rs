@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::members::{Member, Members, string};
+use super::trace::traceparent_of;
 use super::{Format, Undecodable};
 use crate::event::subject::snake_case;
 
@@ -18,11 +19,15 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 pub(super) const NOT_SCALAR: &str = "is neither a text nor a number";
 /// What is wrong with a text that ends early where a C string is read.
 pub(super) const HAS_NUL: &str = "contains a NUL character";
+/// What is wrong with a text over [`TEXT_BYTES_MAX`].
+pub(super) const TOO_LONG: &str = "is longer than 1024 bytes";
 
-/// A message in a recognised format, still in its own bytes.
+/// What a message says, still in its own bytes as far as they are the same.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
     pub(super) format: Format,
+    /// Where the message names its type; else the bus's own subject is the event's.
+    pub(super) subject: Option<String>,
     /// As the message has it; names the event together with `seq`.
     pub(super) raw_type: Cow<'a, str>,
     /// In snake_case.
@@ -30,17 +35,23 @@ pub(super) struct Reading<'a> {
     pub(super) operation: &'static str,
     pub(super) seq: Option<Cow<'a, str>>,
     pub(super) id: Option<Cow<'a, str>>,
+    /// Within which `id` names the event: a CloudEvent's `source`.
+    pub(super) producer: Option<Cow<'a, str>>,
     pub(super) entity_id: Option<Cow<'a, str>>,
     pub(super) tenant_id: Option<Cow<'a, str>>,
     pub(super) timestamp: Option<Cow<'a, str>>,
-    pub(super) entity: Option<&'a RawValue>,
+    /// JSON.
+    pub(super) entity: Option<Cow<'a, str>>,
     pub(super) previous: Option<&'a RawValue>,
     /// Texts that only become attributes.
     pub(super) origin: Origin<'a>,
+    pub(super) traceparent: Option<String>,
+    /// Attributes of its own: those of a CloudEvent.
+    pub(super) context: Vec<(String, String)>,
 }
 
 /// Who caused the change and in which trace, as far as the message says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Origin<'a> {
     pub(super) user_id: Option<Cow<'a, str>>,
     pub(super) actor_type: Option<Cow<'a, str>>,
@@ -125,7 +136,7 @@ impl Format {
                 entity: Member::ObjectData,
                 previous: Some(Member::ObjectDataBefore),
             },
-            Self::Json => return None,
+            Self::CloudEvents | Self::Json => return None,
         })
     }
 }
@@ -133,7 +144,7 @@ impl Format {
 impl<'a> Reading<'a> {
     /// Bytes of the entity, before and after the change.
     pub(super) fn content_bytes(&self) -> usize {
-        [self.entity, self.previous].into_iter().flatten().map(|json| json.get().len()).sum()
+        self.entity.as_ref().map_or(0, |json| json.len()) + self.previous.map_or(0, |json| json.get().len())
     }
 
     /// Reads a recognised format; `Ok(None)` for other JSON.
@@ -158,15 +169,17 @@ impl<'a> Reading<'a> {
         }
         Ok(Some(Self {
             format,
+            subject: Some(format!("fraiseql.{entity_type}.{operation}")),
             entity_type,
             raw_type,
             operation,
             seq: reader.sequence()?,
             id: columns.id.map_or(Ok(None), |member| reader.text(member))?.filter(|id| !id.is_empty()),
+            producer: None,
             entity_id: reader.short_text(columns.entity_id)?,
             tenant_id: reader.short_text(Member::TenantId)?,
             timestamp,
-            entity: members.json(columns.entity),
+            entity: members.json(columns.entity).map(|json| Cow::Borrowed(json.get())),
             previous: columns.previous.and_then(|member| members.json(member)),
             origin: Origin {
                 user_id: reader.text(Member::UserId)?,
@@ -174,6 +187,8 @@ impl<'a> Reading<'a> {
                 acting_for: reader.text(Member::ActingFor)?,
                 trace_id: reader.text(Member::TraceId)?,
             },
+            traceparent: members.json(Member::TraceContext).and_then(traceparent_of),
+            context: Vec::new(),
         }))
     }
 }
@@ -216,7 +231,7 @@ impl<'a> Reader<'_, 'a> {
     /// As [`Self::text`], of at most [`TEXT_BYTES_MAX`].
     fn short_text(&self, member: Member) -> Result<Option<Cow<'a, str>>, Undecodable> {
         match self.text(member)? {
-            Some(text) if text.len() > TEXT_BYTES_MAX => Err(self.invalid(member, "is longer than 1024 bytes")),
+            Some(text) if text.len() > TEXT_BYTES_MAX => Err(self.invalid(member, TOO_LONG)),
             text => Ok(text),
         }
     }
@@ -248,7 +263,7 @@ pub(super) fn scalar(json: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// One name for what the formats call differently.
-fn operation(verb: &str) -> Option<&'static str> {
+pub(super) fn operation(verb: &str) -> Option<&'static str> {
     let is = |names: &[&str]| names.iter().any(|name| verb.eq_ignore_ascii_case(name));
     if is(&["created", "insert"]) {
         Some("created")

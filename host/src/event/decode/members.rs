@@ -35,7 +35,7 @@ members! {
     ObjectType = "object_type", Op = "op", ObjectId = "object_id", After = "after", Before = "before",
     CommitTime = "commit_time", ModificationType = "modification_type", ObjectData = "object_data",
     ObjectDataBefore = "object_data_before", CreatedAt = "created_at", TraceContext = "trace_context",
-    TraceId = "trace_id",
+    TraceId = "trace_id", SpecVersion = "specversion", Source = "source", Type = "type",
 }
 
 /// The members of one message; none where it is not an object.
@@ -100,7 +100,8 @@ impl<'de> Visitor<'de> for TopLevel {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            if members.values[member as usize].replace(map.next_value()?).is_some() {
+            let only_tells = matches!(member, Member::SpecVersion | Member::Source | Member::Type);
+            if members.values[member as usize].replace(map.next_value()?).is_some() && !only_tells {
                 members.twice.get_or_insert(member);
             }
         }

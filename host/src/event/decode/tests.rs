@@ -14,8 +14,12 @@ fn message(body: &(impl AsRef<[u8]> + ?Sized)) -> Message {
 }
 
 fn decoded(message: &Message, id_field: Option<&str>) -> Result<Event, Undecodable> {
-    let decoded = decode(&"bus".into(), message, id_field, || "unique".to_owned());
-    assert_eq!(check(&message.payload, id_field).err(), decoded.as_ref().err().cloned(), "check agrees with decode");
+    decoded_by(message, &Fields { id: id_field.map(str::to_owned), ..Fields::default() })
+}
+
+fn decoded_by(message: &Message, fields: &Fields) -> Result<Event, Undecodable> {
+    let decoded = decode(&"bus".into(), message, fields, || "unique".to_owned());
+    assert_eq!(check(message, fields).err(), decoded.as_ref().err().cloned(), "check agrees with decode");
     decoded
 }
 
@@ -209,7 +213,7 @@ fn no_text_of_an_event_is_longer_than_its_bound() {
 fn a_subject_that_is_too_long_is_no_events() {
     let decoded = |length: usize| {
         let message = Message { subject: "c".repeat(length).into(), ..message("{}") };
-        decode(&"bus".into(), &message, None, || "unique".to_owned())
+        decode(&"bus".into(), &message, &Fields::default(), || "unique".to_owned())
     };
     assert!(decoded(TEXT_BYTES_MAX).is_ok());
     let refused = decoded(TEXT_BYTES_MAX + 1).unwrap_err().to_string();

@@ -124,16 +124,20 @@ pub(super) fn answer(status: StatusCode, said: &impl serde::Serialize) -> Respon
     }
 }
 
-/// JSON; no type at all only where it need not be `required`. Not compressed.
+/// JSON; no type at all only where it need not be `required`. Not compressed. What a CloudEvent with its attributes in
+/// headers has for data may be of any type: no form sends such headers.
 ///
 /// A page of another site can make a browser send what a form has, text, or nothing that says its type, without asking
 /// (the Fetch standard's safelist). It can't make it send JSON.
-pub(super) fn content_type(headers: &HeaderMap, required: bool) -> Result<(), Refusal> {
+pub(super) fn content_type(headers: &HeaderMap, required: bool, is_cloud_event: bool) -> Result<(), Refusal> {
     const JSON: &str =
         "send JSON, with the header `Content-Type: application/json` (curl: -H 'content-type: application/json')";
     let refused = |error: &str| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Refused::ContentType, error));
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return refused("send the body without Content-Encoding");
+    }
+    if is_cloud_event {
+        return Ok(());
     }
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let value = match (values.next(), values.next()) {
@@ -154,15 +158,15 @@ mod tests {
     fn only_plain_json_is_taken() {
         let check = |name: header::HeaderName, value: &'static str, expected: bool| {
             let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
-            assert_eq!(content_type(&headers, true).is_ok(), expected, "{value}");
+            assert_eq!(content_type(&headers, true, false).is_ok(), expected, "{value}");
         };
-        assert!(content_type(&HeaderMap::new(), false).is_ok());
-        assert!(content_type(&HeaderMap::new(), true).is_err());
+        assert!(content_type(&HeaderMap::new(), false, false).is_ok());
+        assert!(content_type(&HeaderMap::new(), true, false).is_err());
         let mut twice = HeaderMap::new();
         for value in ["application/json", "text/plain"] {
             twice.append(header::CONTENT_TYPE, HeaderValue::from_static(value));
         }
-        assert!(content_type(&twice, false).is_err());
+        assert!(content_type(&twice, false, false).is_err());
         check(header::CONTENT_TYPE, "application/json", true);
         check(header::CONTENT_TYPE, "Application/JSON; charset=utf-8", true);
         check(header::CONTENT_TYPE, "application/cloudevents+json", true);
@@ -172,9 +176,11 @@ mod tests {
         check(header::CONTENT_TYPE, "text/plain; application/json", false);
         check(header::CONTENT_TYPE, "application/x-www-form-urlencoded", false);
         check(header::CONTENT_TYPE, "", false);
+        let text = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        assert!(content_type(&text, true, true).is_ok());
         for (encoding, expected) in [("gzip", false), ("identity", true)] {
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(encoding))]);
-            assert_eq!(content_type(&headers, false).is_ok(), expected, "{encoding}");
+            assert_eq!(content_type(&headers, false, false).is_ok(), expected, "{encoding}");
         }
     }
 }
