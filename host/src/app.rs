@@ -265,7 +265,8 @@ impl Host {
         services.spawn(refill(Arc::clone(&dispatcher), Arc::clone(&clock), drain.clone()));
         let (queues, lanes) = (Arc::clone(&pool), Arc::clone(&dispatcher));
         services.spawn(watch_clock(Arc::clone(&shared), queues, lanes, Arc::clone(&clock), drain.clone()));
-        services.spawn(watch_plugins(settings.plugins.dir.clone(), Arc::clone(&registry), drain));
+        let plugins = &settings.plugins;
+        services.spawn(watch_plugins(plugins.dir.clone(), plugins.dir_is_optional(), Arc::clone(&registry), drain));
         services.spawn(watch_builds(Arc::clone(&pool), Arc::clone(&registry), service_drain.clone()));
         services.spawn(secret_files::keep_reading(secret_files, service_drain.clone()));
         let space = SpaceWatch {

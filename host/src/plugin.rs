@@ -36,6 +36,7 @@ mod call;
 mod instance;
 mod scan;
 pub mod builds;
+pub mod builtin;
 pub mod rollback;
 mod hollow;
 mod inspect;

@@ -31,6 +31,7 @@ mod kinds;
 pub mod value;
 pub mod host;
 pub mod source;
+pub mod route;
 pub mod egress;
 pub mod endpoint;
 pub mod backlog;
@@ -45,6 +46,7 @@ pub use load::{
     Environment, Loaded, LoadedSources, find, load, load_endpoint_names, load_observed, load_plugins, load_sources,
     load_store, parse,
 };
+pub use route::{ROUTE_PREFIX, RouteBody, RouteSettings};
 pub use show::{Origin, Shown};
 pub use signature::{SchemeName, SignatureScheme, SigningSecret};
 pub use source::{
@@ -59,7 +61,7 @@ pub struct Settings {
     pub store: StoreSettings,
     /// `[retention]`
     pub retention: RetentionSettings,
-    /// `[plugins]` and `[[plugin]]`
+    /// `[plugins]`, `[[plugin]]` and `[[route]]`
     pub plugins: PluginsSettings,
     /// `[admin]`
     pub admin: AdminSettings,
@@ -110,11 +112,13 @@ pub struct RetentionSettings {
     pub bytes_max: u64,
 }
 
-/// `[plugins]` and `[[plugin]]`
+/// `[plugins]`, `[[plugin]]` and `[[route]]`
 #[derive(Clone, Debug)]
 pub struct PluginsSettings {
     /// The folder with the `.wasm` files.
     pub dir: PathBuf,
+    /// Whether the settings don't name it.
+    pub dir_is_default: bool,
     /// Whether plugins that are not listed may run.
     pub admit: Admit,
     /// Worker threads; 0 means one for each core.
@@ -131,9 +135,16 @@ pub struct PluginsSettings {
     pub memory_reset: MemoryReset,
     /// The operator's ceilings.
     pub listed: Vec<PluginCeiling>,
+    /// `[[route]]`: each is a plugin of its own.
+    pub routes: Vec<RouteSettings>,
 }
 
 impl PluginsSettings {
+    /// Whether the folder need not be there: nobody has named it, and there are routes.
+    pub fn dir_is_optional(&self) -> bool {
+        self.dir_is_default && !self.routes.is_empty()
+    }
+
     /// What may wait for this plugin.
     pub fn backlog_of(&self, plugin: &str) -> BacklogSettings {
         self.listed.iter().find(|listed| *listed.name == *plugin).map_or(self.backlog, |listed| listed.backlog)

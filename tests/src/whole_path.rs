@@ -123,6 +123,8 @@ impl WholePath {
             engine: Arc::clone(&plugins.engine),
             settings: PluginsSettings {
                 dir: plugins.folder.clone(),
+                dir_is_default: false,
+                routes: Vec::new(),
                 admit: Admit::Any,
                 workers: WORKERS,
                 limits: SomeLimits::default(),

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | plugins | demo | test | bench | tidy`.
+//! The project's own commands: `cargo xtask setup | plugins | builtin | demo | test | bench | tidy`.
 
 mod paths;
 mod command;
@@ -35,7 +35,10 @@ enum Task {
         #[arg(long)]
         guests: bool,
     },
-    /// Build the host and the example plugin, and run the demo. Its exit code is the demo's.
+    /// Build the component that routes run, and put it where the host embeds it: after a change of plugins/forward or the
+    /// SDK for Rust.
+    Builtin,
+    /// Build the host and run the demo. Its exit code is the demo's.
     Demo {
         /// Passed on to `wirehook demo`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(setup::Needs::Everything, &paths).map(|()| ExitCode::SUCCESS),
         Task::Plugins { guests } => setup::run(setup::Needs::Build, &paths)
             .and_then(|()| plugins::run(&paths, guests))
+            .map(|()| ExitCode::SUCCESS),
+        Task::Builtin => setup::run(setup::Needs::Build, &paths)
+            .and_then(|()| plugins::builtin::run(&paths))
             .map(|()| ExitCode::SUCCESS),
         Task::Demo { arguments } => demo::run(&paths, &arguments),
         Task::Test { full } => test::run(&paths, full).map(|()| ExitCode::SUCCESS),

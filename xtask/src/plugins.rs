@@ -1,6 +1,7 @@
 //! Builds the example plugins, and the hostile ones of the tests.
 
 mod c;
+pub(crate) mod builtin;
 pub(crate) mod projects;
 pub(crate) mod zig;
 

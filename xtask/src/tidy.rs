@@ -56,6 +56,7 @@ pub(crate) fn run(paths: &Paths) -> Result<()> {
         bail!("tidy found {errors} errors, listed above");
     }
     eprintln!("{} files are in order", files.len());
+    plugins::builtin::check(paths)?;
     format(paths)?;
     lint(paths)
 }

@@ -122,9 +122,9 @@ pub(super) async fn keep_health(dispatcher: Arc<Dispatcher>, drain: Drain) {
 }
 
 /// Looks into the plugins folder whenever it changed, and when the registry has a reason to. A folder that is not there is
-/// looked for again and again.
-pub(super) async fn watch_plugins(dir: PathBuf, registry: Arc<Registry>, drain: Drain) {
-    let mut missing = false;
+/// looked for again and again, without a word where it `is_optional`.
+pub(super) async fn watch_plugins(dir: PathBuf, is_optional: bool, registry: Arc<Registry>, drain: Drain) {
+    let mut missing = is_optional;
     loop {
         let mut folder = match may_block(|| FolderWatch::new(&dir)) {
             Ok(folder) => folder,

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::builds::{Builds, Pair};
+use super::builtin;
 use super::compiler::Effort;
 use super::loader::FILE_BYTES_MAX;
 use super::manifest::{SIDECAR_BYTES_MAX, subjects_of};
 use super::{Engine, LoadError, Manifest, ManifestError, Plugin, digest, effective};
 use crate::regular_file::{self, WithinError};
-use crate::settings::{Admit, PluginCeiling, PluginsSettings};
+use crate::settings::{Admit, PluginCeiling, PluginsSettings, RouteSettings};
 use crate::sync::lock;
 
 /// Plugins in one folder.
@@ -229,10 +230,34 @@ pub(super) struct Seen {
     /// What its events are kept for while it has never been loaded; none where it would not be admitted.
     pub(super) awaited: Option<Vec<String>>,
     path: PathBuf,
-    exists: bool,
+    origin: Origin,
+}
+
+/// Where a plugin comes from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// A file of the folder.
+    File,
+    /// The settings, and there is no such file.
+    Listed,
+    /// A `[[route]]`: a component of the host's own.
+    Route(Arc<Pair>),
 }
 
 impl Seen {
+    /// The same at every look: settings are read once.
+    fn of_route(route: &RouteSettings) -> Self {
+        let pair = builtin::pair(route);
+        Self {
+            name: Arc::clone(&route.ceiling.name),
+            stamp: Stamp { wasm: None, sidecar: None },
+            bytes: pair.wasm.len() as u64,
+            awaited: Some(route.subjects.clone()),
+            path: PathBuf::from(builtin::FORWARD_NAME),
+            origin: Origin::Route(Arc::new(pair)),
+        }
+    }
+
     /// That it was not read, because of `error`.
     pub(super) fn failed(&self, error: PluginError) -> Scanned {
         let (name, path) = (Arc::clone(&self.name), self.path.clone());
@@ -242,7 +267,10 @@ impl Seen {
 
 /// What is in the folder and in the settings, without reading more than sidecars.
 pub(super) fn survey(settings: &PluginsSettings) -> Result<Vec<Seen>, ScanError> {
-    let mut files = wasm_files(&settings.dir)?;
+    let mut files = match wasm_files(&settings.dir) {
+        Err(ScanError::Missing(_)) if settings.dir_is_optional() => BTreeMap::new(),
+        files => files?,
+    };
     for listed in &settings.listed {
         let path = settings.dir.join(format!("{}.wasm", listed.name));
         files.entry(path).or_insert(false);
@@ -253,9 +281,9 @@ pub(super) fn survey(settings: &PluginsSettings) -> Result<Vec<Seen>, ScanError>
         bytes: fs::metadata(&path).map_or(0, |metadata| metadata.len()),
         awaited: awaited(settings, &path),
         path,
-        exists,
+        origin: if exists { Origin::File } else { Origin::Listed },
     };
-    Ok(files.into_iter().map(seen).collect())
+    Ok(files.into_iter().map(seen).chain(settings.routes.iter().map(Seen::of_route)).collect())
 }
 
 /// The subjects that a plugin's sidecar names, whatever else is wrong with it; all of them where that can't be read. None for
@@ -273,10 +301,13 @@ fn awaited(settings: &PluginsSettings, path: &Path) -> Option<Vec<String>> {
 
 /// Reads and makes one plugin.
 pub(super) fn load_one(making: &Making<'_>, seen: &Seen, kept: Option<&Kept<'_>>) -> Scanned {
-    let Seen { name, stamp, path, exists, .. } = seen.clone();
-    let outcome =
-        if exists { load(making, &stem(&path), &path, kept) } else { Err(PluginError::Missing(path.clone())) };
-    let changing = Stamp::of(&path) != stamp;
+    let Seen { name, stamp, path, origin, .. } = seen.clone();
+    let outcome = match &origin {
+        Origin::File => load(making, &stem(&path), &path, kept),
+        Origin::Listed => Err(PluginError::Missing(path.clone())),
+        Origin::Route(pair) => load_pair(making, &name, &path, pair, kept),
+    };
+    let changing = !matches!(origin, Origin::Route(_)) && Stamp::of(&path) != stamp;
     Scanned { name, outcome: outcome.map(Arc::new), path, stamp, changing }
 }
 
@@ -363,20 +394,32 @@ fn load(making: &Making<'_>, name: &str, path: &Path, kept: Option<&Kept<'_>>) -
         return Err(PluginError::NotWhole);
     }
     let sidecar = path.with_extension("toml");
-    let pair = Pair { wasm, sidecar: sidecar_text(&sidecar)? };
+    load_pair(making, name, path, &Pair { wasm, sidecar: sidecar_text(&sidecar)? }, kept)
+}
+
+fn load_pair(
+    making: &Making<'_>,
+    name: &str,
+    path: &Path,
+    pair: &Pair,
+    kept: Option<&Kept<'_>>,
+) -> Result<Plugin, PluginError> {
     let build = pair.build();
     if kept.is_some_and(|kept| kept.rolled_back.get(name) == Some(&build)) {
         return Err(PluginError::RolledBack);
     }
-    let plugin = making.make(name, path, &pair)?;
+    let plugin = making.make(name, path, pair)?;
     if let Some(kept) = kept {
-        kept.builds.keep(name, &build, &pair);
+        kept.builds.keep(name, &build, pair);
     }
     Ok(plugin)
 }
 
 impl Making<'_> {
     fn ceiling(&self, name: &str) -> Result<Option<&PluginCeiling>, PluginError> {
+        if let Some(route) = self.settings.routes.iter().find(|route| *route.ceiling.name == *name) {
+            return Ok(Some(&route.ceiling));
+        }
         let ceiling = self.settings.listed.iter().find(|listed| *listed.name == *name);
         if ceiling.is_none() && self.settings.admit == Admit::Listed {
             return Err(PluginError::NotListed);

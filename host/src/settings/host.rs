@@ -15,6 +15,7 @@ use super::backlog::backlog;
 use super::endpoint::NamedEndpoint;
 use super::kinds::{Setting, one_of, within};
 use super::requests;
+use super::route;
 use super::section::{Reported, Section};
 use super::show::Origin;
 use super::{
@@ -160,8 +161,10 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
     let memory_reset = section.or_default("memory_reset", MemoryReset::default());
     section.finish();
     let listed = ceilings(root, endpoints, &backlog.unwrap_or_default());
+    let routes = route::all(root, endpoints, backlog.unwrap_or_default());
     Ok(PluginsSettings {
         dir: section.context.path(&dir?),
+        dir_is_default: section.get("dir").is_none(),
         admit: admit?,
         workers: usize::try_from(workers?).unwrap_or_default(),
         limits: limits?,
@@ -170,6 +173,7 @@ pub(super) fn plugins(root: &Section<'_>, endpoints: Option<&[NamedEndpoint]>) -
         compile_cpu: compile_cpu?,
         memory_reset: memory_reset?,
         listed: listed?,
+        routes: routes?,
     })
 }
 

@@ -22,6 +22,8 @@ impl Folder {
         }
         let settings = PluginsSettings {
             dir: plugins,
+            dir_is_default: false,
+            routes: Vec::new(),
             admit: Admit::Any,
             workers: 1,
             http_workers: 1,
