@@ -23,10 +23,13 @@ use crate::store::{DeliveryState, Store, StoreStatus};
 /// Lines that are no events, to show what becomes of them.
 const BROKEN_LINES: [&str; 3] = ["this is not JSON", "{\"event\":\"fraiseql.order.created\"", "42 and more"];
 
+/// The subject of every event.
+const SUBJECT: &str = "fraiseql.order.created";
+
 /// How long the host may take for each event, besides a fixed minute.
 const TIME_PER_EVENT: Duration = Duration::from_millis(20);
 
-/// One receiver of the demonstration: the same plugin serves each under a name of its own.
+/// One receiver of the demonstration: a route leads to each, or the same plugin under a name of its own.
 struct Stand {
     endpoint: &'static str,
     script: &'static str,
@@ -51,14 +54,14 @@ const STANDS: [Stand; 3] = [
 /// # Errors
 /// When it can't be set up. A host that loses something is no error but a report.
 pub async fn run(options: DemoOptions, clock: Arc<dyn Clock>) -> Result<DemoReport, Failures> {
-    let plugin = plugin_file(options.plugin)?;
+    let plugin = options.plugin.map(plugin_file).transpose()?;
     let dir = demo_dir()?;
     let secret = Secret::new(format!("demo-{}", fastrand::Rng::with_seed(clock.now().0.unsigned_abs()).u128(..)));
     let mut receivers = Vec::new();
     for stand in &STANDS {
         receivers.push(receiver(stand, &secret, &clock).await?);
     }
-    let config = write_files(&dir, &plugin, &secret, &receivers)?;
+    let config = write_files(&dir, plugin.as_deref(), &secret, &receivers)?;
     if !options.json {
         println!(
             "The host reads {} events from standard input, and {} lines that are none.",
@@ -90,12 +93,11 @@ pub async fn run(options: DemoOptions, clock: Arc<dyn Clock>) -> Result<DemoRepo
     Ok(DemoReport { accounted: tally.is_accounted() })
 }
 
-fn plugin_file(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let plugin = named.unwrap_or_else(|| PathBuf::from("target/plugins/orders.wasm"));
+fn plugin_file(plugin: PathBuf) -> Result<PathBuf, Failure> {
     if plugin.is_file() {
         return Ok(plugin);
     }
-    let help = "build the example with `cargo xtask plugins`, or name a plugin's file with --plugin FILE";
+    let help = "name a plugin's .wasm file, or leave --plugin out";
     Err(Failure::new(format!("there is no plugin at {}", plugin.display())).help(help))
 }
 
@@ -113,7 +115,7 @@ async fn receiver(stand: &Stand, secret: &Secret, clock: &Arc<dyn Clock>) -> Res
     Receiver::start(settings, Arc::clone(clock), |_| {}).await.map_err(|error| Failure::new(error.to_string()))
 }
 
-fn write_files(dir: &Path, plugin: &Path, secret: &Secret, receivers: &[Receiver]) -> Result<PathBuf, Failure> {
+fn write_files(dir: &Path, plugin: Option<&Path>, secret: &Secret, receivers: &[Receiver]) -> Result<PathBuf, Failure> {
     let plugins = dir.join("plugins");
     let config = dir.join("wirehook.toml");
     let mut settings = String::from(
@@ -124,9 +126,14 @@ fn write_files(dir: &Path, plugin: &Path, secret: &Secret, receivers: &[Receiver
         fs::write(dir.join("secret"), secret.expose())?;
         for (stand, receiver) in STANDS.iter().zip(receivers) {
             let Stand { endpoint, settings: more, .. } = stand;
-            fs::copy(plugin, plugins.join(format!("{endpoint}.wasm")))?;
-            let sidecar = format!("subjects = [\"fraiseql.order.created\"]\nendpoints = [\"{endpoint}\"]\n");
-            fs::write(plugins.join(format!("{endpoint}.toml")), sidecar)?;
+            match plugin {
+                Some(plugin) => {
+                    fs::copy(plugin, plugins.join(format!("{endpoint}.wasm")))?;
+                    let sidecar = format!("subjects = [\"{SUBJECT}\"]\nendpoints = [\"{endpoint}\"]\n");
+                    fs::write(plugins.join(format!("{endpoint}.toml")), sidecar)?;
+                }
+                None => settings += &format!("\n[[route]]\nsubjects = [\"{SUBJECT}\"]\nto = \"{endpoint}\"\n"),
+            }
             settings += &format!(
                 "\n[[endpoint]]\nname = \"{endpoint}\"\nurl = \"http://{}/hooks/{endpoint}\"\nsecret = {{ file = \"secret\" }}\n{more}",
                 receiver.address()
@@ -174,7 +181,7 @@ fn lines(events: u64) -> String {
     for number in 0..events {
         let id = format!("550e8400-e29b-41d4-a716-{number:012x}");
         let event = json!({
-            "event": "fraiseql.order.created", "entity_type": "order", "operation": "created", "entity_id": id,
+            "event": SUBJECT, "entity_type": "order", "operation": "created", "entity_id": id,
             "entity": {"id": id, "customer_email": format!("customer{number}@example.com"), "total": number, "status": "pending"},
             "timestamp": "2026-03-02T14:00:00Z",
         });

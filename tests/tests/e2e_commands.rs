@@ -173,13 +173,18 @@ async fn the_store_is_for_its_owner_only() -> Result<()> {
 #[tokio::test]
 async fn the_demo_accounts_for_every_event() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut demo = Command::new(artifacts::host_binary()?);
-    demo.args(["demo", "--json", "--plugin"]).arg(artifacts::example_plugin("orders")?).env("TMPDIR", folder.path());
-    let output =
-        tokio::time::timeout(DEADLINE, demo.kill_on_drop(true).output()).await.context("the demo goes on")??;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
-    let report: Value = serde_json::from_slice(&output.stdout)?;
-    ensure!(report["accounted"] == true && report["events"] == 1000, "{report}");
+    for plugin in [None, Some(artifacts::example_plugin("orders")?)] {
+        let mut demo = Command::new(artifacts::host_binary()?);
+        demo.args(["demo", "--json"]).env("TMPDIR", folder.path()).current_dir(folder.path());
+        if let Some(plugin) = &plugin {
+            demo.arg("--plugin").arg(plugin);
+        }
+        let output =
+            tokio::time::timeout(DEADLINE, demo.kill_on_drop(true).output()).await.context("the demo goes on")??;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "with {plugin:?} it ended with {}: {said}", output.status);
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(report["accounted"] == true && report["events"] == 1000, "with {plugin:?}: {report}");
+    }
     Ok(())
 }

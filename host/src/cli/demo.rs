@@ -9,8 +9,9 @@ use super::failure::{Exit, Failures};
 use super::parts::DemoOptions;
 
 pub(super) const EXAMPLE: &str = "\
-Example:
-  wirehook demo --plugin target/plugins/orders.wasm --events 1000
+Examples:
+  wirehook demo
+  wirehook demo --plugin orders.wasm --events 100000
 
 Exit code: 0 only when every event is accounted for.";
 
@@ -22,7 +23,7 @@ pub(super) struct DemoArgs {
     /// How many events to feed
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=EVENTS_MAX))]
     events: u64,
-    /// The plugin to demonstrate with
+    /// The plugin to demonstrate with [default: events are forwarded as they come, by routes]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
 }
