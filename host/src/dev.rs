@@ -26,8 +26,9 @@ mod rebuild;
 mod source;
 
 pub use crate::app::Called;
+pub(crate) use rebuild::ProjectWatch;
 pub use rebuild::Rebuilt;
-pub use source::SourceArguments;
+pub use source::{SourceArguments, SourceArgumentsError};
 
 use folder::Bench;
 

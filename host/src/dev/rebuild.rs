@@ -40,6 +40,39 @@ struct Sources {
     _watcher: RecommendedWatcher,
 }
 
+/// Tells when what a project's sources say has changed.
+pub(crate) struct ProjectWatch {
+    project: Project,
+    /// What they said at the last look.
+    seen: [u8; 32],
+}
+
+impl ProjectWatch {
+    /// From what they say now.
+    pub(crate) fn new(project: Project) -> Self {
+        Self { seen: digest(&project), project }
+    }
+
+    /// Returns once they say something else than at the last look.
+    ///
+    /// # Errors
+    /// The folders can't be watched.
+    pub(crate) async fn changed(&mut self) -> notify::Result<()> {
+        let mut sources = Sources::watch(&self.project)?;
+        // What came between the last look and the watch.
+        let mut now = digest(&self.project);
+        while now == self.seen {
+            if sources.changes.changed().await.is_err() {
+                return Err(notify::Error::generic("the watch has ended"));
+            }
+            settle(&mut sources.changes).await;
+            now = digest(&self.project);
+        }
+        self.seen = now;
+        Ok(())
+    }
+}
+
 /// Builds again at every change of what the sources say, and tells of it, until nobody listens.
 ///
 /// # Errors
@@ -50,19 +83,9 @@ pub(super) async fn rebuild(
     clock: Arc<dyn Clock>,
     told: mpsc::Sender<Rebuilt>,
 ) -> notify::Result<()> {
-    let mut built = digest(&project);
+    let mut sources = ProjectWatch::new(project.clone());
     loop {
-        let mut sources = Sources::watch(&project)?;
-        // What came between the last look and the watch.
-        let mut now = digest(&project);
-        while now == built {
-            if sources.changes.changed().await.is_err() {
-                return Ok(());
-            }
-            settle(&mut sources.changes).await;
-            now = digest(&project);
-        }
-        built = now;
+        sources.changed().await?;
         let begun = clock.monotonic();
         let (building, to) = (project.clone(), plugins.clone());
         let outcome = tokio::task::spawn_blocking(move || build(&building, &to)).await;

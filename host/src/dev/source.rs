@@ -35,9 +35,9 @@ pub struct SourceArguments {
 
 /// The source as settings.
 #[derive(Clone, Debug)]
-pub(super) struct DevSource {
+pub(crate) struct DevSource {
     /// The `[[source]]`.
-    pub(super) table: Table,
+    pub(crate) table: Table,
     /// What it reads from variables.
     pub(super) password: Option<Secret>,
     pub(super) token: Option<Secret>,
@@ -45,7 +45,7 @@ pub(super) struct DevSource {
 
 /// Why the arguments are no source.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum SourceArgumentsError {
+pub enum SourceArgumentsError {
     /// Not a URL. The text is not repeated: it may hold a password.
     #[error("--source {0}")]
     Url(String),
@@ -76,6 +76,11 @@ impl SourceArgumentsError {
 }
 
 impl SourceArguments {
+    /// The `[[source]]` that the arguments mean, whatever its consumer is called.
+    pub(crate) fn source_table(&self) -> Result<DevSource, SourceArgumentsError> {
+        self.settings(super::SOURCE)
+    }
+
     /// The source that the arguments mean; `own` names its consumer.
     pub(super) fn settings(&self, own: &str) -> Result<DevSource, SourceArgumentsError> {
         if self.source == "-" {

@@ -1,5 +1,7 @@
 //! `wirehook plugin test`
 
+mod watch;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ Examples:
   wirehook plugin test dist/orders.wasm --events events
   wirehook plugin test dist/orders.wasm --events events --update
   wirehook plugin test dist/orders.wasm --events events --json
+  wirehook plugin test dist/orders.wasm --events events --watch
 
 An event is a file that ends in .json: a message in any of FraiseQL's formats, other JSON (its \
 subject is the file's name), or what `wirehook dead-letters export` wrote. What is expected of \
@@ -36,8 +39,12 @@ pub(in crate::cli) struct TestArgs {
     #[arg(long, value_name = "FOLDER")]
     events: PathBuf,
     /// Write what came out as what is expected from now on
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     update: bool,
+    /// Test again whenever the plugin's file or an event changes, until Ctrl-C; in the plugin's project, build again
+    /// whenever its sources change
+    #[arg(long)]
+    watch: bool,
 }
 
 /// What became of one event, as `--json` prints it.
@@ -82,6 +89,10 @@ enum Verdict {
 }
 
 pub(super) async fn test(session: &mut Session<'_>, args: TestArgs) -> Result<Exit, Failures> {
+    if args.watch { watch::watch(session, &args).await } else { once(session, &args).await }
+}
+
+async fn once(session: &mut Session<'_>, args: &TestArgs) -> Result<Exit, Failures> {
     let files = recorded::files(&args.events)?;
     let trial = Arc::new(session.parts.trial(&args.file)?);
     let (mut bad, mut new) = (0_u64, 0_u64);
