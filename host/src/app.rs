@@ -256,6 +256,7 @@ impl Host {
             once: Once::new(format!("{}-{}", clock.now().0, std::process::id())),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            unrouted: watcher.as_ref().map(news::of_unrouted),
             turn: tokio::sync::Mutex::default(),
         });
         let sources = Sources::start(prepared, &inbox, &drain);

@@ -1,5 +1,6 @@
 //! `wirehook dev`: the real host without a settings file, on a folder that goes when it ends.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ const SOURCE: &str = "dev";
 const NEWS_MAX: usize = 256;
 /// What the built-in receiver took and is not yet printed at most; then it is counted and not printed.
 const UNPRINTED_MAX: usize = 1024;
+/// Subjects of events that no plugin wants which are told, at most.
+const SUBJECTS_TOLD_MAX: usize = 100;
 /// Random bytes of a signing secret.
 const SECRET_BYTES: usize = 24;
 /// Random bytes of a consumer's name.
@@ -73,6 +76,8 @@ pub enum DevNews {
     Received(Box<Received>),
     /// A plugin was called.
     Called(Box<Called>),
+    /// No plugin is subscribed to an event.
+    Unrouted(Unrouted),
     /// The project was built again.
     Rebuilt(Rebuilt),
     /// An attempt at `--forward-to` ended.
@@ -96,6 +101,17 @@ pub struct Begun {
     pub secret: Option<Secret>,
     /// Settings that other commands find the store by while this one runs.
     pub config: PathBuf,
+}
+
+/// An event that no plugin is subscribed to. Each subject is told once, up to [`SUBJECTS_TOLD_MAX`].
+#[derive(Debug)]
+pub struct Unrouted {
+    /// The event's key.
+    pub event_key: String,
+    /// Its subject.
+    pub subject: String,
+    /// What the plugins are subscribed to.
+    pub subscribed: Vec<(String, Vec<String>)>,
 }
 
 /// An attempt that ended.
@@ -186,17 +202,19 @@ pub async fn run(
     let how = RunOptions { exit_when_idle: options.source.source == "-" };
     let running = app::run_watched(bench.settings.clone(), how, clock, Some(watcher), signal);
     let mut running = Box::pin(running);
+    let mut teller =
+        Teller { forwards: receiver.is_none(), subscribed: bench.subscribed.clone(), told: BTreeSet::new() };
     let ended = loop {
         tokio::select! {
             ended = &mut running => break ended,
             Some(one) = rebuilt.recv() => print(&DevNews::Rebuilt(one)),
-            Some(told) = news.recv() => tell(told, receiver.is_none(), print),
+            Some(told) = news.recv() => teller.tell(told, print),
             Some(one) = received.recv() => print(&DevNews::Received(Box::new(one))),
         }
     };
     drop(builder);
     while let Ok(told) = news.try_recv() {
-        tell(told, receiver.is_none(), print);
+        teller.tell(told, print);
     }
     while let Ok(one) = received.try_recv() {
         print(&DevNews::Received(Box::new(one)));
@@ -208,15 +226,33 @@ pub async fn run(
     Ok(ended?)
 }
 
-fn tell(told: News, forwards: bool, print: &mut (dyn FnMut(&DevNews) + Send)) {
-    match told {
-        News::Ready => print(&DevNews::Ready),
-        // What the built-in receiver took is printed by what it took.
-        News::Attempted(attempted) if forwards => {
-            print(&DevNews::Attempted(forwarded(&attempted.delivery, &attempted.record)));
+/// What is told of the host's news.
+struct Teller {
+    /// Whether webhooks go elsewhere than to the built-in receiver.
+    forwards: bool,
+    /// What the plugins are subscribed to.
+    subscribed: Vec<(String, Vec<String>)>,
+    /// Subjects that no plugin wants, and that were told.
+    told: BTreeSet<String>,
+}
+
+impl Teller {
+    fn tell(&mut self, news: News, print: &mut (dyn FnMut(&DevNews) + Send)) {
+        match news {
+            News::Ready => print(&DevNews::Ready),
+            // What the built-in receiver took is printed by what it took.
+            News::Attempted(attempted) if self.forwards => {
+                print(&DevNews::Attempted(forwarded(&attempted.delivery, &attempted.record)));
+            }
+            News::Called(called) => print(&DevNews::Called(called)),
+            News::Unrouted { event_key, subject } => {
+                if self.told.len() < SUBJECTS_TOLD_MAX && self.told.insert(subject.clone()) {
+                    let subscribed = self.subscribed.clone();
+                    print(&DevNews::Unrouted(Unrouted { event_key, subject, subscribed }));
+                }
+            }
+            News::Attempted(_) => {}
         }
-        News::Called(called) => print(&DevNews::Called(called)),
-        News::Attempted(_) => {}
     }
 }
 

@@ -33,6 +33,9 @@ use self::gate::IntakeGate;
 /// How much of a message over the limit is kept with its dead letter, in bytes.
 const TOO_LARGE_KEPT_BYTES: usize = 64 * 1024;
 
+/// Told of an event that no plugin is subscribed to; waits for nobody.
+pub type Unrouted = Box<dyn Fn(&Event) + Send + Sync>;
+
 /// Takes messages from sources; returns once they are durable.
 pub struct Inbox {
     /// Where events become durable.
@@ -57,6 +60,8 @@ pub struct Inbox {
     pub event_bytes_max: usize,
     /// Tells apart messages without any identity: unique to this start of the host.
     pub once: Once,
+    /// Told of each event that no plugin is subscribed to, where somebody watches.
+    pub unrouted: Option<Unrouted>,
     /// Held by one batch at a time until the store has it, so that batches keep their order.
     pub turn: tokio::sync::Mutex<()>,
 }
@@ -255,6 +260,9 @@ impl Inbox {
                 (Arrival::Event { event, runs }, Acceptance::Fresh(seq)) => {
                     if runs.is_empty() {
                         self.metrics.events_unrouted.inc();
+                        if let Some(unrouted) = &self.unrouted {
+                            unrouted(event);
+                        }
                     }
                     for run in runs {
                         if refused.contains(&(*seq, &*run.plugin)) {

@@ -173,6 +173,7 @@ impl WholePath {
             once: Once::new(clock.now().0.to_string()),
             clock: Arc::clone(&clock),
             metrics,
+            unrouted: None,
             turn: tokio::sync::Mutex::default(),
         });
         let (intake, drain) = drain::channel();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use wirehook_tests::artifacts;
-use wirehook_tests::events::{order_created, order_id};
+use wirehook_tests::events::{order_created, order_id, page_event};
 use wirehook_tests::fake_endpoint::{Answer, FakeEndpoint, SECRET, Script};
 use wirehook_tests::nats_server::NatsServer;
 use wirehook_tests::port;
@@ -118,6 +118,26 @@ async fn webhooks_are_signed_with_the_secret_it_prints() -> Result<()> {
     }
     let request = endpoint.requests()[0].clone();
     python_verifier::accept_all(&[request], begun["secret"].as_str().context("a secret")?).await?;
+    dev.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_that_no_plugin_wants_is_told_once_for_its_subject() -> Result<()> {
+    let source = HttpPublisher::new()?;
+    let url = format!("http://127.0.0.1:{}", source.port);
+    let mut dev = Dev::spawn(&["--source", &url])?;
+    dev.ready().await?;
+    for number in 0..2 {
+        let (status, text) = source.post(page_event("invoice", "created", number, &Value::Null).body).await?;
+        ensure!(status == 202, "{status} {text}");
+    }
+    source.publish_orders(0..1).await?;
+    let unrouted = dev.next("unrouted").await?;
+    assert_eq!(unrouted["subject"], "fraiseql.invoice.created", "{unrouted}");
+    assert_eq!(unrouted["subscribed"]["orders"], serde_json::json!(["fraiseql.order.created"]), "{unrouted}");
+    dev.next("webhook").await?;
+    assert_eq!(dev.printed.matches("\"unrouted\"").count(), 1, "{}", dev.printed);
     dev.stop().await?;
     Ok(())
 }

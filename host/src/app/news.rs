@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::dispatcher::lane::Attempted;
 use crate::drain::Drain;
+use crate::inbox::Unrouted;
 use crate::plugin::pool::Ran;
 use crate::plugin::registry::Registry;
 use crate::source::{SourceState, SourceStatus};
@@ -18,6 +19,13 @@ pub enum News {
     Ready,
     /// A plugin was called. What came of it is on its way to the store.
     Called(Box<Called>),
+    /// An event was accepted that no plugin is subscribed to.
+    Unrouted {
+        /// The event's key.
+        event_key: String,
+        /// The event's subject.
+        subject: String,
+    },
     /// An attempt ended. Its record is on its way to the store.
     Attempted(Box<Attempted>),
 }
@@ -56,6 +64,15 @@ impl From<&Ran> for Called {
             memory_peak_bytes: report.memory_peak_bytes,
         }
     }
+}
+
+/// Tells `watcher` of an event that nobody is subscribed to, where there is room for the news: the inbox waits for nobody.
+pub(super) fn of_unrouted(watcher: &mpsc::Sender<News>) -> Unrouted {
+    let watcher = watcher.clone();
+    Box::new(move |event| {
+        let (event_key, subject) = (event.key.as_str().to_owned(), event.subject.clone());
+        let _full = watcher.try_send(News::Unrouted { event_key, subject });
+    })
 }
 
 /// Tells of every call and passes it on, until the workers have stopped.

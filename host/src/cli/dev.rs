@@ -1,5 +1,6 @@
 //! `wirehook dev`
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use url::Url;
 use super::console::Look;
 use super::failure::{Exit, Failures};
 use super::parts::{
-    Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, Received, SourceArguments,
+    Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, Received, SourceArguments, Unrouted,
 };
 use super::plugin::build;
 use super::receive;
@@ -79,7 +80,7 @@ pub(super) struct DevArgs {
     secret_env: Option<String>,
 }
 
-fn forward_to(text: &str) -> Result<Url, String> {
+pub(super) fn forward_to(text: &str) -> Result<Url, String> {
     let url = http_url(text).map_err(|what| format!("it {what}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("its scheme is neither http nor https".to_owned());
@@ -155,6 +156,7 @@ fn print(console: &mut Console, number: &mut u64, news: &DevNews) -> io::Result<
             }
         }
         DevNews::Called(called) => print_called(console, called)?,
+        DevNews::Unrouted(unrouted) => print_unrouted(console, unrouted)?,
         DevNews::Rebuilt(rebuilt) => print_rebuilt(console, rebuilt)?,
         DevNews::Attempted(forwarded) => print_forwarded(console, forwarded)?,
     }
@@ -202,6 +204,22 @@ fn print_called(console: &mut Console, called: &Called) -> io::Result<()> {
     let (subject, millis) = (printable(subject), duration.as_secs_f64() * 1e3);
     let memory = bytesize::ByteSize::b(*memory_peak_bytes as u64).display().iec();
     console.line(format_args!("{subject} → {plugin} attempt {attempt}, {millis:.2} ms, {memory}: {outcome}"))
+}
+
+fn print_unrouted(console: &mut Console, unrouted: &Unrouted) -> io::Result<()> {
+    let Unrouted { event_key, subject, subscribed } = unrouted;
+    if console.json {
+        let subscribed: BTreeMap<_, _> = subscribed.iter().map(|(plugin, subjects)| (plugin, subjects)).collect();
+        return console.object(&json!({
+            "kind": "unrouted", "event_key": event_key, "subject": subject, "subscribed": subscribed,
+        }));
+    }
+    let takes: Vec<_> = subscribed
+        .iter()
+        .map(|(plugin, subjects)| format!("{plugin} takes {}", printable(&subjects.join(", "))))
+        .collect();
+    let no_one = Look::Uneasy.paint("no plugin wants it", console.coloured());
+    console.line(format_args!("{}: {no_one}; {}", printable(subject), takes.join("; ")))
 }
 
 fn print_rebuilt(console: &mut Console, rebuilt: &Rebuilt) -> io::Result<()> {

@@ -11,7 +11,9 @@ use serde::Serialize;
 use super::failure::{Failure, Failures};
 pub use crate::app::{RunOptions, RunReport};
 use crate::clock::Clock;
-pub use crate::dev::{Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, SourceArguments};
+pub use crate::dev::{
+    Begun, Called, DevNews, DevOptions, Forwarded, ForwardedOutcome, Rebuilt, SourceArguments, Unrouted,
+};
 use crate::endpoint::TestReport;
 use crate::logging::{LogFormat, LoggingError};
 use crate::ops::access::OpenOffline;

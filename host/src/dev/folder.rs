@@ -27,6 +27,8 @@ const EGRESS: [&str; 6] = ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/1
 pub(super) struct Bench {
     folder: TempDir,
     pub(super) plugins: Vec<String>,
+    /// The subjects that each is subscribed to.
+    pub(super) subscribed: Vec<(String, Vec<String>)>,
     pub(super) settings: Settings,
 }
 
@@ -58,7 +60,9 @@ impl Bench {
         })?;
         let mut settings = loaded.settings;
         settings.sources.iter_mut().for_each(|source| source::make_ephemeral(&mut source.kind));
-        Ok(Self { folder, plugins: plugins.into_iter().map(|plugin| plugin.name).collect(), settings })
+        let names = plugins.iter().map(|plugin| plugin.name.clone()).collect();
+        let subscribed = plugins.into_iter().map(|plugin| (plugin.name, plugin.subjects)).collect();
+        Ok(Self { folder, plugins: names, subscribed, settings })
     }
 
     pub(super) fn config(&self) -> PathBuf {
@@ -80,6 +84,8 @@ impl Bench {
 /// A plugin that was put into the folder.
 struct Put {
     name: String,
+    /// The subjects that its sidecar names.
+    subjects: Vec<String>,
     /// The endpoints that its sidecar names.
     endpoints: Vec<Arc<str>>,
     /// What its sidecar asks for.
@@ -110,7 +116,7 @@ fn put_plugins(folder: &Path, files: &[PathBuf]) -> Result<Vec<Put>, Failures> {
         if sidecar.is_file() {
             copied(&sidecar, folder.join(format!("{name}.toml")))?;
         }
-        plugins.push(Put { name, endpoints: manifest.endpoints, grants: manifest.grants });
+        plugins.push(Put { name, subjects: manifest.subjects, endpoints: manifest.endpoints, grants: manifest.grants });
     }
     Ok(plugins)
 }
@@ -196,6 +202,7 @@ mod tests {
     fn put(name: &str, endpoints: &[&str]) -> Put {
         Put {
             name: name.to_owned(),
+            subjects: vec![">".to_owned()],
             endpoints: endpoints.iter().map(|name| (*name).into()).collect(),
             grants: BTreeSet::new(),
         }

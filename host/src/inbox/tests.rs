@@ -68,6 +68,7 @@ async fn scene() -> Scene {
         sources,
         event_bytes_max: EVENT_BYTES_MAX,
         once: Once::new("start".to_owned()),
+        unrouted: None,
         turn: tokio::sync::Mutex::default(),
     };
     let scene = Scene { inbox, store, _cache: cache };
