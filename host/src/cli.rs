@@ -28,6 +28,7 @@ mod dev;
 mod endpoints;
 mod events;
 mod filter;
+mod init;
 mod output;
 mod pause;
 mod plugin;
@@ -89,6 +90,9 @@ struct Observers {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a settings file, from three answers
+    #[command(after_help = init::EXAMPLE)]
+    Init(init::InitArgs),
     /// Run the host until it is told to stop
     #[command(after_help = run::EXAMPLE)]
     Run(run::RunArgs),
@@ -137,7 +141,7 @@ enum Command {
     /// Look at the settings
     #[command(subcommand, after_help = config::EXAMPLE)]
     Config(config::ConfigCommand),
-    /// Feed events through a plugin to three receivers, and account for each
+    /// Feed events to three receivers, and account for each
     #[command(after_help = demo::EXAMPLE)]
     Demo(demo::DemoArgs),
     /// Compile the plugin on standard input to standard output: the host starts this itself
@@ -170,6 +174,7 @@ impl Command {
 const EXAMPLE: &str = "\
 Examples:
   wirehook demo
+  wirehook init
   wirehook dev --plugin orders.wasm --source nats://localhost:4222
   wirehook check --config wirehook.toml
   wirehook run --config wirehook.toml
@@ -251,6 +256,7 @@ impl Session<'_> {
     async fn carry_out(&mut self, command: Command) -> Result<Exit, Failures> {
         self.begin_logging(command.log_level_default())?;
         match command {
+            Command::Init(args) => init::init(self, args),
             Command::Run(args) => run::run(self, args).await,
             Command::Check(observers) => check::check(self, &observers),
             Command::Dev(args) => dev::dev(self, args).await,

@@ -294,7 +294,7 @@ async fn receive(
 }
 
 /// As the scheme's receivers take it.
-fn new_secret(scheme: &SignatureScheme) -> Result<Secret, Failure> {
+pub(crate) fn new_secret(scheme: &SignatureScheme) -> Result<Secret, Failure> {
     let bytes = random::<SECRET_BYTES>()?;
     Ok(Secret::new(match scheme {
         SignatureScheme::StandardWebhooks => format!("whsec_{}", STANDARD.encode(bytes)),

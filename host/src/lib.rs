@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod foreign;
 pub mod logging;
 pub mod receiver;
+pub mod init;
 pub mod demo;
 pub mod publish;
 pub mod dev;

@@ -249,6 +249,7 @@ fn the_arguments_are_consistent_and_every_command_has_an_example() {
     assert_eq!(
         names,
         [
+            "init",
             "run",
             "check",
             "dev",

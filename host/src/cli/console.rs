@@ -196,9 +196,28 @@ impl Console {
         self.out.flush()?;
         write!(self.err, "{question} [y/N] ")?;
         self.err.flush()?;
+        Ok(matches!(self.answer()?.to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Asks on the terminal; nothing is `default`, and so it is where nobody is there to be asked.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn ask(&mut self, question: &str, default: &str) -> io::Result<String> {
+        if !self.interactive {
+            return Ok(default.to_owned());
+        }
+        self.out.flush()?;
+        write!(self.err, "{question} [{default}] ")?;
+        self.err.flush()?;
+        let answer = self.answer()?;
+        Ok(if answer.is_empty() { default.to_owned() } else { answer })
+    }
+
+    fn answer(&mut self) -> io::Result<String> {
         let mut answer = String::new();
         io::Read::take(io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+        Ok(answer.trim().to_owned())
     }
 }
 
