@@ -114,7 +114,8 @@ pub(super) fn structured<'a>(text: &'a str, tenant: Option<Field<'_>>) -> Result
     for (name, json) in envelope.attributes {
         let value = match json.get() {
             "null" => continue,
-            "true" | "false" => Some(Cow::Borrowed(json.get())),
+            // Of an extension; what names something is a text or a number.
+            "true" | "false" if !KNOWN.contains(&&*name) && name != TENANT => Some(Cow::Borrowed(json.get())),
             _ => scalar(json),
         };
         context.add(name, value);

@@ -114,7 +114,7 @@ fn an_attribute_that_an_event_needs_is_there_or_named() {
         for value in ["absent", "null", r#""""#] {
             assert_eq!(said(member, value), format!("{format} `{member}` is missing"), "{value}");
         }
-        for value in ["{}", r#"["a"]"#] {
+        for value in ["{}", r#"["a"]"#, "true"] {
             assert_eq!(said(member, value), format!("{format} `{member}` is neither a text nor a number"), "{value}");
         }
         assert_eq!(said(member, r#""a\u0000""#), format!("{format} `{member}` contains a NUL character"));
@@ -135,7 +135,9 @@ fn an_attribute_that_an_event_needs_is_there_or_named() {
             let [entity, time, tenant] = [&event.entity_id, &event.timestamp, &event.tenant_id].map(Option::is_none);
             assert_eq!([entity, time, tenant], ["subject", "time", "tenantid"].map(|it| it == member), "{value}");
         }
-        assert!(said(member, "{}").ends_with(&format!("`{member}` is neither a text nor a number")));
+        for value in ["{}", "[]", "false"] {
+            assert!(said(member, value).ends_with(&format!("`{member}` is neither a text nor a number")));
+        }
     }
 }
 
